@@ -1,0 +1,51 @@
+"""Builds the compiled modules.  `CESIUM_DEBUG=1` is the one switch: assertions, bounds checks and
+symbols on, optimisation low.  `CESIUM_SANITIZE=address|thread` adds that sanitizer to a debug build."""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+debug = os.environ.get("CESIUM_DEBUG") == "1"
+sanitize = os.environ.get("CESIUM_SANITIZE", "")
+
+# Never -march: SIMD is chosen per function at run time (cesium/_native.h), so a wheel runs anywhere.
+compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-Wno-unused-variable", "-pthread"]
+compile_args += ["-O1", "-g3", "-UNDEBUG"] if debug or sanitize else ["-O3", "-g1"]
+link_args = ["-pthread"]
+if sanitize:
+    compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
+    link_args += [f"-fsanitize={sanitize}"]
+
+macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
+macros += [("CESIUM_DEBUG", "1")] if debug else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
+
+headers = [str(path) for pattern in ("*.h", "*.pxd") for path in Path("cesium").glob(pattern)]
+modules = [
+    Extension(
+        f"cesium.{path.stem}",
+        [str(path)],
+        include_dirs=["cesium"],
+        depends=headers,
+        define_macros=macros,
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+    for path in sorted(Path("cesium").glob("_*.pyx"))
+]
+
+setup(
+    ext_modules=cythonize(
+        modules,
+        nthreads=0,
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": debug,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+            "embedsignature": True,
+        },
+    )
+)
