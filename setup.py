@@ -1,5 +1,10 @@
-"""Builds the compiled modules.  `CESIUM_DEBUG=1` is the one switch: assertions, bounds checks and
-symbols on, optimisation low.  `CESIUM_SANITIZE=address|thread` adds that sanitizer to a debug build."""
+"""Builds the compiled modules.
+
+`CESIUM_DEBUG=1` is the one switch: assertions, bounds checks and symbols on, optimisation low.
+`CESIUM_SANITIZE=address,undefined` (or `thread`) adds those sanitizers to a debug build.  Each kind
+of build has a directory of its own under build/, generated C included, so switching between them
+never mixes objects and re-running one compiles only what changed.
+"""
 
 import os
 from pathlib import Path
@@ -7,21 +12,25 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-debug = os.environ.get("CESIUM_DEBUG") == "1"
 sanitize = os.environ.get("CESIUM_SANITIZE", "")
+debug = os.environ.get("CESIUM_DEBUG") == "1" or bool(sanitize)
+kind = "-".join(["debug" if debug else "release", *filter(None, sanitize.split(","))])
 
-# Never -march: SIMD is chosen per function at run time (cesium/_native.h), so a wheel runs anywhere.
+# Never -march: SIMD is chosen per function at run time (cesium/_native.h): a wheel runs anywhere.
 compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-Wno-unused-variable", "-pthread"]
-compile_args += ["-O1", "-g3", "-UNDEBUG"] if debug or sanitize else ["-O3", "-g1"]
+compile_args += ["-O1", "-g3", "-UNDEBUG"] if debug else ["-O3", "-g1"]
 link_args = ["-pthread"]
 if sanitize:
     compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
+    compile_args += ["-fno-sanitize-recover=all"]
     link_args += [f"-fsanitize={sanitize}"]
 
 macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 macros += [("CESIUM_DEBUG", "1")] if debug else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
 
-headers = [str(path) for pattern in ("*.h", "*.pxd") for path in Path("cesium").glob(pattern)]
+headers = [
+    str(path) for pattern in ("*.h", "*.pxd") for path in sorted(Path("cesium").glob(pattern))
+]
 modules = [
     Extension(
         f"cesium.{path.stem}",
@@ -36,8 +45,10 @@ modules = [
 ]
 
 setup(
+    options={"build": {"build_base": f"build/{kind}"}},
     ext_modules=cythonize(
         modules,
+        build_dir=f"build/{kind}/c",
         nthreads=0,
         compiler_directives={
             "language_level": 3,
@@ -47,5 +58,5 @@ setup(
             "cdivision": True,
             "embedsignature": True,
         },
-    )
+    ),
 )
