@@ -32,7 +32,7 @@ cdef uint64_t builder_bytes(const Builder *builder) noexcept nogil
 cdef class SegmentBuilder:
     cdef Builder *builder
     cdef Shape shape
-    # Python: __init__(files, path, segment_id, store_uuid, shape_of: ShapeHolder, *, filter_keys: int
+    # Python: __init__(files, path, segment_id, store_uuid, shape: TableShape, *, filter_keys: int
     # (0 = no filter), first_sequence, last_sequence, table_id=0)
     # finish() -> dict(rows.., see SegmentRecord): flushes, fences, filter, footer, fdatasync, close
     # abort(): closes and unlinks

@@ -128,3 +128,6 @@ cdef int page_append_slots(const Shape *shape, uint8_t *page, const uint8_t *sou
 # Bytes that page header, prefix and columns take for `capacity` slots: where the heap may begin.
 cdef uint32_t page_columns_bytes(const Shape *shape, uint32_t capacity, uint32_t prefix_bytes,
                                  bint kinds) noexcept nogil
+
+cdef class TableShape:          # a Shape that Python can hold: TableShape(key_width, value_width,
+    cdef Shape shape            # field_widths=(), slots_max=0)
