@@ -31,9 +31,11 @@ EXACT_FLOAT = 1 << 53
 
 NULLS = frozenset(["", "NA"])
 
+# Without leading zeros: 007 is a code, not a number.
 INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
 FLOAT = re.compile(
-    r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE
+    r"[-+]?(?:(?:0|[1-9][0-9]*)\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?inf(?:inity)?|nan",
+    re.IGNORECASE,
 )
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z?)?")
 TIME_FRACTION = re.compile(
@@ -117,6 +119,8 @@ class Source:
             self.header = next(self._reader, [])
         except csv.Error as error:
             raise click.ClickException(f"line 1: {error}") from None
+        except UnicodeDecodeError:
+            raise click.ClickException("the text is not UTF-8") from None
         if not self.header:
             raise click.ClickException("the file is empty; a first line with names is expected")
         if len(set(self.header)) < len(self.header) or "" in self.header:
