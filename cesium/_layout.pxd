@@ -77,7 +77,7 @@ cdef packed struct SegmentFooter:
     uint32_t min_key_bytes      # smallest key at FOOTER_KEYS_OFFSET, the largest behind it,
     uint32_t max_key_bytes      # each cut to 512 bytes
     uint32_t key_flags          # FOOTER_MIN_CUT, FOOTER_MAX_CUT
-    uint32_t reserved_212
+    uint32_t reserved_204
 
 cdef enum:
     PAGE_BYTES = 4096
