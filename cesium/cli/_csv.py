@@ -34,7 +34,7 @@ NULLS = frozenset(["", "NA"])
 # Without leading zeros: 007 is a code, not a number.
 INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
 FLOAT = re.compile(
-    r"[-+]?(?:(?:0|[1-9][0-9]*)\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?inf(?:inity)?|nan",
+    r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?inf(?:inity)?|nan",
     re.IGNORECASE,
 )
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z?)?")
