@@ -1,0 +1,10 @@
+from collections.abc import Iterable
+
+class TableShape:
+    def __init__(
+        self,
+        key_width: int,
+        value_width: int,
+        field_widths: Iterable[int] = (),
+        slots_max: int = 0,
+    ) -> None: ...
