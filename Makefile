@@ -59,7 +59,7 @@ bench: .venv/.installed-bench
 lint: .venv/.installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint cesium
+	PATH="$(BIN):$$PATH" cython-lint cesium
 	$(BIN)/mypy
 	cd build && $(BIN)/python -m mypy.stubtest --ignore-disjoint-bases \
 		--allowlist ../tests/style/stubtest-allowlist.txt --ignore-unused-allowlist $(STUBBED)

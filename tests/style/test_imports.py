@@ -18,14 +18,18 @@ PACKAGE = Path(__file__).parents[2] / "cesium"
 # Bottom first.
 LAYERS = [
     ["errors"],
-    ["_native", "_layout"],
-    ["_page"],
-    ["_segment", "_memtable"],
+    ["_native", "_layout", "_files"],
+    ["casting", "_key_arrays", "_keys", "_key_texts", "_key_tuples"],
+    ["_values", "_variable_values"],
+    ["_page", "_kernels"],
+    ["_interval"],
+    ["_segment", "_memtable", "_builder"],
+    ["_cursor", "_version", "_journal"],
     ["_core"],
-    ["files", "checksum"],
+    ["files", "checksum", "lock"],
     ["columns", "keys", "values"],
     ["options"],
-    ["journal", "manifest"],
+    ["journal", "manifest", "state"],
     ["checkpoint", "maintenance", "verify"],
     ["ranges", "transactions"],
     ["store"],
@@ -35,7 +39,7 @@ LAYERS = [
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 
 CYTHON_IMPORT = re.compile(
-    r"^\s*(?:from\s+(?P<source>cesium[\w.]*)\s+c?import\s+(?P<names>[^#\n]+)"
+    r"^\s*(?:from\s+(?P<source>(?:cesium|\.)[\w.]*)\s+c?import\s+(?P<names>[^#\n]+)"
     r"|c?import\s+(?P<module>cesium[\w.]*))",
     re.MULTILINE,
 )
@@ -88,7 +92,8 @@ def cython_imports(path: Path) -> set[str]:
     for match in CYTHON_IMPORT.finditer(text):
         if match["source"]:
             names = re.findall(r"(\w+)(?:\s+as\s+\w+)?\s*(?:,|$|\))", match["names"])
-            found |= targets_of(match["source"], names)
+            source = re.sub(r"^\.(?=\w)", "cesium.", match["source"])  # `from .errors import`
+            found |= targets_of("cesium" if source == "." else source, names)
         else:
             found |= {match["module"].split(".")[1]} if "." in match["module"] else {"__init__"}
     return found
@@ -135,9 +140,14 @@ def test_the_reader_sees_every_form(tmp_path: Path) -> None:
         "from cesium._layout cimport PAGE_BYTES\n"
         "from cesium cimport _segment\n"
         "cimport cesium._memtable as memtable\n"
-        "    from cesium.errors import Error\n"
+        "    from .errors import Error\n"
+        "from . import store\n"
+        "from cesium._page cimport (\n    Key, Shape,\n    Value)\n"
     )
-    assert cython_imports(source) >= {"_layout", "_memtable", "errors"}
+    assert cython_imports(source) == {
+        *("_layout", "_segment", "_memtable", "errors", "_page"),
+        "store" if is_module("store") else "__init__",
+    }
     tree = "from __future__ import annotations\nfrom cesium.errors import Error\nimport cesium\n"
     python = tmp_path / "sample.py"
     python.write_text(tree)
