@@ -23,16 +23,22 @@ SOURCES := setup.py pyproject.toml $(wildcard README.md) LICENSE $(shell find ce
 # Compiled modules that Python code may import: those with a stub beside them.
 STUBBED = $(patsubst cesium/%.pyi,cesium.%,$(wildcard cesium/_*.pyi))
 
-.PHONY: help demo test bench lint debug sanitize fuzz clean prerequisites
+.PHONY: help demo test bench lint debug sanitize fuzz clean
 
 help:
 	@sed -n '1s/^# //p' Makefile
 
-prerequisites:
-	@sh scripts/prerequisites.sh '$(PYTHON)'
+# Asked before the first build only, and here, so that what is missing is said in one line.
+ifneq ($(filter-out help clean,$(MAKECMDGOALS)),)
+ifeq ($(wildcard .venv/.tools),)
+MISSING := $(shell sh scripts/prerequisites.sh '$(PYTHON)' 2>&1)
+ifneq ($(MISSING),)
+$(error $(MISSING))
+endif
+endif
+endif
 
-.venv/.tools: scripts/prerequisites.sh
-	@sh scripts/prerequisites.sh '$(PYTHON)'
+.venv/.tools:
 	@echo "making .venv with the build tools"
 	@'$(PYTHON)' -m venv --clear .venv
 	@$(PIP) install 'setuptools>=77' 'cython>=3.1'

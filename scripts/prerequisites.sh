@@ -23,7 +23,7 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 
 compiler=$("$python" -c 'import os, sysconfig; print((os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0])')
 command -v "$compiler" >/dev/null 2>&1 ||
-    missing "no C compiler ('$compiler'): install gcc (Debian: build-essential), or name one: CC=..."
+    missing "no C compiler ('$compiler'): install gcc (Debian: build-essential), or name one in the variable CC"
 
 header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')
 [ -f "$header" ] ||

@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-LINES_MAX = {".pyx": 600, ".h": 600, ".py": 400}
+# About 600 lines of compiled code, or 400 of Python; a test file may list more cases.
+LINES_MAX = {".pyx": 700, ".h": 700, ".py": 400}
+TEST_LINES_MAX = 600
+COLUMNS_MAX = {".py": 100, ".pyx": 110, ".pxd": 110, ".pyi": 100, ".h": 110}
 
 # Files allowed to be longer, each with the reason why it is still one noun.
 LONGER: dict[str, tuple[int, str]] = {}
@@ -51,11 +54,17 @@ def test_the_pattern_finds_machine_paths() -> None:
     assert not MACHINE_PATH.search("https://example.org/homes/x and ~/work")
 
 
+def lines_max(name: str) -> int | None:
+    if name.startswith("tests/") and name.endswith(".py"):
+        return TEST_LINES_MAX
+    return LINES_MAX.get(Path(name).suffix)
+
+
 def test_files_stay_small() -> None:
     found = []
     for path in tracked_files():
         name = str(path.relative_to(ROOT))
-        limit = LONGER[name][0] if name in LONGER else LINES_MAX.get(path.suffix)
+        limit = LONGER[name][0] if name in LONGER else lines_max(name)
         if limit is not None and (lines := len(text_of(path).splitlines())) > limit:
             found.append(f"{name}: {lines} lines, at most {limit}")
     assert not found, "asking to become two nouns:\n" + "\n".join(found)
@@ -64,7 +73,7 @@ def test_files_stay_small() -> None:
 def test_listed_files_are_really_longer() -> None:
     for name, (limit, reason) in LONGER.items():
         lines = len(text_of(ROOT / name).splitlines())
-        assert LINES_MAX[Path(name).suffix] < lines <= limit, f"{name}: {lines} lines"
+        assert (lines_max(name) or 0) < lines <= limit, f"{name}: {lines} lines"
         assert reason
 
 
@@ -72,8 +81,8 @@ def test_lines_fit() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in tracked_files()
-        if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".h")
+        if path.suffix in COLUMNS_MAX
         for number, line in enumerate(text_of(path).splitlines(), 1)
-        if len(line) > 100 or line != line.rstrip()
+        if len(line) > COLUMNS_MAX[path.suffix] or line != line.rstrip()
     ]
-    assert not found, "longer than 100 columns, or blanks at the end:\n" + "\n".join(found)
+    assert not found, "too long, or blanks at the end:\n" + "\n".join(found)
