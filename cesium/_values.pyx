@@ -1,31 +1,30 @@
 """Value codecs: between Python values or numpy arrays and the bytes that the engine keeps.
 
-Owns the encodings of values: a packed little-endian row for a numpy dtype of at most 512 bytes
-(fixed form), a string of bytes for all else (variable form).  The host must be little-endian.
+Owns the base class and the packed little-endian rows of numpy dtypes; `_variable_values.pyx` has
+the values of any length.  The host must be little-endian.
 
 Thread safety: every function needs the GIL; codecs do not change after construction, except for
 the one-cell scratch of `TimeCodec`, which is written and read without giving the GIL up between.
 
 1. `encode_array` of a list gives exactly the rows that `encode_row` gives one by one: it calls it.
-2. A refusal raises SchemaError (or LimitError) before anything but scratch memory was written.
-3. `decode` of what `encode` gave equals the value given, save what numpy's dtype itself forgets.
+2. A refusal raises SchemaError before anything but the destination row was written.
+3. `decode` of what `encode` gave equals the value given, but for what the dtype rounds (floats).
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check, PyFloat_CheckExact, PyFloat_FromDouble
-from cpython.buffer cimport PyBUF_CONTIG_RO, PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release
-from cpython.buffer cimport PyObject_CheckBuffer, PyObject_GetBuffer
-from libc.math cimport INFINITY, isfinite
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.math cimport isfinite
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 import collections
+import collections.abc
 
 import numpy as np
 
-from .casting import cast, describe, read_sequence, read_time, refusal
-from .errors import CorruptionError, LimitError, SchemaError
+from .casting import cast, read_sequence, read_time, refusal
+from .errors import CorruptionError, SchemaError
 
 cdef extern from "Python.h":
     object PyLong_FromLongLong(long long value)
@@ -33,25 +32,22 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
     unsigned long long PyLong_AsUnsignedLongLong(object value) except? 0xFFFFFFFFFFFFFFFF
     bint PyLong_Check(object value)
+    object PyNumber_Float(object value)
     bint PyIndex_Check(object value)
-    bint PyUnicode_Check(object value)
     int PyFloat_Pack2(double value, char *data, int little_endian) except -1
     double PyFloat_Unpack2(const char *data, int little_endian) except? -1.0
-    object PyUnicode_AsUTF8String(object value)
-    object PyUnicode_DecodeUTF8(const char *data, Py_ssize_t length, const char *errors)
-    object PyUnicode_FromKindAndData(int kind, const void *data, Py_ssize_t length)
-    uint32_t *PyUnicode_AsUCS4(object value, uint32_t *data, Py_ssize_t room, int ends) except NULL
-    Py_ssize_t PyUnicode_GET_LENGTH(object value)
+    object PyUnicode_DecodeUTF32(
+        const char *data, Py_ssize_t length, const char *errors, int *byte_order
+    )
 
 cdef enum:
-    ROW_LIMIT = 512                 # bytes of a row that a page keeps in column runs
     FIELD_LIMIT = 255               # column runs of a page
-    VALUE_LIMIT = 64 << 20          # bytes of a variable-length value
-    CODE_POINT_LIMIT = 0x10FFFF
 
 cdef enum Kind:
     BOOLEAN, SIGNED, UNSIGNED, HALF, SINGLE, DOUBLE, COMPLEX_SINGLE, COMPLEX_DOUBLE
 
+cdef tuple NUMBERS = (np.floating, np.integer, np.bool_)
+cdef object new_tuple = tuple.__new__
 cdef dict KINDS = {
     "b1": BOOLEAN, "f2": HALF, "f4": SINGLE, "f8": DOUBLE,
     "c8": COMPLEX_SINGLE, "c16": COMPLEX_DOUBLE,
@@ -110,8 +106,8 @@ cdef class ValueCodec:
             for value in values:
                 self.encode_row(value, &memory[row, 0])
                 row += 1
-        except (SchemaError, LimitError) as error:
-            raise type(error)(f"row {row}: {error}") from error
+        except SchemaError as error:
+            raise SchemaError(f"row {row}: {error}") from error
         return EncodedValues(count, rows)
 
     def __repr__(self):
@@ -163,7 +159,7 @@ cdef class ValueCodec:
         return np.ascontiguousarray(encoded.rows).reshape(-1).view(self.dtype)
 
     def empty_array(self, Py_ssize_t count):
-        """An uninitialised array of this dtype and shape (count,), to be filled with packed rows."""
+        """An uninitialised array of this dtype, shape (count,), to be filled with packed rows."""
         return np.empty(count, self.dtype)
 
 
@@ -211,10 +207,10 @@ cdef class NumberCodec(ValueCodec):
     cdef double _real(self, object value) except? -1.0:
         if PyFloat_Check(value):
             return PyFloat_AS_DOUBLE(value)
-        if not isinstance(value, (int, np.floating, np.integer, np.bool_)):
+        if not PyLong_Check(value) and not isinstance(value, NUMBERS):
             raise refusal(self.expects, value)
         try:
-            return float(value)
+            return PyNumber_Float(value)
         except OverflowError as error:
             raise refusal(self.expects, value) from error
 
@@ -238,11 +234,11 @@ cdef class NumberCodec(ValueCodec):
         return 0
 
     cdef object _integral(self, object value):
-        if PyIndex_Check(value) and not isinstance(value, np.ndarray):
-            return int(value)
         if isinstance(value, np.bool_):
             return int(value)
-        if isinstance(value, (float, np.floating)) and value == value // 1:
+        if PyIndex_Check(value) and not isinstance(value, np.ndarray):
+            return value.__index__()
+        if isinstance(value, (float, np.floating)) and value.is_integer():
             return int(value)
         raise refusal(self.expects, value)
 
@@ -286,7 +282,7 @@ cdef class NumberCodec(ValueCodec):
         if self.kind == COMPLEX_DOUBLE:
             memcpy(row, parts, 16)
             return 0
-        singles[0] = <float> parts[0] if isinstance(value, complex) else self._single(value, parts[0])
+        singles[0] = self._single(value, parts[0])
         singles[1] = <float> parts[1]
         if isfinite(parts[0]) and isfinite(parts[1]):
             if not (isfinite(singles[0]) and isfinite(singles[1])):
@@ -327,105 +323,264 @@ cdef class NumberCodec(ValueCodec):
         return PyLong_FromLongLong(<int64_t> (number << unused) >> unused)
 
 
-cdef class VariableCodec(ValueCodec):
-    """The base of what is kept as a string of bytes of any length."""
+cdef class TimeCodec(ValueCodec):
+    """Moments and durations: the int64 that numpy keeps, NaT included."""
 
-    def zero_value(self):
-        return None
+    cdef object cell                # one element of `dtype`, whose int64 is `memory[0]`
+    cdef int64_t[::1] memory
 
-    def empty_array(self, Py_ssize_t count):
-        raise TypeError(f"values of {self.spec} are of variable length: no array holds their rows")
+    def __init__(self, dtype):
+        self.dtype = dtype
+        self.spec = spec_of(dtype)
+        self.row_width = self.width = 8
+        self.field_widths = (8,)
+        self.expects = f"a value that {self.spec} holds exactly"
+        counts = np.zeros(1, np.int64)
+        self.memory = counts
+        self.cell = counts.view(dtype)
 
-    cdef EncodedValues encode_sequence(self, object values):
-        cdef Py_ssize_t row = 0, count = len(values)
-        cdef int64_t position = 0
-        cdef list pieces = []
-        cdef bytes piece
-        offsets = np.zeros(count + 1, np.int64)
-        cdef int64_t[::1] memory = offsets
-        try:
-            for value in values:
-                piece = self.encode(value)
-                position += PyBytes_GET_SIZE(piece)
-                row += 1
-                memory[row] = position
-                pieces.append(piece)
-        except (SchemaError, LimitError) as error:
-            raise type(error)(f"row {row}: {error}") from error
-        return EncodedValues(count, None, offsets, np.frombuffer(b"".join(pieces), np.uint8))
+    cdef int encode_row(self, object value, uint8_t *row) except -1:
+        if type(value) is not self.dtype.type or value.dtype != self.dtype:
+            value = read_time(value, self.dtype, self.expects)
+        self.cell[0] = value
+        memcpy(row, &self.memory[0], 8)
+        return 0
 
-
-cdef class BytesCodec(VariableCodec):
-    """Bytes as they are."""
-
-    def __init__(self):
-        self.spec = "bytes"
-        self.expects = "bytes"
-
-    def zero_value(self):
-        return b""
-
-    cdef bytes encode(self, object value):
-        cdef Py_buffer view
-        cdef bytes data
-        if PyBytes_CheckExact(value):
-            data = value
-        else:
-            if not PyObject_CheckBuffer(value):
-                raise refusal(self.expects, value)
-            try:
-                PyObject_GetBuffer(value, &view, PyBUF_CONTIG_RO | PyBUF_ND | PyBUF_FORMAT)
-            except (BufferError, ValueError) as error:
-                raise refusal(self.expects, value) from error
-            try:
-                # Numpy's scalars and arrays of numbers have a buffer too, but are not bytes.
-                if view.itemsize != 1 or view.ndim != 1:
-                    raise refusal(self.expects, value)
-                check_length(view.len)
-                data = PyBytes_FromStringAndSize(<char *> view.buf, view.len)
-            finally:
-                PyBuffer_Release(&view)
-        check_length(PyBytes_GET_SIZE(data))
-        return data
-
-    cdef object decode(self, const uint8_t *data, Py_ssize_t length):
-        return PyBytes_FromStringAndSize(<const char *> data, length)
+    cdef object decode_row(self, const uint8_t *row):
+        memcpy(&self.memory[0], row, 8)
+        return self.cell[0]
 
 
-cdef class StrCodec(VariableCodec):
-    """Text as UTF-8."""
+cdef class FixedStringCodec(ValueCodec):
+    """Bytes (S), text as UTF-32 (U) or raw bytes (V) of a fixed width, filled up with NUL.
 
-    def __init__(self):
-        self.spec = "str"
-        self.expects = "str"
+    S and U lose NULs at the end, as numpy does; so a value that ends in one is refused.
+    """
 
-    def zero_value(self):
-        return ""
+    cdef bint is_text
+    cdef bint is_raw
 
-    cdef bytes encode(self, object value):
-        cdef bytes data
-        if not PyUnicode_Check(value):
+    def __init__(self, dtype):
+        self.dtype = dtype
+        self.spec = spec_of(dtype)
+        self.row_width = dtype.itemsize
+        self.width = dtype.itemsize
+        self.field_widths = (dtype.itemsize,)
+        self.is_text = dtype.kind == "U"
+        self.is_raw = dtype.kind == "V"
+        unit = "characters" if self.is_text else "bytes"
+        size = dtype.itemsize // 4 if self.is_text else dtype.itemsize
+        name = "str" if self.is_text else "bytes"
+        self.expects = (
+            f"bytes of exactly {size} bytes" if self.is_raw
+            else f"{name} of at most {size} {unit} that does not end in NUL"
+        )
+
+    cdef int encode_row(self, object value, uint8_t *row) except -1:
+        cdef bytes data = self._data(value)
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
+        if length > self.row_width or (self.is_raw and length != self.row_width):
             raise refusal(self.expects, value)
-        try:
-            data = PyUnicode_AsUTF8String(value)
-        except UnicodeEncodeError as error:
-            raise SchemaError(f"expected text that UTF-8 holds, given {describe(value)}") from error
-        check_length(PyBytes_GET_SIZE(data))
-        return data
+        memcpy(row, PyBytes_AS_STRING(data), length)
+        memset(row + length, 0, self.row_width - length)
+        if not self.is_raw and length > 0 and length != self._used(row, length):
+            raise refusal(self.expects, value)
+        return 0
 
-    cdef object decode(self, const uint8_t *data, Py_ssize_t length):
+    cdef bytes _data(self, object value):
+        if self.is_text:
+            if isinstance(value, str):
+                return value.encode("utf-32-le", "surrogatepass")
+        elif isinstance(value, (bytes, bytearray)) or (self.is_raw and isinstance(value, np.void)):
+            return bytes(value)
+        elif isinstance(value, memoryview) and value.itemsize == 1:
+            return value.tobytes()
+        raise refusal(self.expects, value)
+
+    cdef Py_ssize_t _used(self, const uint8_t *row, Py_ssize_t length) noexcept:
+        """Bytes up to the last character that is not NUL."""
+        while length > 0 and row[length - 1] == 0:
+            length -= 1
+        return (length + 3) & ~3 if self.is_text else length
+
+    cdef object decode_row(self, const uint8_t *row):
+        cdef Py_ssize_t length = self.row_width
+        cdef int little_endian = -1
+        if not self.is_raw:
+            length = self._used(row, length)
+        if not self.is_text:
+            return PyBytes_FromStringAndSize(<const char *> row, length)
         try:
-            return PyUnicode_DecodeUTF8(<const char *> data, length, NULL)
+            return PyUnicode_DecodeUTF32(
+                <const char *> row, length, "surrogatepass", &little_endian
+            )
         except UnicodeDecodeError as error:
-            raise CorruptionError("a value of a str table is not UTF-8") from error
+            raise CorruptionError(f"a value of {self.spec} is not Unicode") from error
 
 
-cdef int check_length(Py_ssize_t length) except -1:
-    if length > VALUE_LIMIT:
-        raise LimitError(f"a value of {length:,} bytes is longer than {VALUE_LIMIT:,} bytes")
-    return 0
+cdef class StructCodec(ValueCodec):
+    """Several named fields; a row is a named tuple, a batch a structured array."""
+
+    cdef tuple names
+    cdef tuple fields               # a ValueCodec each
+    cdef tuple starts               # byte offset of each in the packed row
+    cdef object row_type
+
+    def __init__(self, dtype, fields):
+        self.dtype = dtype
+        self.names = dtype.names
+        self.fields = tuple(fields)
+        self.starts = tuple([dtype.fields[name][1] for name in dtype.names])
+        self.spec = [[name, field.spec] for name, field in zip(dtype.names, fields)]
+        self.row_width = self.width = dtype.itemsize
+        self.expects = f"the fields {', '.join(dtype.names)}"
+        self.field_widths = tuple([dtype.fields[name][0].itemsize for name in dtype.names])
+        if len(fields) > FIELD_LIMIT:
+            self.field_widths = (dtype.itemsize,)
+        self.row_type = collections.namedtuple("Row", dtype.names, rename=True)
+        # The class cannot be imported by name, so a row travels to other processes as a tuple.
+        self.row_type.__reduce__ = _reduce_row
+
+    cdef int encode_row(self, object value, uint8_t *row) except -1:
+        cdef tuple parts = self._parts(value)
+        cdef Py_ssize_t i
+        if len(parts) != len(self.fields):
+            raise refusal(self.expects, value)
+        for i in range(len(parts)):
+            try:
+                (<ValueCodec> self.fields[i]).encode_row(
+                    parts[i], row + <Py_ssize_t> self.starts[i]
+                )
+            except SchemaError as error:
+                raise SchemaError(f"field {self.names[i]!r}: {error}") from error
+        return 0
+
+    cdef tuple _parts(self, object value):
+        if isinstance(value, tuple):
+            return tuple(value)
+        if isinstance(value, np.void) and value.dtype.names is not None:
+            self._check_names(value.dtype.names, value)
+        elif isinstance(value, collections.abc.Mapping):
+            self._check_names(value, value)
+        else:
+            raise refusal(self.expects, value)
+        return tuple([value[name] for name in self.names])
+
+    cdef int _check_names(self, object given, object value) except -1:
+        if set(given) != set(self.names):
+            raise refusal(self.expects, value)
+        return 0
+
+    cdef object decode_row(self, const uint8_t *row):
+        cdef Py_ssize_t i
+        cdef list parts = [
+            (<ValueCodec> self.fields[i]).decode_row(row + <Py_ssize_t> self.starts[i])
+            for i in range(len(self.fields))
+        ]
+        return new_tuple(self.row_type, parts)  # skips the class's own slower __new__
+
+    def _encode_array(self, values):
+        """Takes a structured array, a tuple or mapping of field arrays, a frame, or rows."""
+        if isinstance(values, tuple):
+            if len(values) != len(self.names):
+                raise SchemaError(
+                    f"expected one array for each of {self.expects}, given {len(values)} arrays"
+                )
+            return self._encode_fields(values)
+        if isinstance(values, collections.abc.Mapping) or hasattr(values, "columns"):
+            self._check_names(getattr(values, "columns", values), values)
+            return self._encode_fields([values[name] for name in self.names])
+        values = read_sequence(values, self.expects)
+        if isinstance(values, tuple):
+            return self.encode_sequence(values)
+        if values.dtype.names is None:
+            raise refusal(self.expects, values)
+        if values.dtype == self.dtype:
+            return self._pack(values)
+        self._check_names(values.dtype.names, values)
+        return self._encode_fields([values[name] for name in self.names])
+
+    cdef EncodedValues _encode_fields(self, object arrays):
+        cdef ValueCodec field
+        cdef EncodedValues part
+        parts = []
+        for name, field, array in zip(self.names, self.fields, arrays):
+            try:
+                parts.append(field.encode_array(array))
+            except SchemaError as error:
+                raise SchemaError(f"field {name!r}: {error}") from error
+        counts = [part.count for part in parts]
+        if len(set(counts)) > 1:
+            given = ", ".join([f"{name}: {size}" for name, size in zip(self.names, counts)])
+            raise SchemaError(f"expected fields of one length, given {given}")
+        rows = np.empty(counts[0], self.dtype)
+        for name, field, part in zip(self.names, self.fields, parts):
+            rows[name] = field.decode_array(part)
+        return self._pack(rows)
+
+
+def _reduce_row(row):
+    return tuple, (list(row),)
+
+
+cdef class SubarrayCodec(ValueCodec):
+    """An array of one shape in every row, kept in C order; a row is an array of its own."""
+
+    cdef ValueCodec items
+    cdef tuple shape
+    cdef Py_ssize_t size            # items in a row
+
+    def __init__(self, dtype, ValueCodec items not None):
+        self.dtype = dtype
+        self.items = items
+        self.shape = dtype.shape
+        self.size = dtype.itemsize // items.dtype.itemsize
+        self.spec = {"items": items.spec, "shape": list(dtype.shape)}
+        self.row_width = self.width = dtype.itemsize
+        self.field_widths = (dtype.itemsize,)
+        self.expects = f"an array of shape {self.shape} of {items.spec}"
+
+    cdef int encode_row(self, object value, uint8_t *row) except -1:
+        self._fill(value, 0, row, self.row_width)
+        return 0
+
+    cdef int _fill(self, object value, Py_ssize_t axis, uint8_t *row, Py_ssize_t width) except -1:
+        cdef Py_ssize_t i, length
+        if axis == len(self.shape):
+            return self.items.encode_row(value, row)
+        length = self.shape[axis]
+        if isinstance(value, (list, np.ndarray)):
+            value = tuple(value)
+        if not isinstance(value, tuple) or len(value) != length:
+            raise refusal(self.expects, value)
+        for i in range(length):
+            self._fill(value[i], axis + 1, row + i * (width // length), width // length)
+        return 0
+
+    cdef object decode_row(self, const uint8_t *row):
+        rows = np.empty((1, self.row_width), np.uint8)
+        cdef uint8_t[:, ::1] memory = rows
+        memcpy(&memory[0, 0], row, self.row_width)
+        return self.decode_array(EncodedValues(1, rows))[0]
+
+    def _encode_array(self, values):
+        values = read_sequence(values, self.expects, 1 + len(self.shape))
+        if isinstance(values, tuple):
+            return self.encode_sequence(values)
+        if values.shape[1:] != self.shape:
+            raise refusal(self.expects + " in every row", values)
+        items = self.items.encode_array(values.reshape(-1))
+        return EncodedValues(len(values), items.rows.reshape(len(values), self.row_width))
+
+    def decode_array(self, EncodedValues encoded not None, found=None):
+        rows = np.ascontiguousarray(encoded.rows)
+        items = rows.reshape(encoded.count * self.size, self.items.row_width)
+        array = self.items.decode_array(EncodedValues(len(items), items))
+        return array.reshape((encoded.count,) + self.shape)
 
 
 def spec_of(dtype):
     """What the manifest stores of a plain dtype: numpy's own short name, without the byte order."""
-    return "bool" if dtype.kind == "b" else dtype.str[1:]
+    if dtype.kind in "bMm":
+        return dtype.name
+    return dtype.str[1:]
