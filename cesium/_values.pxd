@@ -20,7 +20,7 @@ cdef class EncodedValues:
 cdef class ValueCodec:
     """One table's value form; the subclasses in `_values.pyx` say how."""
 
-    cdef readonly uint32_t width        # fixed form: bytes of a packed row, 1..512; variable form: 0
+    cdef readonly uint32_t width        # fixed form: bytes of a packed row, 1..512; else 0
     cdef readonly object spec           # what the manifest stores; value_codec(spec) reads it
     cdef readonly object dtype          # packed little-endian numpy dtype of a row, or None
     cdef readonly tuple field_widths    # fixed form: bytes of each column run, 1..255 runs; else ()

@@ -24,7 +24,6 @@ _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
 
 TIMES = {"M": np.datetime64, "m": np.timedelta64}
-EPOCH_ZONE = datetime.timezone.utc
 
 
 def describe(value: object) -> str:
@@ -67,7 +66,7 @@ def read_sequence(values: Any, expects: str, dimensions: int = 1) -> Sequence[An
 
 
 def cast(array: NDArray[Any], dtype: np.dtype[Any], expects: str) -> NDArray[Any]:
-    """An array of a plain `dtype` with the same values, or SchemaError; no copy where none is needed."""
+    """An array of a plain `dtype` with the same values, copied only if need be, or SchemaError."""
     if array.dtype == dtype:
         checked = array
     else:
@@ -188,6 +187,6 @@ def _read_moment(value: datetime.date) -> Any:
         return exact()
     if not isinstance(value, datetime.datetime):
         return np.datetime64(value, "D")
-    if value.tzinfo is not None:
-        value = value.astimezone(EPOCH_ZONE).replace(tzinfo=None)
-    return np.datetime64(value, "us")
+    if value.utcoffset() is not None:
+        value = value.astimezone(datetime.UTC)
+    return np.datetime64(value.replace(tzinfo=None), "us")

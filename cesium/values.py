@@ -218,8 +218,8 @@ def _msgpack_codec() -> ValueCodec:
 
 def _no_pickle() -> ValueCodec:
     raise SchemaError(
-        "pickle is not a value form, since reading a pickle can run any code that its writer chose; "
-        "if the store is yours alone, pass it yourself: "
+        "expected a value form that is safe to read, given 'pickle', which can run any code that "
+        "its writer chose; if the store is yours alone, pass it yourself: "
         "value=Codec('pickle', pickle.dumps, pickle.loads)"
     )
 

@@ -363,13 +363,16 @@ REFUSED = [
     ("V3", b"ab"), ("V3", b"abcd"), ("V3", "abc"),
     ("datetime64[ns]", 1), ("datetime64[ns]", None), ("datetime64[ns]", "2013-01-01"),
     ("datetime64[ns]", np.timedelta64(1, "s")), ("datetime64[ns]", np.datetime64("3000-01-01")),
-    ("datetime64[s]", np.datetime64(1500, "ms")), ("datetime64[D]", datetime.datetime(2013, 1, 1, 5)),
+    ("datetime64[s]", np.datetime64(1500, "ms")),
+    ("datetime64[D]", datetime.datetime(2013, 1, 1, 5)),
     ("timedelta64[s]", np.datetime64(1, "s")), ("timedelta64[s]", np.timedelta64(5)),
-    ("timedelta64[D]", np.timedelta64(1, "M")), ("timedelta64[ns]", datetime.timedelta(days=300000)),
+    ("timedelta64[D]", np.timedelta64(1, "M")),
+    ("timedelta64[ns]", datetime.timedelta(days=300000)),
     ("bytes", "ab"), ("bytes", 1), ("bytes", None), ("bytes", np.float64(1)), ("bytes", [1]),
     ("bytes", np.zeros(2)), ("bytes", np.frombuffer(b"abcd", "u1")[::2]), ("bytes", np.uint8(1)),
     ("str", b"ab"), ("str", None), ("str", 1), ("str", "a\ud800"),
-    ("json", b"x"), ("json", float("nan")), ("json", {1, 2}), ("json", "\ud800"), ("json", object()),
+    ("json", b"x"), ("json", float("nan")), ("json", {1, 2}), ("json", "\ud800"),
+    ("json", object()),
     ("msgpack", 2**64), ("msgpack", object()), ("msgpack", {1, 2}),
     (FIELDS, (1.0, 1)), (FIELDS, None), (FIELDS, 1.0), (FIELDS, {"price": 1.0}),
     (FIELDS, (1.0, 2**31, np.datetime64(1, "ns"), "a", True)),
@@ -381,10 +384,10 @@ REFUSED = [
 def test_values_that_are_refused(form, value):
     codec = value_codec(form)
     good = codec.zero_value()
-    with pytest.raises(SchemaError, match="expected .*"):
+    with pytest.raises(SchemaError, match="expected "):
         codec.encode_value(value)
     values = [good, value]
-    with pytest.raises(SchemaError, match="row 1: .*expected .*"):
+    with pytest.raises(SchemaError, match=r"row 1: .*expected "):
         codec.encode_array(values)
     assert values[1] is value
     assert codec.encode_array([good, good]).count == 2  # the codec works on
@@ -422,7 +425,7 @@ def test_values_that_are_refused(form, value):
 )  # fmt: skip
 def test_arrays_that_are_refused(form, array):
     copy = array.copy() if isinstance(array, np.ndarray) else None
-    with pytest.raises(SchemaError, match="expected .*given .*"):
+    with pytest.raises(SchemaError, match=r"expected .*given "):
         value_codec(form).encode_array(array)
     if copy is not None:
         assert copy.tobytes() == array.tobytes()
