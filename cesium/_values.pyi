@@ -2,7 +2,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
+@disjoint_base
 class EncodedValues:
     count: int
     rows: npt.NDArray[np.uint8] | None
@@ -17,6 +19,7 @@ class EncodedValues:
     ) -> None: ...
     def __len__(self) -> int: ...
 
+@disjoint_base
 class ValueCodec:
     width: int
     spec: Any
@@ -31,18 +34,23 @@ class ValueCodec:
     ) -> Any: ...
     def empty_array(self, count: int) -> npt.NDArray[Any]: ...
 
+@disjoint_base
 class NumberCodec(ValueCodec):
     def __init__(self, dtype: np.dtype[Any]) -> None: ...
 
+@disjoint_base
 class TimeCodec(ValueCodec):
     def __init__(self, dtype: np.dtype[Any]) -> None: ...
 
+@disjoint_base
 class FixedStringCodec(ValueCodec):
     def __init__(self, dtype: np.dtype[Any]) -> None: ...
 
+@disjoint_base
 class StructCodec(ValueCodec):
     def __init__(self, dtype: np.dtype[Any], fields: list[ValueCodec]) -> None: ...
 
+@disjoint_base
 class SubarrayCodec(ValueCodec):
     def __init__(self, dtype: np.dtype[Any], items: ValueCodec) -> None: ...
 

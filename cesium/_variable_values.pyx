@@ -268,7 +268,7 @@ cdef class VariableCodec(ValueCodec):
 cdef class BytesCodec(VariableCodec):
     """Bytes as they are."""
 
-    def __init__(self):
+    def __cinit__(self):
         self.spec = "bytes"
         self.expects = "bytes"
 
@@ -323,7 +323,7 @@ cdef class BytesCodec(VariableCodec):
 cdef class StrCodec(VariableCodec):
     """Text as UTF-8."""
 
-    def __init__(self):
+    def __cinit__(self):
         self.spec = "str"
         self.expects = "str"
 
