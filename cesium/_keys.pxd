@@ -20,6 +20,7 @@ cdef enum:
     KEY_BELOW = 1       # below every key of the domain
     KEY_ABOVE = 2       # above every key of the domain
     KEY_BETWEEN = 3     # between two keys: the head is that of the lower one (0.1 as a float32)
+    KEY_BYTES_MAX = 65536
 
 
 cdef class EncodedKeys:
@@ -59,15 +60,15 @@ cdef class KeyCodec:
     cdef object cut(self, object key, bint after)
 
 
+cdef class HeadCodec(KeyCodec):     # the base of the fixed form
+    cdef object encode_rows(self, object keys, bint lookup)
+    cdef tuple read_heads(self, object array)
+
+
 cdef bytes successor(bytes prefix)          # the least byte string above all that begin so, or None
 cdef object head_of_prefix(bytes prefix)    # the least head that begins so; None of None
 cdef object read_array(object keys, object spec)
-cdef object check_lengths(object offsets)
-
-cpdef enum:
-    KEY_BYTES_MAX = 65536
-
-
-cdef class HeadCodec(KeyCodec):
-    cdef object encode_rows(self, object keys, bint lookup)
-    cdef tuple read_heads(self, object array)
+cdef object check_lengths(object offsets)   # LimitError when a row is longer than a key may be
+cdef object wrong_type(object key, object spec)         # the errors to raise
+cdef object wrong_dtype(object array, object spec)
+cdef object corrupt(object spec)

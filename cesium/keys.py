@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cesium import _keys
+from cesium import _key_texts, _key_tuples, _keys
 from cesium._keys import KeyCodec
 from cesium.errors import SchemaError
 
@@ -30,6 +30,7 @@ _PYTHON_TYPES: dict[Any, str] = {
     bytes: "bytes",
     uuid.UUID: "uuid",
     datetime.datetime: "datetime64[us]",
+    datetime.date: "datetime64[D]",
     datetime.timedelta: "timedelta64[us]",
 }
 
@@ -66,8 +67,6 @@ def key_codec(spec: Any) -> KeyCodec:
 
 
 def _tuple_codec(spec: tuple[Any, ...] | list[Any]) -> KeyCodec:
-    from cesium import _key_tuples
-
     parts, descending = [], []
     for part in spec:
         if isinstance(part, (tuple, list)):
@@ -80,7 +79,7 @@ def _tuple_codec(spec: tuple[Any, ...] | list[Any]) -> KeyCodec:
 
 def _single_codec(spec: Any) -> KeyCodec:
     if isinstance(spec, Codec):
-        return _keys.UserCodec(spec)
+        return _key_texts.UserCodec(spec)
     if isinstance(spec, dict) and set(spec) == {"codec"}:
         raise SchemaError(
             f"the keys need the codec {spec['codec']!r}, which is the user's own: "
@@ -89,11 +88,11 @@ def _single_codec(spec: Any) -> KeyCodec:
     name = _PYTHON_TYPES.get(spec, spec) if isinstance(spec, type) else spec
     if isinstance(name, str):
         if name == "str":
-            return _keys.StrCodec()
+            return _key_texts.StrCodec()
         if name == "bytes":
-            return _keys.BytesCodec()
+            return _key_texts.BytesCodec()
         if name == "uuid":
-            return _keys.UuidCodec()
+            return _key_texts.UuidCodec()
     return _dtype_codec(name, spec)
 
 
@@ -115,7 +114,7 @@ def _dtype_codec(name: Any, spec: Any) -> KeyCodec:
         return _keys.TimeCodec(dtype.kind == "m", unit)
     if dtype.kind == "S" and dtype.itemsize > 0:
         width = dtype.itemsize
-        return _keys.FixedBytesCodec(width) if width <= 8 else _keys.WideBytesCodec(width)
+        return _key_texts.FixedBytesCodec(width) if width <= 8 else _key_texts.WideBytesCodec(width)
     if dtype.kind == "U":
         raise SchemaError(f"{spec!r} is no key type, use 'str': {_SUPPORTED}")
     raise SchemaError(f"{spec!r} is no key type: {_SUPPORTED}")
