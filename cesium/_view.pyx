@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from cesium._cursor cimport (
-    Cursor, Rows, Run, cursor_count, cursor_fill, cursor_free, cursor_new, cursor_skip,
+    Cursor, Rows, Run, cursor_fill, cursor_free, cursor_new, cursor_skip,
     rows_free, rows_reserve,
 )
 from cesium._engine cimport Engine, TableCore
