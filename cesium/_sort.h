@@ -5,7 +5,7 @@
  * Invariants:
  *  1. Every sort is stable, so of equal keys the last row given is the last in the result.
  *  2. No input is quadratic: insertion sort sees at most SORT_SMALL pairs of one group, and every
- *     recursion has consumed key bits (at most 64) or string bytes (an explicit list, no recursion).
+ *     recursion has consumed key bits (at most 64); string bytes go by a list, not by recursion.
  */
 #ifndef CESIUM_SORT_H
 #define CESIUM_SORT_H
@@ -18,7 +18,7 @@ typedef struct SortPair {
     uint64_t payload;
 } SortPair;
 
-/* ---- threads ---------------------------------------------------------------------------------- */
+/* ---- threads -------------------------------------------------------------------------------- */
 
 #define PARALLEL_THREADS_LIMIT 64
 
@@ -56,7 +56,7 @@ static int parallel_for(size_t tasks, int threads, void (*run)(void *context, si
     return 0;
 }
 
-/* ---- is it sorted already? ----------------------------------------------------------------------- */
+/* ---- is it sorted already? ------------------------------------------------------------------ */
 
 #define IS_SORTED_BLOCK 1024 /* keys between two looks at the answer */
 
@@ -89,7 +89,7 @@ static int is_sorted_u64(const uint64_t *keys, size_t count) {
     return is_sorted_u64_body(keys, count);
 }
 
-/* ---- a run of pairs that fits the cache ------------------------------------------------------------ */
+/* ---- a run of pairs that fits the cache ----------------------------------------------------- */
 
 #define SORT_SMALL 24       /* pairs: insertion sort up to here */
 #define SORT_DIGIT_BITS 11  /* of one pass, at most */
@@ -186,9 +186,9 @@ static void sort_scratch_free(SortScratch *scratch) {
     free(scratch);
 }
 
-/* ---- columns ------------------------------------------------------------------------------------------ */
+/* ---- columns -------------------------------------------------------------------------------- */
 
-#define SORT_RUN_PAIRS 8192      /* wanted in a bucket: 128 KiB and as much scratch, in a 1 MiB L2 */
+#define SORT_RUN_PAIRS 8192      /* wanted in a bucket: 128 KiB, and as much scratch, in the L2 */
 #define SORT_BUCKET_BITS 11      /* at most: the open lines of one partition are 128 KiB */
 #define SORT_LINE_PAIRS 4        /* of 16 bytes in a cache line */
 #define SORT_STREAM_BYTES (8u << 20) /* outputs above this go past the cache */
@@ -370,7 +370,7 @@ static int sort_columns(const uint64_t *keys, const uint64_t *payloads, size_t c
     return sort.failed ? -ENOMEM : 0;
 }
 
-/* ---- byte strings ------------------------------------------------------------------------------------------ */
+/* ---- byte strings --------------------------------------------------------------------------- */
 
 typedef struct StringGroup {
     size_t start;
@@ -474,7 +474,7 @@ static size_t sort_strings_ended(const SortStrings *sort, SortPair *pairs, size_
     return longer;
 }
 
-/* Sorts the strings of pairs[start:end], whose keys are their heads at `depth` in order, further. */
+/* Sorts further the strings of pairs[start:end], whose keys are their heads at `depth`, in order. */
 static int sort_strings_refine(const SortStrings *sort, size_t start, size_t end, size_t depth,
                                SortScratch *scratch) {
     StringGroup *groups = NULL; /* still to do; disjoint, so never more than pairs / 2 */
