@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from cesium import _kernels as kernels
 
 CAPPED = os.environ.get("CESIUM_PORTABLE", "")
+SANITIZED = "san.so" in Path("/proc/self/maps").read_text()
 TOP = 2**64 - 1
 u64 = st.integers(0, TOP)
 edge_u64 = st.one_of(u64, st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**63 + 1, TOP - 1, TOP]))
@@ -369,6 +370,53 @@ def test_hostile_strings_are_not_quadratic() -> None:
 def test_parallel_for_runs_every_task_once(tasks: int, threads: int) -> None:
     marks = kernels.parallel_marks(tasks, threads)
     assert marks.tolist() == list(range(1, tasks + 1))
+
+
+MEMORY_SCRIPT = """
+import resource, sys
+import numpy as np
+from cesium import _kernels as kernels
+rows = 700_000
+random = np.random.default_rng(1)
+outlier = random.permutation(rows).astype(np.uint64)
+outlier[5] = 2**64 - 1
+keys = [random.integers(0, 2**60, rows, dtype=np.uint64), outlier, 1 << (outlier & 63)]
+text = random.integers(0, 2, rows * 16, dtype=np.uint8)
+offsets = np.arange(0, len(text) + 1, 16)
+used = 4096 * int(open("/proc/self/statm").read().split()[0])
+refused = done = 0
+for room in range(0, 64 << 20, 1 << 20):
+    for column in keys:
+        out = np.zeros(rows, dtype=[("key", np.uint64), ("payload", np.uint64)])
+        resource.setrlimit(resource.RLIMIT_AS, (used + (12 << 20) + room, -1))
+        try:
+            kernels.sorted_columns(column, None, 1, out)
+            done += 1
+        except MemoryError:
+            refused += 1
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+    resource.setrlimit(resource.RLIMIT_AS, (used + room, -1))
+    try:
+        order = kernels.sorted_strings(offsets, text, 1)
+        done += 1
+    except MemoryError:
+        refused += 1
+    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+assert done and refused, (done, refused)
+"""
+
+
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer needs the address space for itself")
+def test_sorts_without_memory_say_so() -> None:
+    """The address space is limited a mebibyte further each time: refusals first, then results."""
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY_SCRIPT],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
 
 
 # ---- refusals of the Python functions
