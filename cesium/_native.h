@@ -160,7 +160,7 @@ static uint32_t crc32c(uint32_t seed_crc, const void *data, size_t bytes) {
  * A window [base, base + size] that holds the answer is narrowed without a branch on any head.  The
  * SIMD bodies stop at HEADS_WINDOW heads and count those below the key; the window may be moved
  * down to fit into the array, because every head before it is below the key.  252 heads in the L1
- * cache, latency: AVX-512 9.7 ns, AVX2 12.4, halving alone 18 (throughput 4.1, 3.9, 6.3 ns). */
+ * cache, latency: AVX-512 10 ns, AVX2 12.5, halving alone 18 (throughput 4.1, 3.9, 6.3 ns). */
 
 #define HEADS_WINDOW 32
 
@@ -259,7 +259,7 @@ typedef struct HeadsSearch {
 
 /* Fills position = heads_lower_bound(...) of every job.  Made for heads that are not in the cache:
  * all jobs take a step, each asking for the line of its next probe, before any takes the next.
- * 1 M searches of 252 heads over 256 MiB of pages: 54 ns each, 107 ns one after another. */
+ * 1 M searches of 252 heads over 256 MiB of pages: 56 ns each, 113 ns one after another. */
 static void heads_lower_bound_group(HeadsSearch *jobs, uint32_t jobs_count) {
     while (jobs_count) {
         const uint64_t *bases[HEADS_GROUP];
