@@ -1,15 +1,13 @@
 """The engine's locks, commits and a table's mutable state: see _engine.pxd for the contract."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.errno cimport EDQUOT, EFBIG, ENOSPC
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from cesium._interval cimport IntervalSet
 from cesium._journal cimport (
-    JOURNAL_FRAME_COMMIT, JournalPart, JournalWriter, journal_append, journal_append_single,
-    journal_sync,
+    JournalPart, JournalWriter, journal_append, journal_append_single, journal_sync,
 )
 from cesium._layout cimport (
     KIND_DELETE, STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK,
@@ -21,7 +19,7 @@ from cesium._memtable cimport (
 from cesium._native cimport SortPair, load_head, sort_columns, sort_strings
 from cesium._page cimport Key, TableShape, Value
 from cesium._version cimport Version, raise_plain
-from cesium.errors import ClosedError, Error, LimitError, PoisonedError, ReadOnlyError
+from cesium.errors import ClosedError, Error, LimitError, PoisonedError, ReadOnlyError, StorageFullError
 from cesium.files import io_error
 
 cdef extern from "<pthread.h>" nogil:
@@ -131,8 +129,8 @@ cdef class Engine:
         if status == STATUS_LIMIT:
             raise LimitError("the commit is larger than a journal frame may be (1 GiB)")
         if status == STATUS_IO:
-            error = io_error(self.journal.file.error_number, "the journal")
-            if self.journal.file.error_number not in (ENOSPC, EDQUOT, EFBIG):
+            error = io_error(self.journal.file.error_number)
+            if not isinstance(error, StorageFullError):
                 self.poisoned = error
             raise error
         if status == STATUS_NO_MEMORY:
@@ -196,8 +194,7 @@ cdef class Engine:
             status = journal_sync(&journal.file, position)
         if status != STATUS_OK:
             if self.poisoned is None:
-                self.poisoned = io_error(journal.file.failed or journal.file.error_number,
-                                         "the journal")
+                self.poisoned = io_error(journal.file.failed or journal.file.error_number)
             raise PoisonedError(f"the commit could not be synced ({self.poisoned})") \
                 from self.poisoned
         return 0
