@@ -10,7 +10,7 @@ of the first row that is malformed, or -1.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memcpy
 
 from cesium._key_arrays cimport float_bits, float_head, get_head, put_head, top_bytes
 

@@ -164,7 +164,7 @@ cdef EncodedKeys blocks(Py_ssize_t count, Py_ssize_t width, object data, object 
 cdef class UuidCodec(KeyCodec):
     """`uuid.UUID`, in the order of its 16 bytes; in arrays, numpy's 'V16'."""
 
-    def __init__(self):
+    def __cinit__(self):
         self.part_width = 16
         self.spec = "uuid"
 
@@ -232,7 +232,7 @@ cdef class TextCodec(KeyCodec):
 cdef class StrCodec(TextCodec):
     """`str` as UTF-8, whose byte order is the order of code points."""
 
-    def __init__(self):
+    def __cinit__(self):
         self.spec = "str"
 
     cdef bytes encode(self, object key):
@@ -278,7 +278,7 @@ cdef class StrCodec(TextCodec):
 cdef class BytesCodec(TextCodec):
     """`bytes`, bytearray and memoryview; in arrays 'S' (padding stripped), 'V' (whole)."""
 
-    def __init__(self):
+    def __cinit__(self):
         self.spec = "bytes"
 
     cdef bytes encode(self, object key):
