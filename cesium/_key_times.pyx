@@ -18,7 +18,8 @@ import datetime
 import numpy
 
 from cesium._keys cimport (
-    KEY_BELOW, KEY_BETWEEN, KEY_INSIDE, EncodedKeys, HeadCodec, wrong_dtype, wrong_type,
+    KEY_BELOW, KEY_BETWEEN, KEY_INSIDE, EncodedKeys, HeadCodec, check_form, wrong_dtype,
+    wrong_type,
 )
 from cesium.errors import SchemaError
 
@@ -259,6 +260,7 @@ cdef class TimeCodec(HeadCodec):
         return heads, outside
 
     def decode_array(self, EncodedKeys encoded not None):
+        check_form(self, encoded)
         values = encoded.heads + numpy.uint64(1)
         values ^= numpy.uint64(1 << 63)
         return values.view(self.dtype)

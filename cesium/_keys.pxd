@@ -72,3 +72,4 @@ cdef object check_lengths(object offsets)   # LimitError when a row is longer th
 cdef object wrong_type(object key, object spec)         # the errors to raise
 cdef object wrong_dtype(object array, object spec)
 cdef object corrupt(object spec)
+cdef int check_form(KeyCodec codec, EncodedKeys encoded) except -1

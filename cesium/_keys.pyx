@@ -51,6 +51,8 @@ cdef object read_array(object keys, object spec):
         array = numpy.asarray(keys)
     except (TypeError, ValueError) as error:
         raise SchemaError(f"expected an array of {spec} keys: {error}") from None
+    if isinstance(keys, numpy.ma.MaskedArray) and keys.mask.any():
+        raise SchemaError(f"expected an array of {spec} keys, given one with masked rows")
     if array.ndim != 1:
         raise SchemaError(f"expected a 1-dimensional array of {spec} keys, "
                           f"given {array.ndim} dimensions of {array.dtype} ({type(keys).__name__})")
@@ -75,6 +77,20 @@ cdef object wrong_dtype(object array, object spec):
 
 cdef object corrupt(object spec):
     return CorruptionError(f"an encoded {spec} key is malformed")
+
+
+cdef int check_form(KeyCodec codec, EncodedKeys encoded) except -1:
+    """TypeError when a batch is not of the form that `codec` makes."""
+    if codec.width:
+        fits = encoded.heads is not None and len(encoded.heads) == encoded.count
+    else:
+        fits = (
+            encoded.offsets is not None and len(encoded.offsets) == encoded.count + 1
+            and encoded.offsets[0] == 0 and encoded.offsets[-1] == len(encoded.data)
+        )
+    if not fits:
+        raise TypeError(f"not a batch of encoded {codec.spec} keys")
+    return 0
 
 
 cdef class EncodedKeys:
@@ -131,10 +147,19 @@ cdef class KeyCodec:
             raise self.domain_error(key)
         return head
 
+    def lookup_key(self, key):
+        """As `encode_key`, but None for a key outside the domain, which no stored key equals."""
+        cdef uint64_t head
+        if self.width == 0:
+            return self.encode_lookup(key)
+        return None if self.encode_head(key, &head) else head
+
     def decode_key(self, encoded):
         """The key of one encoding: an int head or bytes."""
         if self.width:
             return self.decode_head(encoded)
+        if not isinstance(encoded, bytes):
+            raise TypeError(f"an encoded {self.spec} key is bytes, not {type(encoded).__name__}")
         return self.decode(<const uint8_t *> PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
 
     def lower_bound(self, key, bint inclusive=True):
@@ -312,6 +337,7 @@ cdef class IntegerCodec(HeadCodec):
         return heads, outside
 
     def decode_array(self, EncodedKeys encoded not None):
+        check_form(self, encoded)
         values = encoded.heads
         if self.shift:
             values = values >> numpy.uint64(self.shift)
@@ -427,6 +453,7 @@ cdef class FloatCodec(HeadCodec):
         return heads, outside
 
     def decode_array(self, EncodedKeys encoded not None):
+        check_form(self, encoded)
         values = numpy.empty(encoded.count, self.dtype)
         kernels.floats_of_heads(encoded.heads, self.width, values.view(numpy.uint8))
         return values

@@ -473,6 +473,32 @@ def test_lookups_outside_the_domain_are_marked(spec, array, outside):
         codec.encode_array(array)
 
 
+@pytest.mark.parametrize(
+    ("spec", "inside", "outside"),
+    [
+        ("u1", 255, 256),
+        ("u1", 0, -1),
+        ("u8", 2**64 - 1, 2**64),
+        ("f4", 0.5, 0.1),
+        ("S2", b"ab", b"abc"),
+        ("S12", b"ab", b"0123456789abc"),
+        ("datetime64[ns]", datetime.date(2013, 1, 1), datetime.date(9999, 1, 1)),
+        (("u1", "u1"), (1, 2), (1, 256)),
+        (("-u1", "str"), (1, "a"), (-1, "a")),
+        (("str", "S12"), ("a", b""), ("a", b"0123456789abc")),
+    ],
+    ids=str,
+)
+def test_single_lookups_outside_the_domain_find_nothing(spec, inside, outside):
+    codec = key_codec(spec)
+    assert codec.lookup_key(inside) == codec.encode_key(inside)
+    assert codec.lookup_key(outside) is None
+    with pytest.raises(SchemaError):
+        codec.encode_key(outside)
+    with pytest.raises(SchemaError):
+        codec.lookup_key(object())
+
+
 def test_lookups_leave_their_input_alone():
     keys = np.array([5, 2**63], "u8")
     key_codec("i8").encode_array(keys, lookup=True)
@@ -999,3 +1025,23 @@ def test_any_bytes_decode_or_are_corruption_both_ways(raw, spec):
         columns = codec.decode_array(batch)
         decoded = tuple(plain(part, column[0]) for part, column in zip(spec, columns, strict=True))
         assert compare(spec, decoded, key) == 0
+
+
+@pytest.mark.parametrize("spec", ["u8", "f4", "bool", "datetime64[s]", "S4", ("u1", "u1")], ids=str)
+def test_batches_of_the_other_form_are_refused(spec):
+    fixed = key_codec("u8").encode_array([1])
+    variable = key_codec("str").encode_array(["a"])
+    with pytest.raises(TypeError):
+        key_codec(spec).decode_array(variable)
+    for other in ("str", "uuid", "S12", ("u1", "str")):
+        with pytest.raises(TypeError):
+            key_codec(other).decode_array(fixed)
+        with pytest.raises(TypeError):
+            key_codec(other).decode_key(5)
+
+
+def test_masked_rows_are_refused():
+    whole = np.ma.masked_array([1, 2], mask=False)
+    assert rows(key_codec("u8").encode_array(whole)) == [1, 2]
+    with pytest.raises(SchemaError, match="masked"):
+        key_codec("u8").encode_array(np.ma.masked_array([1, 2], mask=[True, False]))
