@@ -55,7 +55,9 @@ cdef enum:
     RANK_MAX = 12
 
 # How many of each unit make one of the unit before.
-cdef int64_t[RANK_MAX + 1] UNIT_RATIOS = [0, 12, 0, 7, 24, 60, 60, 1000, 1000, 1000, 1000, 1000, 1000]
+cdef int64_t[RANK_MAX + 1] UNIT_RATIOS = [
+    0, 12, 0, 7, 24, 60, 60, 1000, 1000, 1000, 1000, 1000, 1000,
+]
 
 
 cdef inline int rank_of(int unit) noexcept nogil:
@@ -140,7 +142,8 @@ cdef class TimeCodec(HeadCodec):
         elif not self.delta and PyDateTime_CheckExact(key) and key.tzinfo is None:
             value = microseconds_of(key)
             value += 1000000 * (
-                60 * (60 * <int64_t> PyDateTime_DATE_GET_HOUR(key) + PyDateTime_DATE_GET_MINUTE(key))
+                60 * (60 * <int64_t> PyDateTime_DATE_GET_HOUR(key)
+                      + PyDateTime_DATE_GET_MINUTE(key))
                 + PyDateTime_DATE_GET_SECOND(key)) + PyDateTime_DATE_GET_MICROSECOND(key)
             return self.rescale(key, value, RANK_MICROSECOND, head)
         elif not self.delta and PyDate_CheckExact(key):

@@ -3,7 +3,8 @@
 
 See `_keys.pxd` for the contract and the invariants; `_key_times` and `_key_texts` have the other
 single keys, `_key_tuples` composes them, `keys.key_codec` makes them from a schema.  The point
-operations of the engine call `encode_head` or `encode` once a key, so the exact Python types come first there and cost a few nanoseconds.
+operations of the engine call `encode_head` or `encode` once a key, so the exact Python types come
+first there and cost a few nanoseconds.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
