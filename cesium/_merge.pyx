@@ -4,16 +4,25 @@ A Merge pins its sources through a Version of its own; one thread uses it.  The 
 rows move.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memset
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._builder cimport (
     SegmentBuilder, builder_add_marker, builder_add_slots, builder_bytes,
 )
 from cesium._cursor cimport Cursor, Run, cursor_free, cursor_new, cursor_next
-from cesium._interval cimport IntervalSet
+from cesium._interval cimport Interval, IntervalSet
 from cesium._layout cimport STATUS_NOT_FOUND, STATUS_OK
+from cesium._memtable cimport (
+    MemtableSnapshot, memtable_root_markers, memtable_root_source,
+)
+from cesium._page cimport (
+    Key, PageSource, Position, Shape, heads_of, page_copy_key, page_key_bytes,
+)
 from cesium._version cimport Version, version_fill_inputs
+
+cdef extern from *:
+    uint64_t __builtin_bswap64(uint64_t word) noexcept nogil
 
 
 cdef class Merge:
@@ -73,3 +82,54 @@ cdef class Merge:
             return False
         self.version.raise_status(status)
         return True
+
+
+def memtable_bounds(MemtableSnapshot snapshot):
+    """(lower, upper) encoded keys, both inclusive, of all that a frozen memtable holds or marks.
+
+    As bytes, 8 big-endian ones in the fixed form; upper None when a range-delete has no upper end.
+    None when the memtable is empty.
+    """
+    cdef const Shape *shape = &snapshot.memtable.shape
+    cdef PageSource source
+    cdef Position first
+    cdef Position last
+    cdef const IntervalSet *markers = memtable_root_markers(snapshot.root)
+    cdef const Interval *interval
+    lowers = []
+    uppers = []
+    memtable_root_source(snapshot.root, &source)
+    if source.edge(source.context, &first, 1) or source.edge(source.context, &last, -1):
+        raise MemoryError
+    if first.page != NULL:
+        lowers.append(key_bytes_at(shape, &source, &first))
+        uppers.append(key_bytes_at(shape, &source, &last))
+    if markers != NULL and markers.count:
+        lowers.append(key_bytes(shape, &markers.items[0].lower))
+        interval = &markers.items[markers.count - 1]
+        if interval.unbounded:
+            return min(lowers), None
+        uppers.append(key_bytes(shape, &interval.upper))
+    return (min(lowers), max(uppers)) if lowers else None
+
+
+cdef bytes key_bytes(const Shape *shape, const Key *key):
+    cdef uint64_t head
+    if shape.key_width == 0:
+        return PyBytes_FromStringAndSize(<const char *>key.data, key.bytes)
+    head = __builtin_bswap64(key.head)
+    return PyBytes_FromStringAndSize(<const char *>&head, 8)
+
+
+cdef bytes key_bytes_at(const Shape *shape, const PageSource *source, const Position *position):
+    cdef Key key
+    cdef bytes data
+    if shape.key_width:
+        key.head = heads_of(position.page)[position.slot]
+        return key_bytes(shape, &key)
+    data = PyBytes_FromStringAndSize(
+        NULL, <Py_ssize_t>page_key_bytes(shape, position.page, position.slot))
+    if page_copy_key(shape, position.page, position.slot, source,
+                     <uint8_t *>PyBytes_AS_STRING(data)) != STATUS_OK:
+        raise MemoryError
+    return data
