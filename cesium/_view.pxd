@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._directory cimport Directory, directory_route
 from cesium._interval cimport IntervalSet
+from cesium._native cimport prefetch_read
 from cesium._page cimport Key, PageSource, Position, Shape
 
 cdef struct View:
@@ -26,6 +27,12 @@ cdef struct ViewTotals:         # what a walk over everything finds
     uint64_t pages
     uint64_t bytes              # pages, directories and overflow chunks
 
+
+cdef enum:
+    # A search of a cold page would wait for header, middle, quarter, ... in turn.  Asking for header and
+    # heads at once took a get among 4 M entries from 348 to 171 ns and a put from 718 to 426.
+    PREFETCH_BYTES = 1600
+
 cdef inline Directory *node_at(const Directory *root, uint32_t index) noexcept nogil:
     return <Directory *>root.children[index]
 
@@ -35,8 +42,17 @@ cdef inline uint8_t *page_at(const Directory *node, uint32_t index) noexcept nog
 # The page that holds the key if any does; the view must not be empty.
 cdef inline Place view_route(const View *view, const Key *key) noexcept nogil:
     cdef Place place
+    cdef const uint8_t *page
+    cdef const uint8_t *line
+    cdef const Directory *node
     place.node = directory_route(view.shape, view.root, key)
-    place.page = directory_route(view.shape, node_at(view.root, place.node), key)
+    node = node_at(view.root, place.node)
+    place.page = directory_route(view.shape, node, key)
+    page = page_at(node, place.page)
+    line = page
+    while line < page + PREFETCH_BYTES:
+        prefetch_read(line)
+        line += 64
     return place
 
 # To the page behind or before; False, and unchanged, at the end.

@@ -10,7 +10,7 @@ from cesium._layout cimport (
     KEY_BYTES_MAX, KIND_DELETE, KIND_KEY_OVERFLOW, KIND_MASK, KIND_VALUE_OVERFLOW, PAGE_BYTES,
     PAGE_DATA, STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK, OverflowReference,
 )
-from cesium._native cimport load_head, prefetch_read
+from cesium._native cimport load_head
 from cesium._page cimport (
     header_of, heads_of, kind_of, page_check, page_compare, page_copy_key, page_find,
     page_key_bytes, page_key_reference, page_value_reference,

@@ -115,6 +115,18 @@ def compare_points(view, model: Model, keys: Keys, ordered: list) -> None:
     assert view.ceiling(key) == wanted
 
 
+def choose_range(rng: random.Random, ordered: list, keys: Keys) -> tuple:
+    """Mostly some entries of what is there; now and then anything, or no upper end."""
+    width = rng.random()
+    if width < 0.04 or not ordered:
+        return keys.make(), keys.make()
+    start = rng.randrange(len(ordered))
+    stop = start + rng.randrange(12 if width < 0.7 else 2 + len(ordered) // 8)
+    if stop >= len(ordered):
+        return ordered[start], None if width < 0.3 else ordered[-1]
+    return ordered[start], ordered[stop]
+
+
 SHAPES = {
     "fixed-fixed": (8, 12, (8, 4)),
     "fixed-variable": (8, 0, ()),
@@ -133,7 +145,7 @@ def run(name: str, slots_max: int, steps: int, seed: int, check_every: int) -> d
     snapshots: list = []
     seen: dict[str, int] = {}
     for step in range(steps):
-        growing = (step // 200) % 3 != 2  # spells of growth and of shrinking
+        growing = (step // (200 if slots_max else 3000)) % 3 != 2  # spells of growth and of shrinking
         choice = rng.random()
         changes = memtable.counters()["changes"]
         if choice < (0.90 if growing else 0.55):
@@ -142,16 +154,8 @@ def run(name: str, slots_max: int, steps: int, seed: int, check_every: int) -> d
             memtable.put(key, value, kind)
             model.entries[key] = (kind, b"" if kind == DELETE else value)
             assert memtable.counters()["changes"] == changes + 1
-        elif choice < (0.91 if growing else 0.85):
-            lower, upper = keys.make(), keys.make()
-            if growing or rng.random() < 0.5:  # a narrow one: some entries of what is there
-                ordered = sorted(model.entries)
-                if ordered:
-                    start = rng.randrange(len(ordered))
-                    lower = ordered[start]
-                    upper = ordered[min(start + rng.randrange(12), len(ordered) - 1)]
-            if rng.random() < 0.03:
-                upper = None
+        elif choice < (0.905 if growing else 0.85):
+            lower, upper = choose_range(rng, sorted(model.entries), keys)
             memtable.delete_range(lower, upper)
             model.delete_range(lower, upper)
         elif choice < 0.96 and len(snapshots) < 6:
@@ -208,6 +212,6 @@ def test_tiny_pages(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_real_pages(name: str) -> None:
-    seen = run(name, slots_max=0, steps=15_000, seed=3, check_every=50)
+    seen = run(name, slots_max=0, steps=20_000, seed=3, check_every=100)
     for event in ("splits", "joins", "page_copies", "rebuilds", "retired"):
         assert seen[event] > 0, event
