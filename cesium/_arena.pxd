@@ -16,6 +16,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._page cimport header_of
 
+cdef enum:
+    ALLOWANCE_UNLIMITED = 0x7fffffff
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
         pass
@@ -53,6 +56,7 @@ cdef struct Arena:
     uint8_t *fresh              # the part of the newest chunk that was never used
     uint8_t *fresh_end
     Chunk *chunks
+    uint64_t allowance          # allocations that may still succeed: tests make the n-th fail
 
 cdef int arena_open(Arena *arena) noexcept nogil
 # Frees every page; blocks must have been dropped and pins released before.

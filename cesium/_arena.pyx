@@ -88,6 +88,7 @@ cdef int arena_open(Arena *arena) noexcept nogil:
     arena.fresh = NULL
     arena.fresh_end = NULL
     arena.chunks = NULL
+    arena.allowance = ALLOWANCE_UNLIMITED
     return pthread_mutex_init(&arena.mutex, NULL)
 
 
@@ -131,8 +132,19 @@ cdef int add_chunk(Arena *arena) noexcept nogil:
     return 0
 
 
+cdef inline bint is_allowed(Arena *arena) noexcept nogil:
+    if arena.allowance == ALLOWANCE_UNLIMITED:
+        return True
+    if arena.allowance == 0:
+        return False
+    arena.allowance -= 1
+    return True
+
+
 cdef uint8_t *arena_page(Arena *arena) noexcept nogil:
     cdef uint8_t *page = NULL
+    if not is_allowed(arena):
+        return NULL
     pthread_mutex_lock(&arena.mutex)
     if arena.free_pages != NULL:
         page = arena.free_pages
@@ -148,7 +160,9 @@ cdef uint8_t *arena_page(Arena *arena) noexcept nogil:
 
 
 cdef Block *arena_block(Arena *arena, uint64_t bytes) noexcept nogil:
-    cdef Block *block = <Block *>aligned_memory(BLOCK_ALIGNMENT, bytes)
+    cdef Block *block = NULL
+    if is_allowed(arena):
+        block = <Block *>aligned_memory(BLOCK_ALIGNMENT, bytes)
     if block == NULL:
         return NULL
     block.next = NULL

@@ -21,7 +21,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport free, malloc
 
 from cesium._arena cimport (
-    Pin, arena_held_bytes, arena_pin, arena_retired_bytes, arena_unpin,
+    ALLOWANCE_UNLIMITED, Pin, arena_held_bytes, arena_pin, arena_retired_bytes, arena_unpin,
 )
 from cesium._directory cimport chunk_source
 from cesium._draft cimport DraftEntry
@@ -435,6 +435,11 @@ cdef class Memtable:
     def markers(self):
         """The range-delete markers as (lower, upper or None), ascending."""
         return interval_set_to_list(self.state.vector.live.markers)
+
+    def allow(self, allocations):
+        """So many allocations may still succeed (None: all of them): for tests of failure."""
+        self.state.vector.arena.allowance = (
+            ALLOWANCE_UNLIMITED if allocations is None else allocations)
 
     def snapshot(self):
         """A frozen view of what is in now."""
