@@ -29,7 +29,7 @@ from cesium._page cimport (
 )
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, version_find
-from cesium._view cimport EncodedRange, RangeReader, RowIterator, View
+from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View
 from cesium.errors import ClosedError, LimitError, ReadOnlyError, SchemaError
 
 LEVELS = ("none", "process", "interval", "sync")
