@@ -1,0 +1,174 @@
+"""The journal's frames: their layout, appending, syncing and walking.
+
+The bytes are drawn in docs/format-journal.md; the structs here mirror them.
+
+Thread safety: appending to one JournalFile is serialised by the caller (the engine's writer mutex).
+`journal_sync` may be called from any thread at once, also while another appends; it must be called
+without the GIL and without the writer mutex.  Walking works on private bytes and shares nothing.
+
+Statuses: JOURNAL_OK, the other JOURNAL_* codes, or minus errno.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from cesium._files cimport FileOperations
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+
+
+cdef enum:
+    JOURNAL_OK = 0
+    JOURNAL_FULL = 101       # the frame does not fit this file: rotate and append again
+    JOURNAL_LIMIT = 102      # the frame is longer than any file may hold
+    JOURNAL_END = 103        # nothing more to walk
+    JOURNAL_CORRUPT = 104    # bytes that no writer of this format wrote
+
+    JOURNAL_FRAME_COMMIT = 1
+    JOURNAL_FRAME_ATTACH = 2
+    JOURNAL_FRAME_END = 3
+
+    JOURNAL_PUT = 1
+    JOURNAL_DELETE = 2
+    JOURNAL_DELETE_RANGE = 3
+
+    JOURNAL_FIXED_KEYS = 1
+    JOURNAL_FIXED_VALUES = 2
+    JOURNAL_LOW_UNBOUNDED = 4
+    JOURNAL_HIGH_UNBOUNDED = 8
+
+    JOURNAL_FILE_HEADER_BYTES = 4096
+    JOURNAL_FRAME_HEADER_BYTES = 56
+    JOURNAL_OPERATION_HEADER_BYTES = 32
+    JOURNAL_MAXIMUM_FRAME_BYTES = 1 << 30
+
+
+ctypedef struct JournalFrameHeader:
+    uint32_t checksum
+    uint32_t length_bytes
+    uint8_t frame_type
+    uint8_t flags
+    uint8_t codec
+    uint8_t reserved
+    uint32_t key_id
+    uint64_t epoch
+    uint64_t sequence
+    uint64_t commit_time
+    uint64_t synced_position
+    uint32_t previous_checksum
+    uint32_t operation_count
+
+
+ctypedef struct JournalOperationHeader:
+    uint32_t table_id
+    uint8_t kind
+    uint8_t flags
+    uint16_t reserved
+    uint32_t row_count
+    uint32_t reserved_too
+    uint64_t key_block_bytes
+    uint64_t value_block_bytes
+
+
+ctypedef struct JournalPart:
+    const void *data         # NULL only when bytes is 0
+    uint64_t bytes           # the gap up to the next multiple of 8 is filled with zeros
+
+
+ctypedef struct JournalFile:
+    int fd
+    uint8_t *mapping
+    uint64_t capacity_bytes
+    uint64_t position            # the end of the last frame; the next begins here
+    uint64_t last_sequence       # of the last frame, or the file's base sequence
+    uint64_t epoch
+    uint32_t last_checksum       # of the last frame, or of the file header
+    uint64_t prepared_position   # pages below it were made writable
+    uint64_t prepare_step_bytes  # how much is made writable at once
+    uint64_t synced_position     # read without the mutex, written under it
+    uint64_t sync_count
+    int failed                   # minus errno of the first failed sync; sticky
+    bint syncing                 # a leader is inside sync_data
+    bint retired                 # unlinked: everything in it is durable elsewhere
+    JournalFile *previous        # an older file that is not synced yet; synced before this one
+    const FileOperations *operations
+    pthread_mutex_t mutex        # guards synced_position, failed, syncing, retired, previous
+    pthread_cond_t changed
+
+
+# Appends one frame.  Each part begins at a multiple of 8.  JOURNAL_FULL, JOURNAL_LIMIT and minus
+# errno write nothing; after a failed sync every append fails (the file is poisoned).  `end_position` is what to sync up to.
+cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence,
+                        uint64_t commit_time, const JournalPart *parts, int part_count,
+                        uint32_t operation_count, uint64_t *end_position) noexcept nogil
+
+# Appends a commit of one operation on one row.  Fixed keys: `key` points at the uint64 head and
+# key_bytes is 8.  A delete has no value (value_bytes 0).
+cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t commit_time,
+                               uint32_t table_id, uint8_t kind, uint8_t flags,
+                               const void *key, uint32_t key_bytes,
+                               const void *value, uint32_t value_bytes,
+                               uint64_t *end_position) noexcept nogil
+
+# Returns when everything below `upto_position` is on stable storage.  One of the callers syncs for
+# all who wait; nothing is done when it is synced already.
+cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil
+
+cdef uint64_t journal_synced_position(const JournalFile *file) noexcept nogil
+
+
+# One frame of bytes that were read, checked in itself.
+ctypedef struct JournalFrame:
+    const uint8_t *payload
+    uint64_t payload_bytes
+    uint64_t position
+    uint64_t end_position
+    JournalFrameHeader header
+
+
+# One operation of a frame.  Pointers are aligned to 8 (when the bytes read are) and bounds-checked.
+ctypedef struct JournalOperation:
+    uint32_t table_id
+    uint8_t kind
+    uint8_t flags
+    uint32_t row_count
+    uint32_t key_count               # row_count, or 2 for a delete range
+    const uint64_t *heads            # fixed keys, else NULL
+    const uint32_t *key_lengths      # variable keys, else NULL
+    const uint8_t *key_data
+    uint64_t key_data_bytes
+    const uint32_t *value_lengths    # variable values, else NULL
+    const uint8_t *value_data        # packed rows, or the bytes of variable values
+    uint64_t value_data_bytes
+    uint64_t value_width_bytes       # fixed values, else 0
+
+
+# Checks the frame at `position` by itself: length, type, epoch and checksum; not its chain.
+cdef int journal_check_frame(const uint8_t *data, uint64_t data_bytes, uint64_t position,
+                             uint64_t epoch, JournalFrame *frame) noexcept nogil
+
+# Reads the frame at *position of a span that Journal.replay_spans gave, and steps over it.
+cdef int journal_next_frame(const uint8_t *data, uint64_t span_end, uint64_t *position,
+                            JournalFrame *frame) noexcept nogil
+
+# Reads the operation at *offset (from the start of the payload; begin with 0) and steps over it.
+# JOURNAL_END after the last.
+cdef int journal_next_operation(const JournalFrame *frame, uint64_t *offset,
+                                JournalOperation *operation) noexcept nogil
+
+
+cdef class JournalWriter:
+    """One journal file open for appending.  `file` is what the engine appends to."""
+
+    cdef JournalFile file
+    cdef object _mapping
+    cdef object _view
+    cdef object _operations
+    cdef JournalWriter _previous     # keeps file.previous alive
+    cdef readonly uint64_t number
+    cdef readonly uint64_t base_sequence
+    cdef int check_open(self) except -1
