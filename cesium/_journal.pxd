@@ -6,7 +6,7 @@ Thread safety: appending to one JournalFile is serialised by the caller (the eng
 `journal_sync` may be called from any thread at once, also while another appends; it must be called
 without the GIL and without the writer mutex.  Walking works on private bytes and shares nothing.
 
-Statuses: JOURNAL_OK, the other JOURNAL_* codes, or minus errno.
+Statuses are STATUS_* of _layout.pxd; with STATUS_IO the errno is in `error_number` of the file.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -22,12 +22,6 @@ cdef extern from "<pthread.h>" nogil:
 
 
 cdef enum:
-    JOURNAL_OK = 0
-    JOURNAL_FULL = 101       # the frame does not fit this file: rotate and append again
-    JOURNAL_LIMIT = 102      # the frame is longer than any file may hold
-    JOURNAL_END = 103        # nothing more to walk
-    JOURNAL_CORRUPT = 104    # bytes that no writer of this format wrote
-
     JOURNAL_FRAME_COMMIT = 1
     JOURNAL_FRAME_ATTACH = 2
     JOURNAL_FRAME_END = 3
@@ -91,7 +85,8 @@ ctypedef struct JournalFile:
     uint64_t prepare_step_bytes  # how much is made writable at once
     uint64_t synced_position     # read without the mutex, written under it
     uint64_t sync_count
-    int failed                   # minus errno of the first failed sync; sticky
+    int failed                   # errno of the first failed sync; sticky: the file is poisoned
+    int error_number             # errno of the last STATUS_IO
     bint syncing                 # a leader is inside sync_data
     bint retired                 # unlinked: everything in it is durable elsewhere
     JournalFile *previous        # an older file that is not synced yet; synced before this one
@@ -100,8 +95,9 @@ ctypedef struct JournalFile:
     pthread_cond_t changed
 
 
-# Appends one frame.  Each part begins at a multiple of 8.  JOURNAL_FULL, JOURNAL_LIMIT and minus
-# errno write nothing; after a failed sync every append fails (the file is poisoned).  `end_position` is what to sync up to.
+# Appends one frame.  Each part begins at a multiple of 8.  STATUS_FULL (rotate and append again),
+# STATUS_LIMIT (longer than any file may hold), STATUS_IO (the drive is full or failing) and
+# STATUS_POISONED (a sync failed earlier) write nothing.  `end_position` is what to sync up to.
 cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence,
                         uint64_t commit_time, const JournalPart *parts, int part_count,
                         uint32_t operation_count, uint64_t *end_position) noexcept nogil
@@ -115,7 +111,8 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
                                uint64_t *end_position) noexcept nogil
 
 # Returns when everything below `upto_position` is on stable storage.  One of the callers syncs for
-# all who wait; nothing is done when it is synced already.
+# all who wait; nothing is done when it is synced already.  STATUS_OK, or STATUS_IO: for all who wait
+# and for all who come later.
 cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil
 
 cdef uint64_t journal_synced_position(const JournalFile *file) noexcept nogil
@@ -152,11 +149,12 @@ cdef int journal_check_frame(const uint8_t *data, uint64_t data_bytes, uint64_t 
                              uint64_t epoch, JournalFrame *frame) noexcept nogil
 
 # Reads the frame at *position of a span that Journal.replay_spans gave, and steps over it.
+# STATUS_NOT_FOUND after the last.
 cdef int journal_next_frame(const uint8_t *data, uint64_t span_end, uint64_t *position,
                             JournalFrame *frame) noexcept nogil
 
 # Reads the operation at *offset (from the start of the payload; begin with 0) and steps over it.
-# JOURNAL_END after the last.
+# STATUS_NOT_FOUND after the last, STATUS_CORRUPT for bytes that are no operation.
 cdef int journal_next_operation(const JournalFrame *frame, uint64_t *offset,
                                 JournalOperation *operation) noexcept nogil
 

@@ -8,6 +8,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from cesium._files cimport FileOperations, operations_of
+from cesium._layout cimport (
+    STATUS_CORRUPT, STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_NOT_FOUND, STATUS_OK,
+    STATUS_POISONED,
+)
 from cesium._native cimport crc32c
 
 cdef extern from "<pthread.h>" nogil:
@@ -40,7 +44,7 @@ cdef extern from *:
         while (madvise(start, bytes, MADV_POPULATE_WRITE) != 0) {
             if (errno == EINTR || errno == EAGAIN) continue;
             if (errno == EINVAL) return 0;
-            return errno == EFAULT ? -EIO : -errno;
+            return errno == EFAULT ? EIO : errno;
         }
         return 0;
     }
@@ -56,6 +60,11 @@ if sizeof(JournalFrameHeader) != JOURNAL_FRAME_HEADER_BYTES:
 if sizeof(JournalOperationHeader) != JOURNAL_OPERATION_HEADER_BYTES:
     raise ImportError("the operation header of the journal has a wrong size")
 
+OK = STATUS_OK
+FULL = STATUS_FULL
+LIMIT = STATUS_LIMIT
+IO = STATUS_IO
+POISONED = STATUS_POISONED
 FRAME_COMMIT = JOURNAL_FRAME_COMMIT
 FRAME_ATTACH = JOURNAL_FRAME_ATTACH
 FRAME_END = JOURNAL_FRAME_END
@@ -83,26 +92,26 @@ cdef int prepare(JournalFile *file, uint64_t end) noexcept nogil:
     cdef uint64_t start = file.prepared_position
     cdef uint64_t step = file.prepare_step_bytes
     cdef uint64_t stop = end + (step - end % step) % step
-    cdef int status
+    cdef int error_number
     if stop > file.capacity_bytes:
         stop = file.capacity_bytes
-    status = make_writable(file.mapping + start, stop - start)
-    if status < 0:
-        return status
+    error_number = make_writable(file.mapping + start, stop - start)
+    if error_number:
+        store_status(&file.error_number, error_number)
+        return STATUS_IO
     file.prepared_position = stop
-    return JOURNAL_OK
+    return STATUS_OK
 
 
 cdef inline int begin_frame(JournalFile *file, uint64_t length) noexcept nogil:
     cdef uint64_t end = file.position + length
-    cdef int status = load_status(&file.failed)
-    if status < 0:
-        return status
+    if load_status(&file.failed):
+        return STATUS_POISONED
     if end > file.capacity_bytes:
-        return JOURNAL_FULL
+        return STATUS_FULL
     if end > file.prepared_position:
         return prepare(file, end)
-    return JOURNAL_OK
+    return STATUS_OK
 
 
 cdef inline void finish_frame(JournalFile *file, uint8_t frame_type, uint64_t sequence,
@@ -140,12 +149,12 @@ cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence
     cdef int i, status
     for i in range(part_count):
         if parts[i].bytes > JOURNAL_MAXIMUM_FRAME_BYTES:
-            return JOURNAL_LIMIT
+            return STATUS_LIMIT
         length += padded(parts[i].bytes)
         if length > JOURNAL_MAXIMUM_FRAME_BYTES:
-            return JOURNAL_LIMIT
+            return STATUS_LIMIT
     status = begin_frame(file, length)
-    if status != JOURNAL_OK:
+    if status != STATUS_OK:
         return status
     target = file.mapping + file.position + JOURNAL_FRAME_HEADER_BYTES
     for i in range(part_count):
@@ -157,7 +166,7 @@ cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence
         target += whole
     finish_frame(file, frame_type, sequence, commit_time, operation_count, length)
     end_position[0] = file.position
-    return JOURNAL_OK
+    return STATUS_OK
 
 
 cdef inline uint8_t *write_variable(uint8_t *target, const void *data,
@@ -185,9 +194,9 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
     if kind == JOURNAL_PUT:
         length += padded(value_bytes) if flags & JOURNAL_FIXED_VALUES else 8 + padded(value_bytes)
     if length > JOURNAL_MAXIMUM_FRAME_BYTES:
-        return JOURNAL_LIMIT
+        return STATUS_LIMIT
     status = begin_frame(file, length)
-    if status != JOURNAL_OK:
+    if status != STATUS_OK:
         return status
     target = file.mapping + file.position + JOURNAL_FRAME_HEADER_BYTES
     operation = <JournalOperationHeader *> target
@@ -218,7 +227,7 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
             write_variable(target, value, value_bytes)
     finish_frame(file, JOURNAL_FRAME_COMMIT, sequence, commit_time, 1, length)
     end_position[0] = file.position
-    return JOURNAL_OK
+    return STATUS_OK
 
 
 # ---------------------------------------------------------------- syncing
@@ -231,39 +240,40 @@ cdef int sync_as_leader(JournalFile *file) noexcept nogil:
     """Sync older files, then this one, once.  The mutex is held on entry and on return."""
     cdef JournalFile *previous = file.previous
     cdef uint64_t target = load_position(&file.position)
-    cdef int status = JOURNAL_OK
+    cdef int error_number = 0
     file.syncing = True
     pthread_mutex_unlock(&file.mutex)
-    if previous != NULL:
-        status = journal_sync(previous, load_position(&previous.position))
-    if status == JOURNAL_OK:
-        status = file.operations.sync_data(file.operations.context, file.fd)
+    if previous != NULL and journal_sync(previous, load_position(&previous.position)) != STATUS_OK:
+        error_number = load_status(&previous.failed)
+    if error_number == 0:
+        error_number = -file.operations.sync_data(file.operations.context, file.fd)
     pthread_mutex_lock(&file.mutex)
     file.syncing = False
-    if status < 0:
-        store_status(&file.failed, status)
+    if error_number:
+        store_status(&file.error_number, error_number)
+        store_status(&file.failed, error_number)
     else:
         file.sync_count += 1
         file.previous = NULL
         store_position(&file.synced_position, target)
     pthread_cond_broadcast(&file.changed)
-    return status
+    return STATUS_IO if error_number else STATUS_OK
 
 
 cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil:
-    cdef int status = JOURNAL_OK
+    cdef int status = STATUS_OK
     # A position above the header is synced only after all older files were.
     if (load_position(&file.synced_position) >= upto_position
             and upto_position > JOURNAL_FILE_HEADER_BYTES):
-        return JOURNAL_OK
+        return STATUS_OK
     pthread_mutex_lock(&file.mutex)
     while True:
         if file.retired:
             break
         if load_position(&file.synced_position) >= upto_position and file.previous == NULL:
             break
-        status = load_status(&file.failed)
-        if status < 0:
+        if load_status(&file.failed):
+            status = STATUS_IO
             break
         if file.syncing:
             pthread_cond_wait(&file.changed, &file.mutex)
@@ -291,20 +301,20 @@ cdef int journal_check_frame(const uint8_t *data, uint64_t data_bytes, uint64_t 
                              uint64_t epoch, JournalFrame *frame) noexcept nogil:
     cdef uint64_t length
     if position > data_bytes or data_bytes - position < JOURNAL_FRAME_HEADER_BYTES:
-        return JOURNAL_END
+        return STATUS_NOT_FOUND
     memcpy(&frame.header, data + position, JOURNAL_FRAME_HEADER_BYTES)
     length = frame.header.length_bytes
     if length < JOURNAL_FRAME_HEADER_BYTES or length % 8 or length > data_bytes - position:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     if frame.header.epoch != epoch:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     if crc32c(<uint32_t> position, data + position + 4, length - 4) != frame.header.checksum:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     frame.position = position
     frame.end_position = position + length
     frame.payload = data + position + JOURNAL_FRAME_HEADER_BYTES
     frame.payload_bytes = length - JOURNAL_FRAME_HEADER_BYTES
-    return JOURNAL_OK
+    return STATUS_OK
 
 
 cdef int journal_next_frame(const uint8_t *data, uint64_t span_end, uint64_t *position,
@@ -312,19 +322,19 @@ cdef int journal_next_frame(const uint8_t *data, uint64_t span_end, uint64_t *po
     cdef uint64_t start = position[0]
     cdef uint64_t length
     if start >= span_end:
-        return JOURNAL_END
+        return STATUS_NOT_FOUND
     if span_end - start < JOURNAL_FRAME_HEADER_BYTES:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     memcpy(&frame.header, data + start, JOURNAL_FRAME_HEADER_BYTES)
     length = frame.header.length_bytes
     if length < JOURNAL_FRAME_HEADER_BYTES or length > span_end - start:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     frame.position = start
     frame.end_position = start + length
     frame.payload = data + start + JOURNAL_FRAME_HEADER_BYTES
     frame.payload_bytes = length - JOURNAL_FRAME_HEADER_BYTES
     position[0] = start + length
-    return JOURNAL_OK
+    return STATUS_OK
 
 
 cdef int split_variable(const uint8_t *block, uint64_t block_bytes, uint64_t count,
@@ -334,16 +344,16 @@ cdef int split_variable(const uint8_t *block, uint64_t block_bytes, uint64_t cou
     cdef uint64_t head = padded(4 * count)
     cdef uint64_t left, i
     if head > block_bytes:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     left = block_bytes - head
     lengths[0] = <const uint32_t *> block
     bytes_out[0] = block + head
     total[0] = left
     for i in range(count):
         if lengths[0][i] > left:
-            return JOURNAL_CORRUPT
+            return STATUS_CORRUPT
         left -= lengths[0][i]
-    return JOURNAL_OK if left == 0 else JOURNAL_CORRUPT
+    return STATUS_OK if left == 0 else STATUS_CORRUPT
 
 
 cdef int journal_next_operation(const JournalFrame *frame, uint64_t *offset,
@@ -353,22 +363,22 @@ cdef int journal_next_operation(const JournalFrame *frame, uint64_t *offset,
     cdef JournalOperationHeader header
     cdef const uint8_t *block
     if at == frame.payload_bytes:
-        return JOURNAL_END
+        return STATUS_NOT_FOUND
     if at > frame.payload_bytes or frame.payload_bytes - at < JOURNAL_OPERATION_HEADER_BYTES:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     memcpy(&header, frame.payload + at, JOURNAL_OPERATION_HEADER_BYTES)
     left = frame.payload_bytes - at - JOURNAL_OPERATION_HEADER_BYTES
     if header.key_block_bytes > left or padded(header.key_block_bytes) > left:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     left -= padded(header.key_block_bytes)
     if header.value_block_bytes > left or padded(header.value_block_bytes) > left:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     if header.row_count == 0 or header.kind < JOURNAL_PUT or header.kind > JOURNAL_DELETE_RANGE:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     if header.kind != JOURNAL_PUT and header.value_block_bytes:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
     if header.kind == JOURNAL_DELETE_RANGE and header.row_count != 1:
-        return JOURNAL_CORRUPT
+        return STATUS_CORRUPT
 
     memset(operation, 0, sizeof(JournalOperation))
     operation.table_id = header.table_id
@@ -379,27 +389,27 @@ cdef int journal_next_operation(const JournalFrame *frame, uint64_t *offset,
     block = frame.payload + at + JOURNAL_OPERATION_HEADER_BYTES
     if header.flags & JOURNAL_FIXED_KEYS:
         if header.key_block_bytes != 8 * <uint64_t> operation.key_count:
-            return JOURNAL_CORRUPT
+            return STATUS_CORRUPT
         operation.heads = <const uint64_t *> block
     elif split_variable(block, header.key_block_bytes, operation.key_count,
                         &operation.key_lengths, &operation.key_data,
-                        &operation.key_data_bytes) != JOURNAL_OK:
-        return JOURNAL_CORRUPT
+                        &operation.key_data_bytes) != STATUS_OK:
+        return STATUS_CORRUPT
     block += padded(header.key_block_bytes)
     if header.kind == JOURNAL_PUT:
         if header.flags & JOURNAL_FIXED_VALUES:
             if header.value_block_bytes % header.row_count:
-                return JOURNAL_CORRUPT
+                return STATUS_CORRUPT
             operation.value_data = block
             operation.value_data_bytes = header.value_block_bytes
             operation.value_width_bytes = header.value_block_bytes // header.row_count
         elif split_variable(block, header.value_block_bytes, header.row_count,
                             &operation.value_lengths, &operation.value_data,
-                            &operation.value_data_bytes) != JOURNAL_OK:
-            return JOURNAL_CORRUPT
+                            &operation.value_data_bytes) != STATUS_OK:
+            return STATUS_CORRUPT
     offset[0] = at + (JOURNAL_OPERATION_HEADER_BYTES + padded(header.key_block_bytes)
                       + padded(header.value_block_bytes))
-    return JOURNAL_OK
+    return STATUS_OK
 
 
 # ---------------------------------------------------------------- Python's side
@@ -460,7 +470,7 @@ cdef class JournalWriter:
                uint32_t operation_count):
         """Append a frame of `parts` (contiguous buffers); return (status, end position).
 
-        Status 0 is success; FULL and LIMIT wrote nothing; minus errno means a poisoned file.
+        Status OK is success; FULL, LIMIT, IO and POISONED wrote nothing.
         """
         cdef JournalPart entries[64]
         cdef const uint8_t[::1] view
@@ -502,7 +512,7 @@ cdef class JournalWriter:
         return status, end
 
     def sync(self, uint64_t upto_position):
-        """Sync up to a position; return 0 or minus errno.  Releases the GIL."""
+        """Sync up to a position; return the status, OK or IO.  Releases the GIL."""
         cdef int status
         with nogil:
             status = journal_sync(&self.file, upto_position)
@@ -540,8 +550,13 @@ cdef class JournalWriter:
 
     @property
     def failed(self):
-        """Minus errno of the first failure, or 0."""
+        """The errno of the first failed sync, or 0."""
         return load_status(&self.file.failed)
+
+    @property
+    def error_number(self):
+        """The errno of the last status IO, or 0."""
+        return load_status(&self.file.error_number)
 
     @property
     def epoch(self):
@@ -585,7 +600,7 @@ def scan_frames(const uint8_t[::1] data not None, uint64_t position, uint64_t en
         return position, previous_checksum, last_sequence, False
     with nogil:
         while not ended:
-            if journal_check_frame(&data[0], limit, position, epoch, &frame) != JOURNAL_OK:
+            if journal_check_frame(&data[0], limit, position, epoch, &frame) != STATUS_OK:
                 break
             if frame.header.previous_checksum != previous_checksum:
                 break
@@ -620,7 +635,7 @@ def highest_vouched(const uint8_t[::1] data not None, uint64_t position, uint64_
             if (header.epoch == epoch and header.synced_position > highest
                     and header.synced_position <= position
                     and journal_check_frame(&data[0], limit, position, epoch,
-                                            &frame) == JOURNAL_OK):
+                                            &frame) == STATUS_OK):
                 highest = frame.header.synced_position
                 position = frame.end_position
             else:
@@ -636,7 +651,7 @@ def next_frame(const uint8_t[::1] data not None, uint64_t position, uint64_t end
     """
     cdef JournalFrame frame
     cdef uint64_t limit = end if end < <uint64_t> data.shape[0] else <uint64_t> data.shape[0]
-    if limit == 0 or journal_next_frame(&data[0], limit, &position, &frame) != JOURNAL_OK:
+    if limit == 0 or journal_next_frame(&data[0], limit, &position, &frame) != STATUS_OK:
         return None
     return (position, frame.header.frame_type, frame.header.epoch, frame.header.sequence,
             frame.header.commit_time, frame.header.synced_position, frame.header.operation_count,
@@ -660,9 +675,9 @@ def next_operation(const uint8_t[::1] payload not None, uint64_t offset):
     frame.payload = start
     frame.payload_bytes = <uint64_t> payload.shape[0]
     status = journal_next_operation(&frame, &offset, &operation)
-    if status == JOURNAL_END:
+    if status == STATUS_NOT_FOUND:
         return None
-    if status != JOURNAL_OK:
+    if status != STATUS_OK:
         return -1
     heads = (<const uint8_t *> operation.heads) - start if operation.heads != NULL else -1
     key_lengths = (

@@ -1,0 +1,96 @@
+from collections.abc import Sequence
+
+from typing_extensions import Buffer
+
+OK: int
+FULL: int
+LIMIT: int
+IO: int
+POISONED: int
+FRAME_COMMIT: int
+FRAME_ATTACH: int
+FRAME_END: int
+PUT: int
+DELETE: int
+DELETE_RANGE: int
+FIXED_KEYS: int
+FIXED_VALUES: int
+LOW_UNBOUNDED: int
+HIGH_UNBOUNDED: int
+FILE_HEADER_BYTES: int
+FRAME_HEADER_BYTES: int
+OPERATION_HEADER_BYTES: int
+MAXIMUM_FRAME_BYTES: int
+
+def checksum(data: Buffer, seed: int = 0) -> int: ...
+
+class JournalWriter:
+    number: int
+    base_sequence: int
+    def __init__(
+        self,
+        fd: int,
+        mapping: Buffer,
+        operations: object,
+        *,
+        number: int,
+        epoch: int,
+        base_sequence: int,
+        header_checksum: int,
+        prepare_step_bytes: int,
+        previous: JournalWriter | None = None,
+    ) -> None: ...
+    def append(
+        self,
+        frame_type: int,
+        sequence: int,
+        commit_time: int,
+        parts: Sequence[Buffer],
+        operation_count: int,
+    ) -> tuple[int, int]: ...
+    def append_single(
+        self,
+        sequence: int,
+        commit_time: int,
+        table_id: int,
+        kind: int,
+        flags: int,
+        key: Buffer,
+        value: Buffer | None = None,
+    ) -> tuple[int, int]: ...
+    def sync(self, upto_position: int) -> int: ...
+    def retire(self) -> None: ...
+    @property
+    def fully_synced(self) -> bool: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def error_number(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def capacity_bytes(self) -> int: ...
+    @property
+    def synced_position(self) -> int: ...
+    @property
+    def sync_count(self) -> int: ...
+    @property
+    def last_sequence(self) -> int: ...
+    @property
+    def last_checksum(self) -> int: ...
+
+def scan_frames(
+    data: Buffer,
+    position: int,
+    end: int,
+    epoch: int,
+    previous_checksum: int,
+    last_sequence: int,
+) -> tuple[int, int, int, bool]: ...
+def highest_vouched(data: Buffer, position: int, end: int, epoch: int, above: int) -> int: ...
+def next_frame(
+    data: Buffer, position: int, end: int
+) -> tuple[int, int, int, int, int, int, int, int, int] | None: ...
+def next_operation(payload: Buffer, offset: int) -> tuple[int, ...] | int | None: ...
