@@ -1,5 +1,6 @@
 """The k-way merge: see _cursor.pxd for the contract."""
 
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
