@@ -40,7 +40,7 @@ from cesium.files import raise_io
 
 cdef enum:
     PREFETCH_ROWS = 24              # rows asked for ahead of a gather
-    FILTER_PAGE_BLOCKS = 126        # blocks of 32 bytes in a payload of 4032
+    BLOCK_WORDS = 8                 # a filter block has 32 bytes
 
 cdef extern from *:
     """
@@ -133,10 +133,17 @@ cdef int builder_add(Builder *builder, const Key *key, const Value *value) noexc
 
 
 cdef void fill_filter(Builder *builder, const uint64_t *heads, uint32_t count) noexcept nogil:
+    """Two passes over a page's heads: a filter larger than the cache costs a miss for each key."""
+    cdef uint64_t hashes[512]
     cdef uint32_t i
-    if builder.filter != NULL:
-        for i in range(count):
-            bloom_insert(builder.filter, builder.filter_blocks, hash_head(heads[i]))
+    if builder.filter == NULL:
+        return
+    for i in range(count):
+        hashes[i] = hash_head(heads[i])
+        prefetch_read(
+            builder.filter + ((hashes[i] >> 32) * builder.filter_blocks >> 32) * BLOCK_WORDS)
+    for i in range(count):
+        bloom_insert(builder.filter, builder.filter_blocks, hashes[i])
 
 
 cdef int filled(Builder *builder, uint32_t slot, uint32_t count) noexcept nogil:

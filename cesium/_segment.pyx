@@ -20,7 +20,7 @@ from cesium._layout cimport (
     PAGE_HEADER_BYTES, PAGE_OVERFLOW, PAGE_RANGE_DELETE, SEGMENT_MAGIC, STATUS_CORRUPT, STATUS_IO,
     STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK, VALUE_BYTES_MAX, VALUE_INLINE_BYTES,
 )
-from cesium._native cimport bloom_contains, load_head, parallel_for
+from cesium._native cimport bloom_contains, load_head, parallel_for, prefetch_read
 from cesium._page cimport (
     header_of, kind_of, page_check, page_find, page_key_reference, page_value_reference,
 )
@@ -73,6 +73,7 @@ cdef extern from *:
     void segment_store_status(int *place, int status) noexcept nogil
     int segment_load_status(const int *place) noexcept nogil
     int madvise(void *address, size_t bytes, int advice) noexcept nogil
+    const int MADV_NORMAL
     const int MADV_RANDOM
     const int MADV_WILLNEED
     const int MADV_POPULATE_READ
@@ -216,6 +217,14 @@ cdef int segment_ready(Segment *segment) noexcept nogil:
     return map_from_nogil(segment)
 
 
+cdef inline void prefetch_search(const uint8_t *page) noexcept nogil:
+    """Asks for the header and the first probes of a full page: misses one beside the other."""
+    prefetch_read(page)
+    prefetch_read(page + PAGE_HEADER_BYTES + 125 * 8)
+    prefetch_read(page + PAGE_HEADER_BYTES + 62 * 8)
+    prefetch_read(page + PAGE_HEADER_BYTES + 188 * 8)
+
+
 cdef int segment_route(Segment *segment, const Key *key, uint32_t *ordinal) noexcept nogil:
     cdef int status = segment_ready(segment)
     if status != STATUS_OK:
@@ -225,6 +234,8 @@ cdef int segment_route(Segment *segment, const Key *key, uint32_t *ordinal) noex
     status = fences_route(<Fences *>segment.fences, key, ordinal)
     if status == STATUS_CORRUPT:
         damaged(segment, (<Fences *>segment.fences).root, 0, 0)
+    elif segment.page_numbers == NULL:
+        prefetch_search(segment.map + <uint64_t>ordinal[0] * PAGE_BYTES)
     return status
 
 
@@ -402,11 +413,11 @@ cdef int parse_markers(const Shape *shape, const uint8_t *stream, uint64_t bytes
             return STATUS_CORRUPT
         if fixed and (header[0] != 8 or header[1] != (0 if header[2] else 8)):
             return STATUS_CORRUPT
-        interval.lower.data = NULL if fixed else stream + at
+        interval.lower.data = NULL if fixed else <uint8_t *>stream + at
         interval.lower.bytes = 0 if fixed else header[0]
         interval.lower.head = load_head(stream + at, header[0])
         at += header[0]
-        interval.upper.data = NULL if fixed else stream + at
+        interval.upper.data = NULL if fixed else <uint8_t *>stream + at
         interval.upper.bytes = 0 if fixed else header[1]
         interval.upper.head = load_head(stream + at, header[1])
         at += header[1]
@@ -507,9 +518,15 @@ cdef void read_ahead_task(void *context, size_t task) noexcept nogil:
     cdef const uint8_t *page
     cdef uint8_t type
     cdef int status
+    # Reading ahead is off for a mapping advised random: one page at a time, 400 times slower.
+    madvise(<void *>(segment.map + first * PAGE_BYTES), (end - first) * PAGE_BYTES,
+            MADV_NORMAL)
+    madvise(<void *>(segment.map + first * PAGE_BYTES), (end - first) * PAGE_BYTES,
+            MADV_WILLNEED)
     # Older kernels refuse this; then the checks below, or the first reader, fault the pages in.
     madvise(<void *>(segment.map + first * PAGE_BYTES), (end - first) * PAGE_BYTES,
             MADV_POPULATE_READ)
+    madvise(<void *>(segment.map + first * PAGE_BYTES), (end - first) * PAGE_BYTES, MADV_RANDOM)
     if not job.check:
         return
     for number in range(first, end):
@@ -571,7 +588,7 @@ cdef class SegmentReader:
         cdef bint fixed = self.table_shape.shape.key_width != 0
         if fixed and len(key) not in (0, 8):
             raise ValueError(f"{self.path}: a bound of fixed keys has 8 bytes, not {len(key)}")
-        result.data = NULL if fixed else <const uint8_t *>PyBytes_AS_STRING(key)
+        result.data = NULL if fixed else <uint8_t *>PyBytes_AS_STRING(key)
         result.bytes = 0 if fixed else <uint32_t>len(key)
         result.head = load_head(<const uint8_t *>PyBytes_AS_STRING(key), <size_t>len(key))
         return result
@@ -588,8 +605,12 @@ cdef class SegmentReader:
                 self.map_locked()
             except BaseException as failure:
                 self.map_failure = failure
+                segment_store_status(
+                    &self.segment.failed_status,
+                    STATUS_CORRUPT if isinstance(failure, CorruptionError) else STATUS_IO)
                 raise
-            self.map_failure = None
+            self.map_failure = None         # an earlier try may have failed for want of descriptors
+            segment_store_status(&self.segment.failed_status, STATUS_OK)
         return 0
 
     cdef int map_locked(self) except -1:
@@ -697,7 +718,7 @@ cdef class SegmentReader:
     cdef int raise_failure(self) except -1:
         """Raises what a status < 0 of this segment meant."""
         if self.map_failure is not None:
-            raise self.map_failure
+            raise self.map_failure.with_traceback(None)
         cdef int status = segment_load_status(&self.segment.failed_status)
         if status == STATUS_CORRUPT:
             self.raise_damage(&self.segment)
@@ -719,7 +740,6 @@ cdef class SegmentReader:
         job.check = check
         job.status = STATUS_OK
         with nogil:
-            madvise(<void *>segment.map, <uint64_t>segment.page_count * PAGE_BYTES, MADV_WILLNEED)
             parallel_for((<uint64_t>segment.page_count + READ_AHEAD_TASK_PAGES - 1)
                          // READ_AHEAD_TASK_PAGES, threads, read_ahead_task, &job)
         self.gate(job.status)
