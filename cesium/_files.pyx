@@ -12,6 +12,23 @@ cdef const char *CAPSULE_NAME = "cesium.FileOperations"
 cdef extern from *:
     """
     #include "_files.h"
+    #include <fcntl.h>
+    #include <string.h>
+    #include <sys/syscall.h>
+
+    /* The alignment that direct I/O on this file needs (Linux 6.1 and later, by the raw call, since
+       older headers lack the fields); 0 when the file refuses direct I/O, -1 when nobody knows. */
+    static int direct_alignment_bytes(int fd) {
+    #ifdef SYS_statx
+        const uint32_t STATX_DIOALIGN_BIT = 0x2000;
+        uint32_t answer[64]; /* struct statx: 256 bytes; mask at 0, alignments at 152 and 156 */
+        memset(answer, 0, sizeof(answer));
+        if (syscall(SYS_statx, fd, "", 0x1000 /* AT_EMPTY_PATH */, STATX_DIOALIGN_BIT, answer) == 0
+            && (answer[0] & STATX_DIOALIGN_BIT))
+            return (int)(answer[38] > answer[39] ? answer[38] : answer[39]);
+    #endif
+        return -1;
+    }
 
     typedef struct FaultCounters {
         int64_t sync_count, write_count, read_count;
@@ -39,6 +56,7 @@ cdef extern from *:
         return posix_sync_data(NULL, fd);
     }
     """
+    int direct_alignment_bytes(int fd) nogil
     ctypedef struct FaultCounters:
         int64_t sync_count
         int64_t write_count
@@ -61,6 +79,11 @@ cdef const FileOperations *operations_of(object capsule) except NULL:
 def posix_operations():
     """Return the capsule of the ordinary operations."""
     return PyCapsule_New(<void *> &POSIX_FILE_OPERATIONS, CAPSULE_NAME, NULL)
+
+
+def direct_alignment(int fd):
+    """Return the alignment in bytes for direct I/O, 0 if it is refused, -1 if unknown."""
+    return direct_alignment_bytes(fd)
 
 
 cdef class FaultyOperations:

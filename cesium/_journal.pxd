@@ -1,15 +1,13 @@
-"""The journal's frames: their layout, appending, syncing and walking.
-
-The bytes are drawn in docs/format-journal.md; the structs here mirror them.
+"""The journal's writing side: appending frames to a mapped file, and syncing it.
 
 Thread safety: appending to one JournalFile is serialised by the caller (the engine's writer mutex).
 `journal_sync` may be called from any thread at once, also while another appends; it must be called
-without the GIL and without the writer mutex.  Walking works on private bytes and shares nothing.
+without the GIL and without the writer mutex.
 
 Statuses are STATUS_* of _layout.pxd; with STATUS_IO the errno is in `error_number` of the file.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._files cimport FileOperations
 
@@ -19,53 +17,6 @@ cdef extern from "<pthread.h>" nogil:
         pass
     ctypedef struct pthread_cond_t:
         pass
-
-
-cdef enum:
-    JOURNAL_FRAME_COMMIT = 1
-    JOURNAL_FRAME_ATTACH = 2
-    JOURNAL_FRAME_END = 3
-
-    JOURNAL_PUT = 1
-    JOURNAL_DELETE = 2
-    JOURNAL_DELETE_RANGE = 3
-
-    JOURNAL_FIXED_KEYS = 1
-    JOURNAL_FIXED_VALUES = 2
-    JOURNAL_LOW_UNBOUNDED = 4
-    JOURNAL_HIGH_UNBOUNDED = 8
-
-    JOURNAL_FILE_HEADER_BYTES = 4096
-    JOURNAL_FRAME_HEADER_BYTES = 56
-    JOURNAL_OPERATION_HEADER_BYTES = 32
-    JOURNAL_MAXIMUM_FRAME_BYTES = 1 << 30
-
-
-ctypedef struct JournalFrameHeader:
-    uint32_t checksum
-    uint32_t length_bytes
-    uint8_t frame_type
-    uint8_t flags
-    uint8_t codec
-    uint8_t reserved
-    uint32_t key_id
-    uint64_t epoch
-    uint64_t sequence
-    uint64_t commit_time
-    uint64_t synced_position
-    uint32_t previous_checksum
-    uint32_t operation_count
-
-
-ctypedef struct JournalOperationHeader:
-    uint32_t table_id
-    uint8_t kind
-    uint8_t flags
-    uint16_t reserved
-    uint32_t row_count
-    uint32_t reserved_too
-    uint64_t key_block_bytes
-    uint64_t value_block_bytes
 
 
 ctypedef struct JournalPart:
@@ -116,47 +67,6 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
 cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil
 
 cdef uint64_t journal_synced_position(const JournalFile *file) noexcept nogil
-
-
-# One frame of bytes that were read, checked in itself.
-ctypedef struct JournalFrame:
-    const uint8_t *payload
-    uint64_t payload_bytes
-    uint64_t position
-    uint64_t end_position
-    JournalFrameHeader header
-
-
-# One operation of a frame.  Pointers are aligned to 8 (when the bytes read are) and bounds-checked.
-ctypedef struct JournalOperation:
-    uint32_t table_id
-    uint8_t kind
-    uint8_t flags
-    uint32_t row_count
-    uint32_t key_count               # row_count, or 2 for a delete range
-    const uint64_t *heads            # fixed keys, else NULL
-    const uint32_t *key_lengths      # variable keys, else NULL
-    const uint8_t *key_data
-    uint64_t key_data_bytes
-    const uint32_t *value_lengths    # variable values, else NULL
-    const uint8_t *value_data        # packed rows, or the bytes of variable values
-    uint64_t value_data_bytes
-    uint64_t value_width_bytes       # fixed values, else 0
-
-
-# Checks the frame at `position` by itself: length, type, epoch and checksum; not its chain.
-cdef int journal_check_frame(const uint8_t *data, uint64_t data_bytes, uint64_t position,
-                             uint64_t epoch, JournalFrame *frame) noexcept nogil
-
-# Reads the frame at *position of a span that Journal.replay_spans gave, and steps over it.
-# STATUS_NOT_FOUND after the last.
-cdef int journal_next_frame(const uint8_t *data, uint64_t span_end, uint64_t *position,
-                            JournalFrame *frame) noexcept nogil
-
-# Reads the operation at *offset (from the start of the payload; begin with 0) and steps over it.
-# STATUS_NOT_FOUND after the last, STATUS_CORRUPT for bytes that are no operation.
-cdef int journal_next_operation(const JournalFrame *frame, uint64_t *offset,
-                                JournalOperation *operation) noexcept nogil
 
 
 cdef class JournalWriter:

@@ -7,22 +7,6 @@ FULL: int
 LIMIT: int
 IO: int
 POISONED: int
-FRAME_COMMIT: int
-FRAME_ATTACH: int
-FRAME_END: int
-PUT: int
-DELETE: int
-DELETE_RANGE: int
-FIXED_KEYS: int
-FIXED_VALUES: int
-LOW_UNBOUNDED: int
-HIGH_UNBOUNDED: int
-FILE_HEADER_BYTES: int
-FRAME_HEADER_BYTES: int
-OPERATION_HEADER_BYTES: int
-MAXIMUM_FRAME_BYTES: int
-
-def checksum(data: Buffer, seed: int = 0) -> int: ...
 
 class JournalWriter:
     number: int
@@ -80,17 +64,3 @@ class JournalWriter:
     def last_sequence(self) -> int: ...
     @property
     def last_checksum(self) -> int: ...
-
-def scan_frames(
-    data: Buffer,
-    position: int,
-    end: int,
-    epoch: int,
-    previous_checksum: int,
-    last_sequence: int,
-) -> tuple[int, int, int, bool]: ...
-def highest_vouched(data: Buffer, position: int, end: int, epoch: int, above: int) -> int: ...
-def next_frame(
-    data: Buffer, position: int, end: int
-) -> tuple[int, int, int, int, int, int, int, int, int] | None: ...
-def next_operation(payload: Buffer, offset: int) -> tuple[int, ...] | int | None: ...

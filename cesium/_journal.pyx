@@ -1,4 +1,4 @@
-"""Appending, syncing and walking journal frames (docs/format-journal.md).
+"""Appending and syncing journal frames (docs/format-journal.md).
 
 The contract is in _journal.pxd.  A file is mapped for writing and has its whole size from the start,
 so a process that is killed loses nothing that was appended.
@@ -8,10 +8,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from cesium._files cimport FileOperations, operations_of
-from cesium._layout cimport (
-    STATUS_CORRUPT, STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_NOT_FOUND, STATUS_OK,
-    STATUS_POISONED,
+from cesium._frames cimport (
+    JOURNAL_FILE_HEADER_BYTES, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES, JOURNAL_FRAME_COMMIT,
+    JOURNAL_FRAME_END, JOURNAL_FRAME_HEADER_BYTES, JOURNAL_MAXIMUM_FRAME_BYTES,
+    JOURNAL_OPERATION_HEADER_BYTES, JOURNAL_PUT, JournalFrameHeader, JournalOperationHeader,
 )
+from cesium._layout cimport STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_OK, STATUS_POISONED
 from cesium._native cimport crc32c
 
 cdef extern from "<pthread.h>" nogil:
@@ -55,35 +57,15 @@ cdef extern from *:
     void store_status "STORE_RELEASE"(int *pointer, int value) nogil
     int make_writable(uint8_t *start, uint64_t bytes) noexcept nogil
 
-if sizeof(JournalFrameHeader) != JOURNAL_FRAME_HEADER_BYTES:
-    raise ImportError("the frame header of the journal has a wrong size")
-if sizeof(JournalOperationHeader) != JOURNAL_OPERATION_HEADER_BYTES:
-    raise ImportError("the operation header of the journal has a wrong size")
-
 OK = STATUS_OK
 FULL = STATUS_FULL
 LIMIT = STATUS_LIMIT
 IO = STATUS_IO
 POISONED = STATUS_POISONED
-FRAME_COMMIT = JOURNAL_FRAME_COMMIT
-FRAME_ATTACH = JOURNAL_FRAME_ATTACH
-FRAME_END = JOURNAL_FRAME_END
-PUT = JOURNAL_PUT
-DELETE = JOURNAL_DELETE
-DELETE_RANGE = JOURNAL_DELETE_RANGE
-FIXED_KEYS = JOURNAL_FIXED_KEYS
-FIXED_VALUES = JOURNAL_FIXED_VALUES
-LOW_UNBOUNDED = JOURNAL_LOW_UNBOUNDED
-HIGH_UNBOUNDED = JOURNAL_HIGH_UNBOUNDED
-FILE_HEADER_BYTES = JOURNAL_FILE_HEADER_BYTES
-FRAME_HEADER_BYTES = JOURNAL_FRAME_HEADER_BYTES
-OPERATION_HEADER_BYTES = JOURNAL_OPERATION_HEADER_BYTES
-MAXIMUM_FRAME_BYTES = JOURNAL_MAXIMUM_FRAME_BYTES
-
 
 # ---------------------------------------------------------------- appending
 
-cdef inline uint64_t padded(uint64_t count) noexcept nogil:
+cdef inline uint64_t whole_words(uint64_t count) noexcept nogil:
     return (count + 7) & ~(<uint64_t> 7)
 
 
@@ -103,11 +85,13 @@ cdef int prepare(JournalFile *file, uint64_t end) noexcept nogil:
     return STATUS_OK
 
 
-cdef inline int begin_frame(JournalFile *file, uint64_t length) noexcept nogil:
+cdef inline int begin_frame(JournalFile *file, uint8_t frame_type,
+                            uint64_t length) noexcept nogil:
     cdef uint64_t end = file.position + length
+    cdef uint64_t kept = 0 if frame_type == JOURNAL_FRAME_END else JOURNAL_FRAME_HEADER_BYTES
     if load_status(&file.failed):
         return STATUS_POISONED
-    if end > file.capacity_bytes:
+    if end + kept > file.capacity_bytes:      # an end frame always finds room
         return STATUS_FULL
     if end > file.prepared_position:
         return prepare(file, end)
@@ -150,10 +134,10 @@ cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence
     for i in range(part_count):
         if parts[i].bytes > JOURNAL_MAXIMUM_FRAME_BYTES:
             return STATUS_LIMIT
-        length += padded(parts[i].bytes)
+        length += whole_words(parts[i].bytes)
         if length > JOURNAL_MAXIMUM_FRAME_BYTES:
             return STATUS_LIMIT
-    status = begin_frame(file, length)
+    status = begin_frame(file, frame_type, length)
     if status != STATUS_OK:
         return status
     target = file.mapping + file.position + JOURNAL_FRAME_HEADER_BYTES
@@ -161,7 +145,7 @@ cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence
         if parts[i].bytes == 0:
             continue
         memcpy(target, parts[i].data, parts[i].bytes)
-        whole = padded(parts[i].bytes)
+        whole = whole_words(parts[i].bytes)
         memset(target + parts[i].bytes, 0, whole - parts[i].bytes)
         target += whole
     finish_frame(file, frame_type, sequence, commit_time, operation_count, length)
@@ -172,7 +156,7 @@ cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence
 cdef inline uint8_t *write_variable(uint8_t *target, const void *data,
                                     uint32_t length) noexcept nogil:
     """Write one variable-length row: its length, padded, and its bytes, padded."""
-    cdef uint64_t whole = padded(length)
+    cdef uint64_t whole = whole_words(length)
     (<uint64_t *> target)[0] = length        # u32 length and its padding in one store
     if whole:
         (<uint64_t *> (target + whole))[0] = 0
@@ -190,12 +174,12 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
     cdef uint8_t *target
     cdef JournalOperationHeader *operation
     cdef int status
-    length += 8 if flags & JOURNAL_FIXED_KEYS else 8 + padded(key_bytes)
+    length += 8 if flags & JOURNAL_FIXED_KEYS else 8 + whole_words(key_bytes)
     if kind == JOURNAL_PUT:
-        length += padded(value_bytes) if flags & JOURNAL_FIXED_VALUES else 8 + padded(value_bytes)
+        length += whole_words(value_bytes) if flags & JOURNAL_FIXED_VALUES else 8 + whole_words(value_bytes)
     if length > JOURNAL_MAXIMUM_FRAME_BYTES:
         return STATUS_LIMIT
-    status = begin_frame(file, length)
+    status = begin_frame(file, JOURNAL_FRAME_COMMIT, length)
     if status != STATUS_OK:
         return status
     target = file.mapping + file.position + JOURNAL_FRAME_HEADER_BYTES
@@ -218,7 +202,7 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
     if kind == JOURNAL_PUT:
         if flags & JOURNAL_FIXED_VALUES:
             operation.value_block_bytes = value_bytes
-            whole = padded(value_bytes)
+            whole = whole_words(value_bytes)
             if whole:
                 (<uint64_t *> (target + whole - 8))[0] = 0
                 memcpy(target, value, value_bytes)
@@ -295,133 +279,7 @@ cdef void retire(JournalFile *file) noexcept nogil:
     pthread_mutex_unlock(&file.mutex)
 
 
-# ---------------------------------------------------------------- walking
-
-cdef int journal_check_frame(const uint8_t *data, uint64_t data_bytes, uint64_t position,
-                             uint64_t epoch, JournalFrame *frame) noexcept nogil:
-    cdef uint64_t length
-    if position > data_bytes or data_bytes - position < JOURNAL_FRAME_HEADER_BYTES:
-        return STATUS_NOT_FOUND
-    memcpy(&frame.header, data + position, JOURNAL_FRAME_HEADER_BYTES)
-    length = frame.header.length_bytes
-    if length < JOURNAL_FRAME_HEADER_BYTES or length % 8 or length > data_bytes - position:
-        return STATUS_CORRUPT
-    if frame.header.epoch != epoch:
-        return STATUS_CORRUPT
-    if crc32c(<uint32_t> position, data + position + 4, length - 4) != frame.header.checksum:
-        return STATUS_CORRUPT
-    frame.position = position
-    frame.end_position = position + length
-    frame.payload = data + position + JOURNAL_FRAME_HEADER_BYTES
-    frame.payload_bytes = length - JOURNAL_FRAME_HEADER_BYTES
-    return STATUS_OK
-
-
-cdef int journal_next_frame(const uint8_t *data, uint64_t span_end, uint64_t *position,
-                            JournalFrame *frame) noexcept nogil:
-    cdef uint64_t start = position[0]
-    cdef uint64_t length
-    if start >= span_end:
-        return STATUS_NOT_FOUND
-    if span_end - start < JOURNAL_FRAME_HEADER_BYTES:
-        return STATUS_CORRUPT
-    memcpy(&frame.header, data + start, JOURNAL_FRAME_HEADER_BYTES)
-    length = frame.header.length_bytes
-    if length < JOURNAL_FRAME_HEADER_BYTES or length > span_end - start:
-        return STATUS_CORRUPT
-    frame.position = start
-    frame.end_position = start + length
-    frame.payload = data + start + JOURNAL_FRAME_HEADER_BYTES
-    frame.payload_bytes = length - JOURNAL_FRAME_HEADER_BYTES
-    position[0] = start + length
-    return STATUS_OK
-
-
-cdef int split_variable(const uint8_t *block, uint64_t block_bytes, uint64_t count,
-                        const uint32_t **lengths, const uint8_t **bytes_out,
-                        uint64_t *total) noexcept nogil:
-    """Split a block of variable-length rows; the lengths must add up to what is there."""
-    cdef uint64_t head = padded(4 * count)
-    cdef uint64_t left, i
-    if head > block_bytes:
-        return STATUS_CORRUPT
-    left = block_bytes - head
-    lengths[0] = <const uint32_t *> block
-    bytes_out[0] = block + head
-    total[0] = left
-    for i in range(count):
-        if lengths[0][i] > left:
-            return STATUS_CORRUPT
-        left -= lengths[0][i]
-    return STATUS_OK if left == 0 else STATUS_CORRUPT
-
-
-cdef int journal_next_operation(const JournalFrame *frame, uint64_t *offset,
-                                JournalOperation *operation) noexcept nogil:
-    cdef uint64_t at = offset[0]
-    cdef uint64_t left
-    cdef JournalOperationHeader header
-    cdef const uint8_t *block
-    if at == frame.payload_bytes:
-        return STATUS_NOT_FOUND
-    if at > frame.payload_bytes or frame.payload_bytes - at < JOURNAL_OPERATION_HEADER_BYTES:
-        return STATUS_CORRUPT
-    memcpy(&header, frame.payload + at, JOURNAL_OPERATION_HEADER_BYTES)
-    left = frame.payload_bytes - at - JOURNAL_OPERATION_HEADER_BYTES
-    if header.key_block_bytes > left or padded(header.key_block_bytes) > left:
-        return STATUS_CORRUPT
-    left -= padded(header.key_block_bytes)
-    if header.value_block_bytes > left or padded(header.value_block_bytes) > left:
-        return STATUS_CORRUPT
-    if header.row_count == 0 or header.kind < JOURNAL_PUT or header.kind > JOURNAL_DELETE_RANGE:
-        return STATUS_CORRUPT
-    if header.kind != JOURNAL_PUT and header.value_block_bytes:
-        return STATUS_CORRUPT
-    if header.kind == JOURNAL_DELETE_RANGE and header.row_count != 1:
-        return STATUS_CORRUPT
-
-    memset(operation, 0, sizeof(JournalOperation))
-    operation.table_id = header.table_id
-    operation.kind = header.kind
-    operation.flags = header.flags
-    operation.row_count = header.row_count
-    operation.key_count = 2 if header.kind == JOURNAL_DELETE_RANGE else header.row_count
-    block = frame.payload + at + JOURNAL_OPERATION_HEADER_BYTES
-    if header.flags & JOURNAL_FIXED_KEYS:
-        if header.key_block_bytes != 8 * <uint64_t> operation.key_count:
-            return STATUS_CORRUPT
-        operation.heads = <const uint64_t *> block
-    elif split_variable(block, header.key_block_bytes, operation.key_count,
-                        &operation.key_lengths, &operation.key_data,
-                        &operation.key_data_bytes) != STATUS_OK:
-        return STATUS_CORRUPT
-    block += padded(header.key_block_bytes)
-    if header.kind == JOURNAL_PUT:
-        if header.flags & JOURNAL_FIXED_VALUES:
-            if header.value_block_bytes % header.row_count:
-                return STATUS_CORRUPT
-            operation.value_data = block
-            operation.value_data_bytes = header.value_block_bytes
-            operation.value_width_bytes = header.value_block_bytes // header.row_count
-        elif split_variable(block, header.value_block_bytes, header.row_count,
-                            &operation.value_lengths, &operation.value_data,
-                            &operation.value_data_bytes) != STATUS_OK:
-            return STATUS_CORRUPT
-    offset[0] = at + (JOURNAL_OPERATION_HEADER_BYTES + padded(header.key_block_bytes)
-                      + padded(header.value_block_bytes))
-    return STATUS_OK
-
-
 # ---------------------------------------------------------------- Python's side
-
-def checksum(const uint8_t[::1] data not None, uint32_t seed=0):
-    """Return the CRC32C of `data` (any contiguous bytes), continued from `seed`."""
-    cdef uint32_t result = seed
-    if data.shape[0]:
-        with nogil:
-            result = crc32c(seed, &data[0], <size_t> data.shape[0])
-    return result
-
 
 cdef class JournalWriter:
     """One journal file open for appending.
@@ -585,108 +443,3 @@ cdef class JournalWriter:
     @property
     def last_checksum(self):
         return self.file.last_checksum
-
-
-def scan_frames(const uint8_t[::1] data not None, uint64_t position, uint64_t end,
-                uint64_t epoch, uint32_t previous_checksum, uint64_t last_sequence):
-    """Walk sound, chained frames from `position`, none going beyond `end`.
-
-    Returns (position after the last, its checksum, its sequence, whether it was an end frame).
-    """
-    cdef JournalFrame frame
-    cdef bint ended = False
-    cdef uint64_t limit = end if end < <uint64_t> data.shape[0] else <uint64_t> data.shape[0]
-    if limit == 0:
-        return position, previous_checksum, last_sequence, False
-    with nogil:
-        while not ended:
-            if journal_check_frame(&data[0], limit, position, epoch, &frame) != STATUS_OK:
-                break
-            if frame.header.previous_checksum != previous_checksum:
-                break
-            ended = frame.header.frame_type == JOURNAL_FRAME_END
-            if frame.header.sequence < last_sequence:
-                break
-            if frame.header.sequence == last_sequence and not ended:
-                break
-            position = frame.end_position
-            previous_checksum = frame.header.checksum
-            last_sequence = frame.header.sequence
-    return position, previous_checksum, last_sequence, ended
-
-
-def highest_vouched(const uint8_t[::1] data not None, uint64_t position, uint64_t end,
-                    uint64_t epoch, uint64_t above):
-    """Return the highest synced position that a sound frame from `position` on vouches for.
-
-    Looks at every multiple of 8, for what lies beyond a hole; only positions above `above` count,
-    and `above` is returned when there is none.
-    """
-    cdef JournalFrame frame
-    cdef uint64_t highest = above
-    cdef const JournalFrameHeader *header
-    cdef uint64_t limit = end if end < <uint64_t> data.shape[0] else <uint64_t> data.shape[0]
-    position = padded(position)
-    if limit == 0:
-        return highest
-    with nogil:
-        while position + JOURNAL_FRAME_HEADER_BYTES <= limit:
-            header = <const JournalFrameHeader *> (&data[0] + position)
-            if (header.epoch == epoch and header.synced_position > highest
-                    and header.synced_position <= position
-                    and journal_check_frame(&data[0], limit, position, epoch,
-                                            &frame) == STATUS_OK):
-                highest = frame.header.synced_position
-                position = frame.end_position
-            else:
-                position += 8
-    return highest
-
-
-def next_frame(const uint8_t[::1] data not None, uint64_t position, uint64_t end):
-    """Read the header at `position` of a scanned span.
-
-    Returns (end position, type, epoch, sequence, commit time, synced position, operation count,
-    codec, key id), or None at the end of the span.
-    """
-    cdef JournalFrame frame
-    cdef uint64_t limit = end if end < <uint64_t> data.shape[0] else <uint64_t> data.shape[0]
-    if limit == 0 or journal_next_frame(&data[0], limit, &position, &frame) != STATUS_OK:
-        return None
-    return (position, frame.header.frame_type, frame.header.epoch, frame.header.sequence,
-            frame.header.commit_time, frame.header.synced_position, frame.header.operation_count,
-            frame.header.codec, frame.header.key_id)
-
-
-def next_operation(const uint8_t[::1] payload not None, uint64_t offset):
-    """Read the operation at `offset` of a frame's payload.
-
-    Returns None after the last, -1 when the bytes are no operation, else (next offset, table id,
-    kind, flags, row count, key count, offsets and bytes of: heads or key lengths, key data, value
-    lengths, value data; value width); an absent piece has offset -1.
-    """
-    cdef JournalFrame frame
-    cdef JournalOperation operation
-    cdef int status
-    cdef const uint8_t *start
-    if payload.shape[0] == 0:
-        return None
-    start = &payload[0]
-    frame.payload = start
-    frame.payload_bytes = <uint64_t> payload.shape[0]
-    status = journal_next_operation(&frame, &offset, &operation)
-    if status == STATUS_NOT_FOUND:
-        return None
-    if status != STATUS_OK:
-        return -1
-    heads = (<const uint8_t *> operation.heads) - start if operation.heads != NULL else -1
-    key_lengths = (
-        (<const uint8_t *> operation.key_lengths) - start if operation.key_lengths != NULL else -1)
-    key_data = operation.key_data - start if operation.key_data != NULL else -1
-    value_lengths = (
-        (<const uint8_t *> operation.value_lengths) - start
-        if operation.value_lengths != NULL else -1)
-    value_data = operation.value_data - start if operation.value_data != NULL else -1
-    return (offset, operation.table_id, operation.kind, operation.flags, operation.row_count,
-            operation.key_count, heads, key_lengths, key_data, operation.key_data_bytes,
-            value_lengths, value_data, operation.value_data_bytes, operation.value_width_bytes)

@@ -1,13 +1,14 @@
 """Versions: sources, routing to segments, point and batch lookup.  See _version.pxd."""
 
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from cesium._cursor cimport Cursor
 from cesium._interval cimport interval_set_find, key_compare
 from cesium._layout cimport (
-    KIND_DELETE, KIND_MASK, STATUS_CLOSED, STATUS_CORRUPT, STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY,
-    STATUS_NOT_FOUND, STATUS_OK, STATUS_POISONED,
+    KIND_DELETE, KIND_MASK, STATUS_CLOSED, STATUS_CORRUPT, STATUS_FULL, STATUS_IO, STATUS_LIMIT,
+    STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK, STATUS_POISONED,
 )
 from cesium._memtable cimport (
     Memtable, MemtableSnapshot, memtable_root_markers, memtable_root_source,
@@ -91,7 +92,7 @@ cdef int run_step(void *context, Position *position, int direction) noexcept nog
     cdef SegmentRun *run = <SegmentRun *>context
     cdef uint32_t index = <uint32_t>(position.ordinal >> 32)
     cdef int status
-    position.ordinal &= 0xFFFFFFFF
+    position.ordinal &= <uint64_t>0xFFFFFFFF
     status = run.sources[index].step(run.sources[index].context, position, direction)
     if status != STATUS_OK:
         return status
@@ -125,7 +126,7 @@ cdef SegmentRun *segment_run_new(list readers) except NULL:
     for index, reader in enumerate(readers):
         run.segments[index] = &reader.segment
         segment_source(&reader.segment, &run.sources[index])
-        if reader.record.range_deletes:
+        if reader.record.markers:
             run.marked = True
     if run.marked and run.count > 1:
         segment_run_free(run)

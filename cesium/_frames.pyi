@@ -1,0 +1,39 @@
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Buffer
+
+# Any contiguous bytes.  (Before Python 3.12 the type checker does not know arrays as buffers.)
+Bytes: TypeAlias = Buffer | npt.NDArray[np.uint8]
+
+FRAME_COMMIT: int
+FRAME_ATTACH: int
+FRAME_END: int
+PUT: int
+DELETE: int
+DELETE_RANGE: int
+FIXED_KEYS: int
+FIXED_VALUES: int
+LOW_UNBOUNDED: int
+HIGH_UNBOUNDED: int
+FILE_HEADER_BYTES: int
+FRAME_HEADER_BYTES: int
+OPERATION_HEADER_BYTES: int
+MAXIMUM_FRAME_BYTES: int
+
+def checksum(data: Bytes, seed: int = 0) -> int: ...
+def scan_frames(
+    data: Bytes,
+    position: int,
+    end: int,
+    epoch: int,
+    previous_checksum: int,
+    last_sequence: int,
+) -> tuple[int, int, int, bool]: ...
+def highest_vouched(data: Bytes, position: int, end: int, epoch: int, above: int) -> int: ...
+def skip_through(data: Bytes, position: int, end: int, sequence: int) -> int: ...
+def next_frame(
+    data: Bytes, position: int, end: int
+) -> tuple[int, int, int, int, int, int, int, int, int] | None: ...
+def next_operation(payload: Bytes, offset: int) -> tuple[int, ...] | int | None: ...

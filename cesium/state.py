@@ -1,0 +1,238 @@
+"""What a store is at one moment: its tables, its live segments, what of the journal is flushed.
+
+A `State` is immutable and may be shared between threads; an `Edit` makes the next one.  Their JSON
+is drawn in docs/format-manifest.md; what is read from JSON is checked by type before it is taken.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+FORMAT_VERSION = 1
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """What the manifest says of one segment: enough to route and count without opening it.
+
+    `lower` and `upper` are the smallest and the largest encoded key that it holds or marks;
+    `markers` counts range-delete markers, `checksum` is that of its footer page.
+    """
+
+    id: int
+    table: int
+    tier: int
+    lower: bytes
+    upper: bytes
+    rows: int
+    markers: int
+    delete_markers: int
+    first_sequence: int
+    last_sequence: int
+    bytes: int
+    pages: int
+    checksum: int
+    volume: int = 0
+
+    def to_json(self) -> Json:
+        """The record as the manifest and attach frames write it."""
+        members = {name: getattr(self, name) for name in self.__slots__}
+        members["lower"] = base64.b64encode(self.lower).decode()
+        members["upper"] = base64.b64encode(self.upper).decode()
+        return members
+
+    @classmethod
+    def from_json(cls, members: Json) -> SegmentRecord:
+        """The record back; unknown members are ignored."""
+        return cls(
+            _number(members["id"]), _number(members["table"]), _number(members["tier"]),
+            base64.b64decode(members["lower"], validate=True),
+            base64.b64decode(members["upper"], validate=True),
+            _number(members["rows"]), _number(members["markers"]),
+            _number(members["delete_markers"]), _number(members["first_sequence"]),
+            _number(members["last_sequence"]), _number(members["bytes"]),
+            _number(members["pages"]), _number(members["checksum"]),
+            _number(members.get("volume", 0)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TableRecord:
+    """One table: its id (never used twice), name, key and value as JSON-ready specifications."""
+
+    id: int
+    name: str
+    key: Any
+    value: Any
+    flushed_sequence: int = 0
+
+    def to_json(self) -> Json:
+        """The record as the manifest writes it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, members: Json) -> TableRecord:
+        """The record back; unknown members are ignored."""
+        name = members["name"]
+        if not isinstance(name, str):
+            raise ValueError("a table's name is text")
+        return cls(
+            _number(members["id"]), name, members["key"], members["value"],
+            _number(members.get("flushed_sequence", 0)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that a store is at one generation.
+
+    `sequence` is the last sequence known when it was written; everything up to `flushed_sequence`
+    is in segments, so the journal is replayed after it.
+    """
+
+    store_uuid: bytes
+    generation: int = 0
+    format_version: int = FORMAT_VERSION
+    compatible_features: int = 0
+    incompatible_features: int = 0
+    sequence: int = 0
+    flushed_sequence: int = 0
+    epoch: int = 0
+    next_segment_id: int = 1
+    next_table_id: int = 1
+    tables: dict[int, TableRecord] = field(default_factory=dict)
+    segments: dict[int, SegmentRecord] = field(default_factory=dict)
+    options: Json = field(default_factory=dict)
+
+    def table_named(self, name: str) -> TableRecord | None:
+        """The table of that name, if there is one."""
+        return next((table for table in self.tables.values() if table.name == name), None)
+
+    def to_json(self) -> Json:
+        """The snapshot payload."""
+        return {
+            **{name: getattr(self, name) for name in NUMBERS},
+            "options": self.options,
+            "named_versions": {},
+            "tables": [table.to_json() for table in self.tables.values()],
+            "segments": [segment.to_json() for segment in self.segments.values()],
+        }
+
+    @classmethod
+    def from_json(
+        cls,
+        payload: Json,
+        store_uuid: bytes,
+        generation: int,
+        format_version: int,
+        compatible_features: int,
+        incompatible_features: int,
+    ) -> State:
+        """The state that a snapshot payload and its headers say; unknown members are ignored."""
+        tables = [TableRecord.from_json(item) for item in payload["tables"]]
+        segments = [SegmentRecord.from_json(item) for item in payload["segments"]]
+        return cls(
+            store_uuid, generation, format_version, compatible_features, incompatible_features,
+            sequence=_number(payload["sequence"]),
+            flushed_sequence=_number(payload["flushed_sequence"]),
+            epoch=_number(payload["epoch"]),
+            next_segment_id=_number(payload["next_segment_id"]),
+            next_table_id=_number(payload["next_table_id"]),
+            tables={table.id: table for table in tables},
+            segments={segment.id: segment for segment in segments},
+            options=payload["options"],
+        )  # fmt: skip
+
+
+NUMBERS = ("sequence", "flushed_sequence", "epoch", "next_segment_id", "next_table_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of the state; members as in docs/format-manifest.md, applied in this order."""
+
+    remove_tables: tuple[int, ...] = ()
+    put_tables: tuple[TableRecord, ...] = ()
+    remove_segments: tuple[int, ...] = ()
+    put_segments: tuple[SegmentRecord, ...] = ()
+    sequence: int | None = None
+    flushed_sequence: int | None = None
+    epoch: int | None = None
+    next_segment_id: int | None = None
+    next_table_id: int | None = None
+    options: Json | None = None
+
+    def apply(self, state: State) -> State:
+        """The state after the edit; ValueError when it does not fit the state."""
+        changes: Json = {"generation": state.generation + 1}
+        if self.remove_tables or self.put_tables:
+            tables = dict(state.tables)
+            for table_id in self.remove_tables:
+                if tables.pop(table_id, None) is None:
+                    raise ValueError(f"no table {table_id} to remove")
+            tables.update((table.id, table) for table in self.put_tables)
+            changes["tables"] = tables
+        if self.remove_segments or self.put_segments or self.remove_tables:
+            gone = set(self.remove_tables)
+            segments = {
+                number: segment
+                for number, segment in state.segments.items()
+                if segment.table not in gone
+            }
+            for segment_id in self.remove_segments:
+                if segments.pop(segment_id, None) is None:
+                    raise ValueError(f"no segment {segment_id} to remove")
+            segments.update((segment.id, segment) for segment in self.put_segments)
+            changes["segments"] = segments
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if value is not None:
+                if value < getattr(state, name):
+                    raise ValueError(f"{name} would go down to {value}")
+                changes[name] = value
+        if self.options is not None:
+            changes["options"] = self.options
+        return replace(state, **changes)
+
+    def to_json(self) -> Json:
+        """The edit payload."""
+        payload: Json = {}
+        if self.remove_tables:
+            payload["remove_tables"] = list(self.remove_tables)
+        if self.put_tables:
+            payload["put_tables"] = [table.to_json() for table in self.put_tables]
+        if self.remove_segments:
+            payload["remove_segments"] = list(self.remove_segments)
+        if self.put_segments:
+            payload["put_segments"] = [segment.to_json() for segment in self.put_segments]
+        changed = {
+            name: value
+            for name in (*NUMBERS, "options")
+            if (value := getattr(self, name)) is not None
+        }
+        if changed:
+            payload["set"] = changed
+        return payload
+
+    @classmethod
+    def from_json(cls, payload: Json) -> Edit:
+        """The edit back; unknown members are ignored."""
+        changed: Json = payload.get("set", {})
+        return cls(
+            tuple(_number(item) for item in payload.get("remove_tables", ())),
+            tuple(TableRecord.from_json(item) for item in payload.get("put_tables", ())),
+            tuple(_number(item) for item in payload.get("remove_segments", ())),
+            tuple(SegmentRecord.from_json(item) for item in payload.get("put_segments", ())),
+            **{name: _number(changed[name]) for name in NUMBERS if name in changed},
+            options=changed.get("options"),
+        )
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
