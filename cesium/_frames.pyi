@@ -28,10 +28,13 @@ def scan_frames(
     position: int,
     end: int,
     epoch: int,
+    seed: int,
     previous_checksum: int,
     last_sequence: int,
 ) -> tuple[int, int, int, bool]: ...
-def highest_vouched(data: Bytes, position: int, end: int, epoch: int, above: int) -> int: ...
+def highest_vouched(
+    data: Bytes, position: int, end: int, epoch: int, seed: int, above: int
+) -> int: ...
 def skip_through(data: Bytes, position: int, end: int, sequence: int) -> int: ...
 def next_frame(
     data: Bytes, position: int, end: int

@@ -31,6 +31,7 @@ ctypedef struct JournalFile:
     uint64_t position            # the end of the last frame; the next begins here
     uint64_t last_sequence       # of the last frame, or the file's base sequence
     uint64_t epoch
+    uint32_t seed                # the checksum of the file header, part of every frame's seed
     uint32_t last_checksum       # of the last frame, or of the file header
     uint64_t prepared_position   # pages below it were made writable
     uint64_t prepare_step_bytes  # how much is made writable at once

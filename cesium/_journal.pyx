@@ -117,7 +117,7 @@ cdef inline void finish_frame(JournalFile *file, uint8_t frame_type, uint64_t se
     header.synced_position = load_position(&file.synced_position)
     header.previous_checksum = file.last_checksum
     header.operation_count = operation_count
-    checksum = crc32c(<uint32_t> file.position, frame + 4, length - 4)
+    checksum = crc32c(<uint32_t> file.position ^ file.seed, frame + 4, length - 4)
     store_position(<uint64_t *> frame, <uint64_t> checksum | (length << 32))
     file.last_checksum = checksum
     file.last_sequence = sequence
@@ -315,6 +315,7 @@ cdef class JournalWriter:
         self.file.prepared_position = JOURNAL_FILE_HEADER_BYTES
         self.file.prepare_step_bytes = prepare_step_bytes
         self.file.last_sequence = base_sequence
+        self.file.seed = header_checksum
         self.file.last_checksum = header_checksum
         self.file.epoch = epoch
         self.file.operations = operations_of(operations)

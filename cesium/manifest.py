@@ -179,7 +179,7 @@ class Manifest:
         else:
             zeros_by = start + FRAME_HEADER.size
         used = len(data.rstrip(b"\0"))
-        boundary = max(start, -(-used // SECTOR_BYTES) * SECTOR_BYTES)
+        boundary = start if used <= start else -(-used // SECTOR_BYTES) * SECTOR_BYTES
         return boundary < min(zeros_by, len(data))
 
     def _read_frame(self, data: bytes) -> tuple[int, int, Json, int] | None:

@@ -252,18 +252,26 @@ class Replay:
             successor = self.chain[index + 1] if index + 1 < len(self.chain) else None
             limit = successor.predecessor_end if successor else data_end
             position, checksum, sequence, _ = scan_frames(
-                data, FILE_HEADER_BYTES, limit, header.epoch, header.checksum, header.base_sequence
+                data,
+                FILE_HEADER_BYTES,
+                limit,
+                header.epoch,
+                header.checksum,
+                header.checksum,
+                header.base_sequence,
             )
             link = Link(header.number, position, checksum, sequence)
             whole = successor is None or (
                 position == limit and checksum == successor.predecessor_checksum
             )
             if not whole or successor is None:
-                vouched = highest_vouched(data, position, data_end, header.epoch, position)
+                vouched = highest_vouched(
+                    data, position, data_end, header.epoch, header.checksum, position
+                )
                 if successor and vouched <= position and self._vouched_by_later(index + 1):
                     vouched = max(limit, position + 1)
                 if vouched > position:
-                    self._corrupt_at(path, data, position, vouched)
+                    self._corrupt_at(path, data, header, position, vouched)
             start = skip_through(data, FILE_HEADER_BYTES, position, self.flushed_sequence)
             if start < position:
                 yield Span(header.number, data, start, position)
@@ -281,16 +289,21 @@ class Replay:
                 return True
             data, end = self._files.read_sparse(journal_name(header.number))
             above = FILE_HEADER_BYTES
-            if highest_vouched(data, above, end, header.epoch, above) > above:
+            if highest_vouched(data, above, end, header.epoch, header.checksum, above) > above:
                 return True
         return False
 
-    def _corrupt_at(self, path: str, data: Bytes, position: int, vouched: int) -> NoReturn:
+    def _corrupt_at(
+        self, path: str, data: Bytes, header: FileHeader, position: int, vouched: int
+    ) -> NoReturn:
         stored = computed = None
         if position + FRAME_HEADER_BYTES <= len(data):
             stored, length = struct.unpack_from("<II", data.data, position)
             if FRAME_HEADER_BYTES <= length <= len(data) - position:
-                computed = crc32c(data[position + 4 : position + length], position & 0xFFFFFFFF)
+                computed = crc32c(
+                    data[position + 4 : position + length],
+                    (position & 0xFFFFFFFF) ^ header.checksum,
+                )
         corrupt(path, f"damage below {vouched}, which was synced", position, stored, computed)
 
     def frames(self) -> Iterator[Frame]:
