@@ -1,0 +1,645 @@
+"""Single operations and batches of a table: see _core.pxd for the contract."""
+
+from collections import namedtuple
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.slice cimport PySlice_Check
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+import numpy as np
+
+from cesium._engine cimport Batch, Engine, TableCore
+from cesium._journal cimport (
+    JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES,
+    JOURNAL_FRAME_COMMIT, JOURNAL_HIGH_UNBOUNDED, JOURNAL_PUT, JournalOperationHeader, JournalPart,
+    JournalWriter,
+)
+from cesium._keys cimport KEY_INSIDE, EncodedKeys, KeyCodec
+from cesium._layout cimport (
+    KIND_DELETE, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW, STATUS_FULL, STATUS_NO_MEMORY,
+    STATUS_NOT_FOUND, STATUS_OK, VALUE_FIXED_BYTES,
+)
+from cesium._memtable cimport MemtableCounters, memtable_counters, memtable_find
+from cesium._lookup cimport find_batch
+from cesium._native cimport load_head
+from cesium._page cimport (
+    Key, Position, Shape, Value, kind_of, page_copy_row, page_copy_value, page_value_bytes,
+    page_value_inline,
+)
+from cesium._values cimport EncodedValues, ValueCodec
+from cesium._version cimport Found, Version, version_find
+from cesium._view cimport EncodedRange, RangeReader, RowIterator, View
+from cesium.errors import ClosedError, LimitError, ReadOnlyError, SchemaError
+
+LEVELS = ("none", "process", "interval", "sync")
+
+cdef enum:
+    LEVEL_SYNC = 3
+    # A larger commit goes out as segments (docs/design: journal frames stay small).
+    FRAME_BYTES_MAX = 16777216
+
+Commit = namedtuple("Commit", ("sequence", "durability", "rows"))
+Commit.__doc__ = """What a batch write did: its commit sequence, the durability reached, rows given."""
+
+cdef object MISSING = object()
+
+
+cdef class CompiledTable:
+    """CompiledTable(core, keys, values, durability, read_only): see the module's contract."""
+
+    def __cinit__(self, TableCore core, KeyCodec keys, ValueCodec values, str durability,
+                  bint read_only):
+        self.engine = core.engine
+        self.core = core
+        self.keys_codec = keys
+        self.values_codec = values
+        self.level = LEVELS.index(durability)
+        self.read_only = read_only
+        self.shape = &core.shape.shape
+
+    cdef int check_readable(self) except -1:
+        if self.handle_closed:
+            raise ClosedError("the store is closed")
+        if self.engine.closed or self.engine.forked:
+            self.engine.check_open()
+        return 0
+
+    cdef int check_writable(self) except -1:
+        self.check_readable()
+        if self.read_only:
+            raise ReadOnlyError("the store was opened with flag='r'")
+        return 0
+
+    def _close_handle(self):
+        self.handle_closed = True
+
+    @property
+    def closed(self):
+        """Whether this handle was closed."""
+        return self.handle_closed or self.engine.closed
+
+    cdef int level_of(self, object durability) except -1:
+        if durability is None:
+            return self.level
+        if durability not in ("process", "sync"):
+            raise ValueError(f"durability is 'process' or 'sync', not {durability!r}")
+        return max(self.level, LEVELS.index(durability))
+
+    cdef object write_key(self, object key, Key *out):
+        """Encodes a key to be written; what is returned keeps its bytes alive."""
+        cdef bytes encoded
+        out.data = NULL
+        out.bytes = 0
+        if self.shape.key_width:
+            if self.keys_codec.encode_head(key, &out.head) != KEY_INSIDE:
+                raise self.keys_codec.domain_error(key)
+            return True
+        encoded = self.keys_codec.encode(key)
+        out.data = <const uint8_t *>PyBytes_AS_STRING(encoded)
+        out.bytes = <uint32_t>PyBytes_GET_SIZE(encoded)
+        out.head = load_head(out.data, out.bytes)
+        return encoded
+
+    cdef object lookup_key(self, object key, Key *out):
+        """The same for a lookup; None when no stored key can equal it."""
+        cdef bytes encoded
+        out.data = NULL
+        out.bytes = 0
+        if self.shape.key_width:
+            return True if self.keys_codec.encode_head(key, &out.head) == KEY_INSIDE else None
+        encoded = self.keys_codec.encode_lookup(key)
+        if encoded is None:
+            return None
+        out.data = <const uint8_t *>PyBytes_AS_STRING(encoded)
+        out.bytes = <uint32_t>PyBytes_GET_SIZE(encoded)
+        out.head = load_head(out.data, out.bytes)
+        return encoded
+
+    # --- single reads -------------------------------------------------------------------------
+
+    cdef object lookup(self, object key, object missing):
+        """The value of a key, or `missing`."""
+        cdef Key encoded
+        cdef Position position
+        cdef Found found
+        cdef Version version
+        cdef uint8_t row[512]
+        cdef bint masked
+        cdef bytes data
+        cdef int status
+        self.check_readable()
+        holder = self.lookup_key(key, &encoded)
+        if holder is None:
+            return missing
+        self.engine.lock_shared()
+        status = memtable_find(self.core.live.state, &encoded, &position, &masked)
+        if status == STATUS_OK:
+            if (kind_of(position.page, position.slot) & KIND_MASK) == KIND_DELETE:
+                self.engine.unlock()
+                return missing
+            if self.shape.value_width:
+                page_copy_row(self.shape, position.page, position.slot, row)
+                self.engine.unlock()
+                return self.values_codec.decode_row(row)
+            if kind_of(position.page, position.slot) & KIND_VALUE_OVERFLOW:
+                self.engine.unlock()
+                return self.lookup_pinned(&encoded, missing)
+            data = PyBytes_FromStringAndSize(
+                <const char *>page_value_inline(position.page, position.slot),
+                page_value_bytes(position.page, position.slot))
+            self.engine.unlock()
+            return self.values_codec.decode(<const uint8_t *>PyBytes_AS_STRING(data), len(data))
+        version = self.core.version_now
+        self.engine.unlock()
+        if status != STATUS_NOT_FOUND:
+            version.raise_status(status)
+        if masked:
+            return missing
+        # Warm pages are searched under the GIL: giving it up costs more than the search.
+        status = version_find(self.shape, version.items, version.count, &encoded, True, &found)
+        if status == STATUS_FULL:
+            with nogil:
+                status = version_find(self.shape, version.items, version.count, &encoded, False,
+                                      &found)
+        version.raise_status(status)
+        return self.value_of(status, &found, missing, version)
+
+    cdef object lookup_pinned(self, const Key *encoded, object missing):
+        """A lookup under a snapshot, for values too long to copy under the lock."""
+        cdef View view = View(self.core)
+        cdef Found found
+        cdef int status
+        with nogil:
+            status = version_find(self.shape, view.items, view.count, encoded, False, &found)
+        view.raise_status(status)
+        return self.value_of(status, &found, missing, view.version)
+
+    cdef object value_of(self, int status, Found *found, object missing, Version version):
+        cdef const uint8_t *page = found.position.page
+        cdef uint32_t slot = found.position.slot
+        cdef uint8_t row[512]
+        cdef uint64_t size
+        cdef bytes data
+        cdef uint8_t *destination
+        if status == STATUS_NOT_FOUND or (kind_of(page, slot) & KIND_MASK) == KIND_DELETE:
+            return missing
+        if self.shape.value_width:
+            page_copy_row(self.shape, page, slot, row)
+            return self.values_codec.decode_row(row)
+        if page_value_inline(page, slot) != NULL:
+            return self.values_codec.decode(page_value_inline(page, slot),
+                                            page_value_bytes(page, slot))
+        size = page_value_bytes(page, slot)
+        data = PyBytes_FromStringAndSize(NULL, size)
+        destination = <uint8_t *>PyBytes_AS_STRING(data)
+        with nogil:
+            status = page_copy_value(page, slot, found.source, 0, destination, size)
+        version.raise_status(status)
+        return self.values_codec.decode(destination, size)
+
+    def __getitem__(self, key):
+        if PySlice_Check(key):
+            return self._slice(key)
+        value = self.lookup(key, MISSING)
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def get(self, key, default=None):
+        """The value of `key`, or `default`.  SchemaError when the key's type does not belong."""
+        return self.lookup(key, default)
+
+    def __contains__(self, key):
+        return self.lookup(key, MISSING) is not MISSING
+
+    # --- single writes ------------------------------------------------------------------------
+
+    cdef uint64_t commit_one(self, uint8_t kind, Key *key, Value *value, int level) except 0:
+        """Journals and applies one row.  The writer lock is taken here."""
+        cdef Engine engine = self.engine
+        cdef uint64_t position
+        cdef uint64_t sequence
+        cdef JournalWriter journal
+        cdef bint full
+        engine.begin_write()
+        try:
+            sequence = self.commit_locked(kind, key, value, &position)
+            journal = engine.journal
+            full = self.core.live_bytes() > self.core.memtable_limit_bytes
+        finally:
+            engine.end_write()
+        if full:
+            engine.host.memtable_full(self.core)
+        if level == LEVEL_SYNC:
+            engine.wait_synced(journal, position)
+        return sequence
+
+    cdef uint64_t commit_locked(self, uint8_t kind, Key *key, Value *value,
+                                uint64_t *position) except 0:
+        cdef Engine engine = self.engine
+        cdef uint8_t flags = 0
+        cdef const void *key_data = key.data
+        cdef uint32_t key_bytes = key.bytes
+        if self.shape.key_width:
+            flags |= JOURNAL_FIXED_KEYS
+            key_data = &key.head
+            key_bytes = 8
+        if self.shape.value_width:
+            flags |= JOURNAL_FIXED_VALUES
+        value.kind = KIND_VALUE if kind == JOURNAL_PUT else KIND_DELETE
+        engine.append_single(self.core.table_id, kind, flags, key_data, key_bytes, value.data,
+                             <uint32_t>value.bytes, position)
+        self.core.apply_one(key, value)
+        engine.sequence += 1
+        return engine.sequence
+
+    cdef object write_value(self, object value, Value *out, uint8_t *row):
+        """Encodes a value, a fixed one into `row`; what is returned keeps its bytes alive."""
+        cdef bytes encoded
+        if self.shape.value_width:
+            self.values_codec.encode_row(value, row)
+            out.data = row
+            out.bytes = self.shape.value_width
+            return None
+        encoded = self.values_codec.encode(value)
+        out.data = <const uint8_t *>PyBytes_AS_STRING(encoded)
+        out.bytes = PyBytes_GET_SIZE(encoded)
+        return encoded
+
+    def put(self, key, value, durability=None):
+        """Stores `value` under `key` and returns the commit's sequence.
+
+        durability: None for the store's own, or 'sync' to wait for stable storage.  SchemaError when
+        key or value do not fit, LimitError over 64 KiB of key or 64 MiB of value; nothing changes then.
+        """
+        cdef Key encoded
+        cdef Value stored
+        cdef uint8_t row[512]
+        cdef int level = self.level_of(durability)
+        self.check_writable()
+        key_holder = self.write_key(key, &encoded)
+        value_holder = self.write_value(value, &stored, row)
+        return self.commit_one(JOURNAL_PUT, &encoded, &stored, level)
+
+    def __setitem__(self, key, value):
+        if PySlice_Check(key):
+            raise TypeError("a slice cannot be assigned to; use put_many(keys, values)")
+        self.put(key, value)
+
+    def delete(self, key, durability=None):
+        """Removes `key` whether or not it is there, and returns the commit's sequence."""
+        cdef Key encoded
+        cdef Value nothing
+        cdef int level = self.level_of(durability)
+        self.check_writable()
+        holder = self.write_key(key, &encoded)
+        nothing.data = NULL
+        nothing.bytes = 0
+        return self.commit_one(JOURNAL_DELETE, &encoded, &nothing, level)
+
+    def __delitem__(self, key):
+        if PySlice_Check(key):
+            self._delete_slice(key)
+            return
+        self.exchange(key, MISSING, True)
+
+    def pop(self, key, *default):
+        """Removes `key` and returns its value; `default`, or KeyError, when it is not there."""
+        if len(default) > 1:
+            raise TypeError(f"pop takes a key and one default, not {len(default)}")
+        value = self.exchange(key, MISSING, not default)
+        return default[0] if value is MISSING else value
+
+    def setdefault(self, key, default):
+        """The value of `key`; where there is none, stores `default` and returns it."""
+        value = self.exchange(key, default, False)
+        return default if value is MISSING else value
+
+    cdef object exchange(self, object key, object replacement, bint required):
+        """Under one hold of the writer lock: looks a key up, then removes it (replacement MISSING), or
+        stores the replacement where there was nothing.  Returns the old value or MISSING."""
+        cdef Key encoded
+        cdef Value stored
+        cdef uint8_t row[512]
+        cdef Engine engine = self.engine
+        cdef uint64_t position = 0
+        cdef JournalWriter journal
+        cdef bint removes = replacement is MISSING
+        cdef bint full
+        self.check_writable()
+        if not removes:
+            key_holder = self.write_key(key, &encoded)
+            value_holder = self.write_value(replacement, &stored, row)
+        else:
+            key_holder = self.lookup_key(key, &encoded)
+            if key_holder is None:
+                if required:
+                    raise KeyError(key)
+                return MISSING
+            stored.data = NULL
+            stored.bytes = 0
+        engine.begin_write()
+        try:
+            old = self.lookup(key, MISSING)
+            if (old is not MISSING) == removes:
+                self.commit_locked(JOURNAL_DELETE if removes else JOURNAL_PUT, &encoded, &stored,
+                                   &position)
+            elif removes and required:
+                raise KeyError(key)
+            journal = engine.journal
+            full = self.core.live_bytes() > self.core.memtable_limit_bytes
+        finally:
+            engine.end_write()
+        self.finish(position, journal, self.level, full)
+        return old
+
+    cdef object finish(self, uint64_t position, JournalWriter journal, int level, bint full):
+        if full:
+            self.engine.host.memtable_full(self.core)
+        if level == LEVEL_SYNC and position:
+            self.engine.wait_synced(journal, position)
+
+    # --- batches ------------------------------------------------------------------------------
+
+    def put_many(self, keys, values, durability=None):
+        """Stores a batch in one atomic commit; the last of equal keys wins.
+
+        keys, values: whatever numpy can read as one array each (composite keys and structured values:
+        also a tuple of arrays), of equal length.  Returns Commit(sequence, durability, rows).
+        SchemaError for a wrong dtype, shape or length; nothing changes then.
+        """
+        cdef EncodedKeys encoded_keys
+        cdef EncodedValues encoded_values
+        cdef int level = self.level_of(durability)
+        self.check_writable()
+        encoded_keys = self.keys_codec.encode_array(keys)
+        encoded_values = self.values_codec.encode_array(values, encoded_keys.count)
+        return self.commit_batch(encoded_keys, encoded_values, level)
+
+    def delete_many(self, keys, durability=None):
+        """Removes a batch of keys in one atomic commit, whether or not they are there.
+
+        Returns Commit(sequence, durability, rows), rows being the keys given.
+        """
+        cdef int level = self.level_of(durability)
+        self.check_writable()
+        return self.commit_batch(self.keys_codec.encode_array(keys), None, level)
+
+    cdef object commit_batch(self, EncodedKeys keys, EncodedValues values, int level):
+        cdef Engine engine = self.engine
+        cdef Batch batch
+        cdef JournalPart parts[5]
+        cdef JournalOperationHeader header
+        cdef int part_count
+        cdef uint64_t position = 0
+        cdef uint64_t sequence
+        cdef JournalWriter journal
+        cdef bint full
+        if keys.count == 0:
+            return Commit(engine.sequence, LEVELS[level], 0)
+        holders = fill_batch(self.shape, keys, values, &batch)
+        holders.append(fill_parts(self.shape, self.core.table_id, keys, values, &batch, &header,
+                                  parts, &part_count))
+        if frame_bytes(parts, part_count) > FRAME_BYTES_MAX and values is not None:
+            return self._load_encoded(keys, values, LEVELS[level])
+        engine.begin_write()
+        try:
+            engine.append(JOURNAL_FRAME_COMMIT, parts, part_count, 1, &position)
+            self.core.apply_batch(&batch)
+            engine.sequence += 1
+            sequence = engine.sequence
+            journal = engine.journal
+            full = self.core.live_bytes() > self.core.memtable_limit_bytes
+        finally:
+            engine.end_write()
+        self.finish(position, journal, level, full)
+        return Commit(sequence, LEVELS[level], keys.count)
+
+    def _delete_encoded(self, lower, upper, durability=None):
+        """delete_range over encoded bounds: [lower, upper), upper None = no upper end."""
+        cdef Engine engine = self.engine
+        cdef EncodedRange interval = EncodedRange(self.core, lower, upper)
+        cdef Key *low = &interval.bounds.lower
+        cdef Key *high = &interval.bounds.upper
+        cdef bint unbounded = interval.bounds.unbounded
+        cdef JournalPart parts[4]
+        cdef JournalOperationHeader header
+        cdef uint64_t heads[2]
+        cdef uint32_t lengths[2]
+        cdef int part_count = 2
+        cdef uint64_t position = 0
+        cdef uint64_t sequence
+        cdef JournalWriter journal
+        cdef bint full
+        cdef int level = self.level_of(durability)
+        self.check_writable()
+        if unbounded:
+            memset(high, 0, sizeof(Key))
+        memset(&header, 0, sizeof(header))
+        header.table_id = self.core.table_id
+        header.kind = JOURNAL_DELETE_RANGE
+        header.flags = JOURNAL_HIGH_UNBOUNDED if unbounded else 0
+        header.row_count = 1
+        parts[0].data = &header
+        parts[0].bytes = sizeof(header)
+        joined = b""
+        if self.shape.key_width:
+            header.flags |= JOURNAL_FIXED_KEYS
+            heads[0] = low.head
+            heads[1] = high.head
+            parts[1].data = heads
+            parts[1].bytes = 16
+            header.key_block_bytes = 16
+        else:
+            lengths[0] = low.bytes
+            lengths[1] = high.bytes
+            parts[1].data = lengths
+            parts[1].bytes = 8
+            joined = lower + (b"" if unbounded else upper)
+            parts[2].data = PyBytes_AS_STRING(joined)
+            parts[2].bytes = len(joined)
+            part_count = 3
+            header.key_block_bytes = 8 + parts[2].bytes
+        engine.begin_write()
+        try:
+            engine.append(JOURNAL_FRAME_COMMIT, parts, part_count, 1, &position)
+            self.core.apply_delete_range(low, high, unbounded)
+            engine.sequence += 1
+            sequence = engine.sequence
+            journal = engine.journal
+            full = self.core.live_bytes() > self.core.memtable_limit_bytes
+        finally:
+            engine.end_write()
+        self.finish(position, journal, level, full)
+        return Commit(sequence, LEVELS[level], 1)
+
+    def get_many(self, keys, default=None, threads=None):
+        """(values, found) for a batch of keys, in their order.
+
+        values: an array (fixed values), a Column (bytes and str) or a list; misses hold `default`, or
+        zero.  found: bool[len(keys)].  threads: how many may search at once (None: one).
+        """
+        cdef EncodedKeys encoded
+        cdef EncodedValues answer = EncodedValues.__new__(EncodedValues)
+        self.check_readable()
+        encoded = self.keys_codec.encode_array(keys, lookup=True)
+        miss = b"" if default is None else self.values_codec.encode_value(default)
+        found = np.zeros(encoded.count, np.uint8)
+        answer.count = encoded.count
+        if self.shape.value_width and default is None:
+            answer.rows = np.zeros((encoded.count, self.shape.value_width), np.uint8)
+        elif self.shape.value_width:
+            answer.rows = np.empty((encoded.count, self.shape.value_width), np.uint8)
+            answer.rows[:] = np.frombuffer(miss, np.uint8)
+        find_batch(View(self.core), encoded, answer, found, miss, threads or 1)
+        found = found.view(np.bool_)
+        return self.values_codec.decode_array(answer, found if default is None else None), found
+
+    def contains_many(self, keys, threads=None):
+        """bool[len(keys)]: which of the keys are there."""
+        cdef EncodedKeys encoded
+        self.check_readable()
+        encoded = self.keys_codec.encode_array(keys, lookup=True)
+        found = np.zeros(encoded.count, np.uint8)
+        find_batch(View(self.core), encoded, None, found, b"", threads or 1)
+        return found.view(np.bool_)
+
+    # --- order --------------------------------------------------------------------------------
+
+    def _nearest(self, lower, upper, bint reverse):
+        """The first pair of an encoded range in one direction, or None."""
+        self.check_readable()
+        if lower is None:
+            return None
+        for pair in self._rows(lower, upper, reverse, 1, 0):
+            return pair
+        return None
+
+    def _rows(self, lower, upper, bint reverse, limit, int yields):
+        """A RowIterator over an encoded range: pairs (0), keys (1) or values (2)."""
+        self.check_readable()
+        return RowIterator(
+            RangeReader(View(self.core), EncodedRange(self.core, lower, upper), reverse, limit),
+            self.keys_codec, self.values_codec, yields)
+
+    def __iter__(self):
+        return self._rows(0 if self.shape.key_width else b"", None, False, None, 1)
+
+    def __reversed__(self):
+        return self._rows(0 if self.shape.key_width else b"", None, True, None, 1)
+
+    def __len__(self):
+        cdef MemtableCounters counters
+        cdef View view
+        self.check_readable()
+        view = View(self.core)
+        self.engine.lock_shared()
+        memtable_counters(self.core.live.state, &counters)
+        self.engine.unlock()
+        state = (view.version.number, id(self.core.live), counters.changes)
+        if self.counted is None or self.counted[0] != state:
+            # A commit between the two looks only costs a second count later on.
+            self.counted = (state, view.row_count())
+        return self.counted[1]
+
+    def __bool__(self):
+        return self._nearest(0 if self.shape.key_width else b"", None, False) is not None
+
+    def __hash__(self):
+        return id(self) >> 4
+
+    def __eq__(self, other):
+        return self is other
+
+
+cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values, Batch *batch):
+    """Points a Batch at encoded arrays; the list returned keeps them alive."""
+    cdef const uint64_t[::1] heads
+    cdef const int64_t[::1] offsets
+    cdef const uint8_t[::1] data
+    cdef const uint8_t[:, ::1] rows
+    memset(batch, 0, sizeof(Batch))
+    batch.count = keys.count
+    batch.kind = KIND_DELETE if values is None else KIND_VALUE
+    if shape.key_width:
+        heads = keys.heads
+        batch.heads = &heads[0]
+    else:
+        offsets = keys.offsets
+        batch.key_offsets = &offsets[0]
+        data = keys.data
+        batch.key_data = &data[0] if data.shape[0] else NULL
+    if values is not None:
+        if shape.value_width:
+            rows = values.rows
+            batch.rows = &rows[0, 0]
+        else:
+            offsets = values.offsets
+            batch.value_offsets = &offsets[0]
+            data = values.data
+            batch.value_data = &data[0] if data.shape[0] else NULL
+    return [keys, values]
+
+
+cdef object lengths_of(object offsets):
+    return np.diff(offsets).astype(np.uint32)
+
+
+cdef object add_variable(object offsets, object data, JournalPart *parts, int *part_count,
+                         uint64_t *block_bytes):
+    """The two parts of a variable-length block: lengths, then bytes."""
+    cdef const uint32_t[::1] lengths = lengths_of(offsets)
+    cdef const uint8_t[::1] content = data
+    cdef uint64_t lengths_bytes = lengths.shape[0] * 4
+    parts[part_count[0]].data = &lengths[0]
+    parts[part_count[0]].bytes = lengths_bytes
+    parts[part_count[0] + 1].data = &content[0] if content.shape[0] else NULL
+    parts[part_count[0] + 1].bytes = content.shape[0]
+    part_count[0] += 2
+    block_bytes[0] = ((lengths_bytes + 7) & ~<uint64_t>7) + content.shape[0]
+    return lengths
+
+
+cdef object fill_parts(const Shape *shape, uint32_t table_id, EncodedKeys keys,
+                       EncodedValues values, const Batch *batch, JournalOperationHeader *header,
+                       JournalPart *parts, int *part_count):
+    """The pieces of a batch's journal operation; the list returned keeps them alive."""
+    cdef uint64_t block_bytes = 0
+    holders = []
+    memset(header, 0, sizeof(JournalOperationHeader))
+    header.table_id = table_id
+    header.kind = JOURNAL_DELETE if values is None else JOURNAL_PUT
+    header.row_count = <uint32_t>batch.count
+    parts[0].data = header
+    parts[0].bytes = sizeof(JournalOperationHeader)
+    part_count[0] = 1
+    if shape.key_width:
+        header.flags |= JOURNAL_FIXED_KEYS
+        parts[1].data = batch.heads
+        parts[1].bytes = batch.count * 8
+        header.key_block_bytes = batch.count * 8
+        part_count[0] = 2
+    else:
+        holders.append(add_variable(keys.offsets, keys.data, parts, part_count, &block_bytes))
+        header.key_block_bytes = block_bytes
+    if values is None:
+        return holders
+    if shape.value_width:
+        header.flags |= JOURNAL_FIXED_VALUES
+        parts[part_count[0]].data = batch.rows
+        parts[part_count[0]].bytes = batch.count * shape.value_width
+        header.value_block_bytes = batch.count * shape.value_width
+        part_count[0] += 1
+    else:
+        holders.append(add_variable(values.offsets, values.data, parts, part_count, &block_bytes))
+        header.value_block_bytes = block_bytes
+    return holders
+
+
+cdef uint64_t frame_bytes(const JournalPart *parts, int part_count) noexcept:
+    cdef uint64_t total = 0
+    cdef int index
+    for index in range(part_count):
+        total += parts[index].bytes
+    return total

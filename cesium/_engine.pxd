@@ -1,0 +1,82 @@
+# The engine: the locks, the commit sequence and the journal of one store; a table's live memtable
+# and current version.
+#
+# Locks, in the order in which they may be taken (a thread that would block first gives up the GIL):
+#   1. `writer`: one commit at a time; held from choosing the sequence to making the commit visible
+#   2. `lock`: shared for point reads of the live memtable and for reading `version`; exclusive for
+#      changing either, and for pinning a snapshot.  Exclusive regions are short, pure C, no GIL.
+# The journal's own mutex (group commit) is taken with neither held.
+#
+# Invariants:
+#   1. a commit is in the journal before it is in the memtable, and `sequence` rises last
+#   2. `version` and `live` are only replaced together under `lock`, so a reader sees one state
+#   3. once `poisoned` is set, nothing is appended again
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from cesium._journal cimport JournalPart, JournalWriter
+from cesium._memtable cimport Memtable
+from cesium._page cimport Key, TableShape, Value
+from cesium._version cimport Version
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_rwlock_t:
+        pass
+
+cdef class Engine:
+    cdef pthread_mutex_t writer
+    cdef pthread_rwlock_t lock
+    cdef readonly uint64_t sequence     # of the last visible commit
+    cdef public bint closed
+    cdef public bint forked             # this process is a child of the one that opened it
+    cdef public bint read_only
+    cdef public object poisoned         # the exception that stopped writing, or None
+    cdef public object host             # cesium.store's side: open_journal(), rotate_journal(bytes)
+    cdef public JournalWriter journal   # the file appended to; None: nothing written since opening
+    cdef readonly bint journaled        # False for `:memory:`
+    cdef readonly uint64_t waits        # commits that found the writer's lock taken
+    cdef uint64_t writer_thread
+
+    cdef int check_open(self) except -1
+    cdef void lock_shared(self) noexcept
+    cdef void lock_exclusive(self) noexcept
+    cdef void unlock(self) noexcept
+    cdef int begin_write(self) except -1
+    cdef void end_write(self) noexcept
+    # Both append one commit of sequence + 1 and give the position to sync to; the caller applies it and
+    # then raises `sequence`.  They do nothing in a store without a journal.
+    cdef int append(self, uint8_t frame_type, const JournalPart *parts, int part_count,
+                    uint32_t operations, uint64_t *end_position) except -1
+    cdef int append_single(self, uint32_t table, uint8_t kind, uint8_t flags, const void *key,
+                           uint32_t key_bytes, const void *value, uint32_t value_bytes,
+                           uint64_t *end_position) except -1
+    # Waits until the journal is on stable storage up to the position.  Call without any lock.
+    cdef int wait_synced(self, JournalWriter journal, uint64_t position) except -1
+    cdef int append_failed(self, int status) except -1
+
+cdef struct Batch:                  # rows of one operation, as encoded; all borrowed
+    uint64_t count
+    uint8_t kind                    # KIND_VALUE or KIND_DELETE
+    const uint64_t *heads
+    const int64_t *key_offsets
+    const uint8_t *key_data
+    const uint8_t *rows
+    const int64_t *value_offsets
+    const uint8_t *value_data
+
+cdef class TableCore:
+    cdef Engine engine
+    cdef readonly uint32_t table_id
+    cdef readonly TableShape shape
+    cdef Memtable live
+    cdef Version version_now
+    cdef public uint64_t memtable_limit_bytes
+
+    # All three need the writer lock; they take `lock` themselves.
+    cdef int apply_one(self, const Key *key, const Value *value) except -1
+    cdef int apply_batch(self, const Batch *batch) except -1
+    cdef int apply_delete_range(self, const Key *lower, const Key *upper, bint unbounded) except -1
+    cdef uint64_t live_bytes(self) noexcept
+    cdef int fail_half_applied(self, int status) except -1

@@ -1,0 +1,393 @@
+"""The engine's locks, commits and a table's mutable state: see _engine.pxd for the contract."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.errno cimport EDQUOT, EFBIG, ENOSPC
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from cesium._interval cimport IntervalSet
+from cesium._journal cimport (
+    JOURNAL_FRAME_COMMIT, JournalPart, JournalWriter, journal_append, journal_append_single,
+    journal_sync,
+)
+from cesium._layout cimport (
+    KIND_DELETE, STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK,
+)
+from cesium._memtable cimport (
+    Memtable, MemtableCounters, MemtableSnapshot, memtable_counters, memtable_delete_range,
+    memtable_markers, memtable_put,
+)
+from cesium._native cimport SortPair, load_head, sort_columns, sort_strings
+from cesium._page cimport Key, TableShape, Value
+from cesium._version cimport Version, raise_plain
+from cesium.errors import ClosedError, Error, LimitError, PoisonedError, ReadOnlyError
+from cesium.files import io_error
+
+cdef extern from "<pthread.h>" nogil:
+    """
+    static int writer_first_lock_init(pthread_rwlock_t *lock) {
+        /* A stream of readers must not starve a commit. */
+        pthread_rwlockattr_t attributes;
+        pthread_rwlockattr_init(&attributes);
+    #ifdef PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
+        pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    #endif
+        int status = pthread_rwlock_init(lock, &attributes);
+        pthread_rwlockattr_destroy(&attributes);
+        return status;
+    }
+    """
+    int writer_first_lock_init(pthread_rwlock_t *lock)
+    int pthread_rwlock_destroy(pthread_rwlock_t *lock)
+    int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
+    int pthread_rwlock_tryrdlock(pthread_rwlock_t *lock)
+    int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
+    int pthread_rwlock_trywrlock(pthread_rwlock_t *lock)
+    int pthread_rwlock_unlock(pthread_rwlock_t *lock)
+    int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_trylock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    uint64_t pthread_self()
+
+
+cdef inline uint64_t now_nanoseconds() noexcept nogil:
+    cdef timespec moment
+    clock_gettime(CLOCK_REALTIME, &moment)
+    return <uint64_t>moment.tv_sec * 1000000000 + <uint64_t>moment.tv_nsec
+
+
+cdef class Engine:
+    """Engine(host, journaled, sequence): see the header for locks and invariants.
+
+    host must have open_journal() -> JournalWriter and rotate_journal(bytes) -> JournalWriter, called
+    under the writer lock.
+    """
+
+    def __cinit__(self, object host, bint journaled, uint64_t sequence):
+        if pthread_mutex_init(&self.writer, NULL) or writer_first_lock_init(&self.lock):
+            raise MemoryError
+        self.host = host
+        self.journaled = journaled
+        self.sequence = sequence
+
+    def __dealloc__(self):
+        pthread_mutex_destroy(&self.writer)
+        pthread_rwlock_destroy(&self.lock)
+
+    cdef int check_open(self) except -1:
+        if self.closed:
+            raise ClosedError("the store is closed")
+        if self.forked:
+            raise ClosedError("this store was opened before the process was forked: open it again "
+                              "in the child")
+        return 0
+
+    cdef void lock_shared(self) noexcept:
+        if pthread_rwlock_tryrdlock(&self.lock):
+            with nogil:
+                pthread_rwlock_rdlock(&self.lock)
+
+    cdef void lock_exclusive(self) noexcept:
+        if pthread_rwlock_trywrlock(&self.lock):
+            with nogil:
+                pthread_rwlock_wrlock(&self.lock)
+
+    cdef void unlock(self) noexcept:
+        pthread_rwlock_unlock(&self.lock)
+
+    cdef int begin_write(self) except -1:
+        self.check_open()
+        if pthread_mutex_trylock(&self.writer):
+            if self.writer_thread == pthread_self():
+                raise Error("a write inside a write of the same thread (a signal handler, a finalizer "
+                            "or a codec writes to the store that called it)")
+            self.waits += 1
+            with nogil:
+                pthread_mutex_lock(&self.writer)
+        self.writer_thread = pthread_self()
+        try:
+            self.check_open()
+            if self.read_only:
+                raise ReadOnlyError("the store was opened with flag='r'")
+            if self.poisoned is not None:
+                raise PoisonedError(f"an earlier write or sync failed ({self.poisoned}); close the "
+                                    "store and open it again") from self.poisoned
+            if self.journal is None and self.journaled:
+                self.journal = self.host.open_journal()
+        except BaseException:
+            self.end_write()
+            raise
+        return 0
+
+    cdef void end_write(self) noexcept:
+        self.writer_thread = 0
+        pthread_mutex_unlock(&self.writer)
+
+    cdef int append_failed(self, int status) except -1:
+        """Raises for a frame that was not appended; nothing of it is in the journal."""
+        if status == STATUS_LIMIT:
+            raise LimitError("the commit is larger than a journal frame may be (1 GiB)")
+        if status == STATUS_IO:
+            error = io_error(self.journal.file.error_number, "the journal")
+            if self.journal.file.error_number not in (ENOSPC, EDQUOT, EFBIG):
+                self.poisoned = error
+            raise error
+        if status == STATUS_NO_MEMORY:
+            raise MemoryError
+        self.poisoned = Error(f"the journal refused a frame (status {status})")
+        raise self.poisoned
+
+    cdef int append(self, uint8_t frame_type, const JournalPart *parts, int part_count,
+                    uint32_t operations, uint64_t *end_position) except -1:
+        cdef uint64_t size = 0
+        cdef uint64_t moment
+        cdef uint64_t sequence = self.sequence + 1
+        cdef int status
+        cdef int index
+        cdef JournalWriter journal
+        if not self.journaled:
+            end_position[0] = 0
+            return 0
+        moment = now_nanoseconds()
+        while True:
+            journal = self.journal
+            with nogil:
+                status = journal_append(&journal.file, frame_type, sequence, moment, parts,
+                                        part_count, operations, end_position)
+            if status == STATUS_OK:
+                return 0
+            if status != STATUS_FULL:
+                self.append_failed(status)
+            if size:
+                raise Error("a fresh journal file is too small for the frame")
+            for index in range(part_count):
+                size += parts[index].bytes + 8
+            self.journal = self.host.rotate_journal(size)
+
+    cdef int append_single(self, uint32_t table, uint8_t kind, uint8_t flags, const void *key,
+                           uint32_t key_bytes, const void *value, uint32_t value_bytes,
+                           uint64_t *end_position) except -1:
+        cdef int status
+        cdef bint rotated = False
+        if not self.journaled:
+            end_position[0] = 0
+            return 0
+        while True:
+            status = journal_append_single(&self.journal.file, self.sequence + 1,
+                                           now_nanoseconds(), table, kind, flags, key, key_bytes,
+                                           value, value_bytes, end_position)
+            if status == STATUS_OK:
+                return 0
+            if status != STATUS_FULL:
+                self.append_failed(status)
+            if rotated:
+                raise Error("a fresh journal file is too small for the frame")
+            rotated = True
+            self.journal = self.host.rotate_journal(key_bytes + value_bytes + 256)
+
+    cdef int wait_synced(self, JournalWriter journal, uint64_t position) except -1:
+        cdef int status
+        if journal is None or position == 0:
+            return 0
+        with nogil:
+            status = journal_sync(&journal.file, position)
+        if status != STATUS_OK:
+            if self.poisoned is None:
+                self.poisoned = io_error(journal.file.failed or journal.file.error_number,
+                                         "the journal")
+            raise PoisonedError(f"the commit could not be synced ({self.poisoned})") \
+                from self.poisoned
+        return 0
+
+    def set_sequence(self, uint64_t sequence):
+        """Recovery: the sequence of the last commit that was replayed."""
+        self.sequence = sequence
+
+    def durable_position(self):
+        """(journal, position) that a sync has to reach for every commit so far."""
+        if self.journal is None:
+            return None, 0
+        return self.journal, self.journal.file.position
+
+    def wait(self, JournalWriter journal, uint64_t position):
+        """Waits until the journal is on stable storage up to the position.
+
+        PoisonedError when the drive fails.
+        """
+        self.wait_synced(journal, position)
+
+
+cdef class WriteGuard:
+    """`with WriteGuard(engine):` holds the writer lock, for the Python side of flush and recovery."""
+
+    cdef Engine engine
+
+    def __cinit__(self, Engine engine):
+        self.engine = engine
+
+    def __enter__(self):
+        self.engine.begin_write()
+        return self
+
+    def __exit__(self, *exception):
+        self.engine.end_write()
+
+
+cdef class TableCore:
+    """TableCore(engine, table_id, shape, memtable_limit_bytes): one table's memtable and version."""
+
+    def __cinit__(self, Engine engine, uint32_t table_id, TableShape shape,
+                  uint64_t memtable_limit_bytes):
+        self.engine = engine
+        self.table_id = table_id
+        self.shape = shape
+        self.memtable_limit_bytes = memtable_limit_bytes
+        self.live = Memtable(shape)
+        self.version_now = Version(shape, [], False)
+
+    cdef uint64_t live_bytes(self) noexcept:
+        cdef MemtableCounters counters
+        memtable_counters(self.live.state, &counters)
+        return counters.bytes
+
+    cdef int fail_half_applied(self, int status) except -1:
+        """The journal has the commit but memory does not: only reopening sets that right."""
+        self.engine.poisoned = MemoryError("a commit was journaled but could not be applied")
+        return raise_plain(status)
+
+    cdef int apply_one(self, const Key *key, const Value *value) except -1:
+        cdef int status
+        self.engine.lock_exclusive()
+        status = memtable_put(self.live.state, key, value)
+        self.engine.unlock()
+        if status != STATUS_OK:
+            self.fail_half_applied(status)
+        return 0
+
+    cdef int apply_batch(self, const Batch *batch) except -1:
+        cdef int status
+        with nogil:
+            status = apply_rows(self, batch)
+        if status != STATUS_OK:
+            self.fail_half_applied(status)
+        return 0
+
+    cdef int apply_delete_range(self, const Key *lower, const Key *upper,
+                                bint unbounded) except -1:
+        cdef int status
+        with nogil:
+            pthread_rwlock_wrlock(&self.engine.lock)
+            status = memtable_delete_range(self.live.state, lower, upper, unbounded)
+            pthread_rwlock_unlock(&self.engine.lock)
+        if status != STATUS_OK:
+            self.fail_half_applied(status)
+        return 0
+
+    # --- for checkpoint and maintenance; all under the writer lock but `version` ---------------
+
+    @property
+    def version(self):
+        """The version as of now; holding it pins its files and frozen memtables."""
+        self.engine.lock_shared()
+        version = self.version_now
+        self.engine.unlock()
+        return version
+
+    def publish(self, Version version):
+        """Makes `version` the current one (writer lock held)."""
+        cdef Version old = self.version_now
+        self.engine.lock_exclusive()
+        self.version_now = version
+        self.engine.unlock()
+
+    def freeze(self):
+        """Turns the live memtable into the newest source of the version, and starts an empty one.
+
+        Returns its MemtableSnapshot, or None when it holds nothing (writer lock held).
+        """
+        cdef Memtable full = self.live
+        cdef Memtable fresh
+        cdef MemtableSnapshot snapshot
+        cdef Version version
+        if self.live_is_empty():
+            return None
+        fresh = Memtable(self.shape)
+        snapshot = MemtableSnapshot(full)
+        version = Version(self.shape, [snapshot, *self.version_now.sources],
+                          self.version_now.last_run_is_base)
+        old = self.version_now
+        self.engine.lock_exclusive()
+        self.live = fresh
+        self.version_now = version
+        self.engine.unlock()
+        return snapshot
+
+    def live_is_empty(self):
+        """Whether the live memtable holds no entry and no range-delete."""
+        cdef MemtableCounters counters
+        cdef const IntervalSet *markers = memtable_markers(self.live.state)
+        memtable_counters(self.live.state, &counters)
+        return counters.entries == 0 and (markers == NULL or markers.count == 0)
+
+    def live_counters(self):
+        """What the live memtable holds, as a dict of counts and bytes."""
+        cdef MemtableCounters counters
+        self.engine.lock_shared()
+        memtable_counters(self.live.state, &counters)
+        self.engine.unlock()
+        return counters
+
+
+cdef int put_row(TableCore core, const Batch *batch, uint64_t row) noexcept nogil:
+    cdef Key key
+    cdef Value value
+    memset(&key, 0, sizeof(Key))
+    if batch.heads != NULL:
+        key.head = batch.heads[row]
+    else:
+        key.data = batch.key_data + batch.key_offsets[row]
+        key.bytes = <uint32_t>(batch.key_offsets[row + 1] - batch.key_offsets[row])
+        key.head = load_head(key.data, key.bytes)
+    value.kind = batch.kind
+    value.data = NULL
+    value.bytes = 0
+    if batch.kind != KIND_DELETE:
+        if batch.rows != NULL:
+            value.bytes = core.shape.shape.value_width
+            value.data = batch.rows + row * value.bytes
+        else:
+            value.data = batch.value_data + batch.value_offsets[row]
+            value.bytes = batch.value_offsets[row + 1] - batch.value_offsets[row]
+    return memtable_put(core.live.state, &key, &value)
+
+
+cdef int apply_rows(TableCore core, const Batch *batch) noexcept nogil:
+    """In key order, so that neighbours meet in cache; the sort is stable, so the last one wins."""
+    cdef SortPair *pairs = NULL
+    cdef uint64_t *order = NULL
+    cdef uint64_t row
+    cdef int status = STATUS_OK
+    if batch.count > 16:
+        if batch.heads != NULL:
+            pairs = <SortPair *>malloc(batch.count * sizeof(SortPair))
+            if pairs == NULL or sort_columns(batch.heads, NULL, batch.count, pairs, 1):
+                status = STATUS_NO_MEMORY
+        else:
+            order = <uint64_t *>malloc(batch.count * 8)
+            if order == NULL or sort_strings(batch.key_offsets, batch.key_data, batch.count,
+                                             order, 1):
+                status = STATUS_NO_MEMORY
+    if status == STATUS_OK:
+        pthread_rwlock_wrlock(&core.engine.lock)
+        for row in range(batch.count):
+            status = put_row(core, batch, pairs[row].payload if pairs != NULL
+                             else order[row] if order != NULL else row)
+            if status != STATUS_OK:
+                break
+        pthread_rwlock_unlock(&core.engine.lock)
+    free(pairs)
+    free(order)
+    return status

@@ -1,0 +1,60 @@
+# A version: the immutable list of sources that make a table's contents below the live memtable.
+#
+# Sources stand newest first: frozen memtables, and runs of segments that do not overlap one another
+# (a flush, a load, the last tier).  A reader holds a Python reference to the version, which pins all
+# that it lists; nothing in a version changes after construction, so readers take no lock.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from cesium._cursor cimport Cursor, Rows
+from cesium._interval cimport IntervalSet
+from cesium._memtable cimport MemtableRoot
+from cesium._native cimport SortPair
+from cesium._page cimport Key, PageSource, Position, Shape, TableShape
+from cesium._segment cimport Segment
+
+cdef struct SegmentRun:         # segments of one source, in key order, no overlap
+    Segment **segments
+    PageSource *sources
+    uint32_t count
+    bint marked                 # one segment that has range-delete markers
+
+cdef struct VersionSource:
+    PageSource source
+    const IntervalSet *markers  # of a memtable; a run's are its only segment's, once mapped
+    SegmentRun *run             # NULL for a memtable
+
+cdef struct Found:
+    Position position
+    const PageSource *source
+    Segment *segment            # NULL when a memtable answered
+
+cdef class Version:
+    cdef readonly TableShape shape
+    cdef readonly uint64_t number       # unique per process
+    cdef readonly list sources          # MemtableSnapshot, or a list of SegmentReader, newest first
+    cdef readonly bint last_run_is_base # the last source is the last tier's run
+    cdef VersionSource *items
+    cdef uint32_t count
+    cdef public object row_count        # exact visible rows, once counted (None before)
+
+    # Raises what a kernel's status below 0 stands for, naming the segment that failed.
+    cdef int raise_status(self, int status) except -1
+
+cdef int raise_plain(int status) except -1      # the gate for a status that carries no place
+
+# The newest entry of a key (of any kind): STATUS_OK, or STATUS_NOT_FOUND (absent, or hidden by a
+# range-delete).  `warm_only`: STATUS_FULL instead of touching a page that is unmapped or unchecked,
+# that is, of waiting for the drive; so a caller may hold the GIL.
+cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, const Key *key,
+                      bint warm_only, Found *found) noexcept nogil
+# Maps the segments whose range-deletes a cursor needs, and fills its inputs from `first_input` on.
+cdef int version_fill_inputs(VersionSource *items, uint32_t count, Cursor *cursor,
+                             uint32_t first_input) noexcept nogil
+
+# Batch lookup of fixed keys with fixed values: pairs (key, output index), sorted by key.  Rows are
+# copied to rows + index * value_width (rows NULL: not wanted), found[index] set to 1.  `pairs` is
+# overwritten.
+cdef int version_find_pairs(const Shape *shape, VersionSource *items, uint32_t count,
+                            SortPair *pairs, uint64_t pair_count, uint8_t *rows,
+                            uint8_t *found) noexcept nogil
