@@ -10,6 +10,15 @@ Statuses are STATUS_* of _layout.pxd; with STATUS_IO the errno is in `error_numb
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._files cimport FileOperations
+# What the callers of this module need with it.
+from cesium._frames cimport (
+    JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FILE_HEADER_BYTES, JOURNAL_FIXED_KEYS,
+    JOURNAL_FIXED_VALUES, JOURNAL_FRAME_ATTACH, JOURNAL_FRAME_COMMIT, JOURNAL_FRAME_END,
+    JOURNAL_FRAME_HEADER_BYTES, JOURNAL_HIGH_UNBOUNDED, JOURNAL_LOW_UNBOUNDED,
+    JOURNAL_MAXIMUM_FRAME_BYTES, JOURNAL_OPERATION_HEADER_BYTES, JOURNAL_PUT, JournalFrame,
+    JournalFrameHeader, JournalOperation, JournalOperationHeader, journal_check_frame,
+    journal_next_frame, journal_next_operation,
+)
 
 
 cdef extern from "<pthread.h>" nogil:

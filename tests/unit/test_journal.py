@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from cesium import _frames, _journal
 from cesium._files import FaultyOperations
 from cesium.errors import CorruptionError, Error, LimitError, PoisonedError, StorageFullError
-from cesium.files import Files, MemoryFiles
+from cesium.files import Bytes, Files, MemoryFiles
 from cesium.journal import PROCESS_STEP_BYTES, Journal
 from cesium.replay import Frame, journal_name
 
@@ -503,6 +503,25 @@ def test_a_hole_before_a_rotation() -> None:
         journal.close()
         rows = rows_of(opened(damaged)[1])
         assert rows == [*expected(1, first + 1), *expected(first + 2, first + 2, b"another")]
+
+
+def test_damage_is_looked_at_twice() -> None:
+    """A reader beside a writer may see a late frame and not an early one; a second look has both."""
+
+    class MovingFiles(MemoryFiles):
+        reads = 0
+
+        def read_sparse(self, name: str) -> tuple[Bytes, int]:
+            content, end = super().read_sparse(name)
+            MovingFiles.reads += 1
+            if MovingFiles.reads == 1:
+                content[4096 + FRAME_BYTES : 4096 + 2 * FRAME_BYTES] = 0
+            return content, end
+
+    files = MovingFiles()
+    made(files, 5)
+    assert rows_of(opened(files)[1]) == expected(1, 5)
+    assert MovingFiles.reads == 2
 
 
 def test_a_missing_file_in_the_middle() -> None:
