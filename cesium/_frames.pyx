@@ -216,7 +216,7 @@ def highest_vouched(const uint8_t[::1] data not None, uint64_t position, uint64_
 
 def skip_through(const uint8_t[::1] data not None, uint64_t position, uint64_t end,
                  uint64_t sequence):
-    """Return the position of the first frame of a scanned span whose sequence is above `sequence`."""
+    """Return the position of the first frame of a scanned span with a sequence above `sequence`."""
     cdef JournalFrame frame
     cdef uint64_t start = position
     cdef uint64_t limit = end if end < <uint64_t> data.shape[0] else <uint64_t> data.shape[0]

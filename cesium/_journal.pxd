@@ -49,7 +49,7 @@ ctypedef struct JournalFile:
     int failed                   # errno of the first failed sync; sticky: the file is poisoned
     int error_number             # errno of the last STATUS_IO
     bint syncing                 # a leader is inside sync_data
-    bint retired                 # unlinked: everything in it is durable elsewhere
+    bint retired                 # gone, and everything in it is durable here or elsewhere
     JournalFile *previous        # an older file that is not synced yet; synced before this one
     const FileOperations *operations
     pthread_mutex_t mutex        # guards synced_position, failed, syncing, retired, previous
@@ -72,7 +72,7 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
                                uint64_t *end_position) noexcept nogil
 
 # Returns when everything below `upto_position` is on stable storage.  One of the callers syncs for
-# all who wait; nothing is done when it is synced already.  STATUS_OK, or STATUS_IO: for all who wait
+# all who wait; nothing is done when it is synced already.  STATUS_OK; STATUS_IO for all who wait,
 # and for all who come later.
 cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil
 

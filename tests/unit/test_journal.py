@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cesium import _frames, _journal
+from cesium import _frames, _journal, manifest
 from cesium._files import FaultyOperations
 from cesium.errors import CorruptionError, Error, LimitError, PoisonedError, StorageFullError
 from cesium.files import Bytes, Files, MemoryFiles
@@ -334,6 +335,18 @@ def test_a_dropped_file_needs_no_sync() -> None:
     assert faults.sync_count == 1
 
 
+def test_closing_without_a_sync_does_not_claim_one() -> None:
+    journal, _ = opened(MemoryFiles())
+    put(journal, 1)
+    synced = journal.writer
+    put(journal, 2, sync=False)
+    assert synced is not None
+    position = synced.position
+    journal.close(clean=False)
+    assert synced.sync(synced.synced_position) == _journal.OK
+    assert synced.sync(position) == _journal.IO and synced.failed == errno.ECANCELED
+
+
 def test_a_failed_sync_poisons() -> None:
     for fail_at in range(1, 4):
         files = MemoryFiles()
@@ -393,6 +406,26 @@ def test_threads_share_syncs(tmp_path: Path) -> None:
 
 
 # -- damage
+
+
+def test_the_format_document_adds_up() -> None:
+    """Its tables have no gap, and end where the compiled structs and this package's do."""
+    sizes = []
+    for name in ("format-journal.md", "format-manifest.md"):
+        text = (Path(__file__).parents[2] / "docs" / name).read_text()
+        for block in re.findall(
+            r"^offset  bytes  field\n(.*?)^```", text, re.MULTILINE | re.DOTALL
+        ):
+            end = 0
+            for line in block.splitlines():
+                if found := re.match(r" *(\d+) +(\d+)  \w", line):
+                    assert int(found[1]) == end, line
+                    end += int(found[2])
+            sizes.append(end)
+    assert sizes == [
+        _frames.FILE_HEADER_BYTES, _frames.FRAME_HEADER_BYTES, _frames.OPERATION_HEADER_BYTES,
+        manifest.FILE_HEADER.size, manifest.FRAME_HEADER.size,
+    ]  # fmt: skip
 
 
 def made(files: Files, count: int, sync: bool = True, clean: bool = False) -> list[bytes]:
@@ -506,7 +539,7 @@ def test_a_hole_before_a_rotation() -> None:
 
 
 def test_damage_is_looked_at_twice() -> None:
-    """A reader beside a writer may see a late frame and not an early one; a second look has both."""
+    """Beside a writer, a late frame may be read and an early one not; a second look has both."""
 
     class MovingFiles(MemoryFiles):
         reads = 0
