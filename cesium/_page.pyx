@@ -228,7 +228,9 @@ cdef inline uint64_t head_behind_prefix(const uint8_t *page, const Key *key) noe
     cdef uint32_t prefix_bytes = header_of(page).prefix_bytes
     if prefix_bytes == 0:
         return key.head
-    return load_head(key.data + prefix_bytes, key.bytes - prefix_bytes)
+    # Of a spilled key only the first 512 bytes count: what lies behind them is not in the page.
+    return load_head(key.data + prefix_bytes,
+                     min(key.bytes, <uint32_t>KEY_INLINE_BYTES) - prefix_bytes)
 
 
 cdef int page_find(const Shape *shape, const uint8_t *page, const Key *key, const PageSource *source,

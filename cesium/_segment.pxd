@@ -1,16 +1,17 @@
 # One immutable segment file: reading it (SegmentReader).  Building is in _builder.pxd.
 #
 # A reader is created from what the manifest says and touches nothing; at first use the file is mapped
-# as np.memmap (advised random), its footer, fences, range-deletes checked and the upper fence levels
-# ready.  A data page is checked (checksum, form, bounds) at its first touch, then remembered in a
-# bitmap of atomics.  Thread safety: every function may be called from any thread; mapping is once,
-# under the reader's own lock, with the GIL taken for its time (so call with no engine lock held).
+# as np.memmap (advised random), its footer, fences, range-deletes checked and the first fence of every
+# leaf put into an array.  A data page is checked (checksum, form, bounds) at its first touch, then
+# remembered in a bitmap of atomics.  Thread safety: every function may be called from any thread;
+# mapping is once, under the reader's own lock, with the GIL taken for its time (so call with no engine
+# lock held).
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._interval cimport IntervalSet
 from cesium._layout cimport SegmentFooter
-from cesium._page cimport Key, PageSource, Position, Shape
+from cesium._page cimport Key, PageSource, Position, Shape, TableShape
 
 cdef struct Segment:
     const Shape *shape
@@ -25,13 +26,14 @@ cdef struct Segment:
     bint upper_unbounded        # a range-delete marker without upper end
     const uint32_t *page_numbers    # data ordinal -> page number; NULL when they are equal
     uint64_t *checked           # bitmap over page numbers, atomic
-    const uint32_t *filter      # split blocks, NULL when none
+    const uint32_t *filter      # first filter page in the map, NULL when none
     uint64_t filter_blocks
     IntervalSet *markers        # NULL when none
     int failed_status           # first failure; failed_page, failed_expected, failed_found for the error
+    int failed_claim            # private: whoever sets it first describes the failure
     uint32_t failed_page
-    uint32_t failed_expected
-    uint32_t failed_found
+    uint32_t failed_expected    # checksum in the page, and of its bytes; equal when the checksum is
+    uint32_t failed_found       # right and the content is not
     void *reader                # borrowed SegmentReader, to map from nogil code
     void *fences                # private to _segment.pyx
 
@@ -39,27 +41,45 @@ cdef struct Segment:
 cdef int segment_ready(Segment *segment) noexcept nogil
 # Checked pointer to the data page with this ordinal; the one place that forms page pointers.
 cdef int segment_page(Segment *segment, uint32_t ordinal, const uint8_t **page) noexcept nogil
-# The ordinal of the only data page that can hold `key` (the last whose fence is <= key, or 0).
+# The same for any page by its number; `type` is what it must be.
+cdef int segment_checked(Segment *segment, uint32_t number, uint8_t type,
+                         const uint8_t **page) noexcept nogil
+# The ordinal of the only data page that can hold `key` (the last whose fence is <= key, or 0);
+# STATUS_NOT_FOUND when the segment has no entries.
 cdef int segment_route(Segment *segment, const Key *key, uint32_t *ordinal) noexcept nogil
 # Many keys of the fixed form at once, sorted or not; interleaved so that cache misses overlap.
 cdef int segment_route_heads(Segment *segment, const uint64_t *heads, uint32_t count,
                              uint32_t *ordinals) noexcept nogil
-# 0: surely absent.  The hash is hash_head or hash_bytes of the key.
+# 0: surely absent.  The hash is hash_head or hash_bytes of the key.  Before the segment is ready, and
+# where the filter is damaged, the answer is 1.
 cdef bint segment_may_contain(const Segment *segment, uint64_t hash) noexcept nogil
 # STATUS_OK with the entry (any kind), or STATUS_NOT_FOUND (markers are not looked at).
 cdef int segment_find(Segment *segment, const Key *key, Position *position) noexcept nogil
 # Number of entries (delete markers included) with key < `key`; needs no data page but one.
 cdef int segment_rank(Segment *segment, const Key *key, uint64_t *rank) noexcept nogil
+# Entries before the data page with this ordinal; the segment must be ready.
+cdef uint64_t segment_rank_of_page(Segment *segment, uint32_t ordinal) noexcept nogil
 cdef void segment_source(Segment *segment, PageSource *source) noexcept nogil
 
 cdef class SegmentReader:
     cdef Segment segment
-    cdef Shape shape
+    cdef TableShape table_shape
     cdef readonly object record         # the manifest's SegmentRecord
+    cdef readonly object name           # of the file, as the door knows it
     cdef readonly object path
-    cdef object files                   # the file system door (cesium.files.Files)
+    cdef readonly object files          # the file system door (cesium.files.Files)
+    cdef object store_uuid              # 16 bytes that the footer must say, or None
     cdef object memory                  # np.memmap over the file, once mapped
+    cdef object mutex                   # while mapping
+    cdef object map_failure             # the exception of the last try to map, or None
+    cdef bytes lower_bytes              # what segment.lower and segment.upper point into
+    cdef bytes upper_bytes
     cdef public bint doomed             # unlink the file when the last reference is gone
-    # Python methods: map(), verify() -> iterator of (page, message), read_ahead(), footer() -> dict,
-    # page(i) -> bytes copy (tests), raise_failure()
+    cdef Key bound(self, bytes key)
+    cdef int map_file(self) except -1
+    cdef int map_locked(self) except -1
+    cdef const SegmentFooter *check_footer(self, Segment *draft, uint64_t size) except NULL
+    cdef int corrupt(self, object offset, str what, object expected, object found) except -1
+    cdef int raise_damage(self, const Segment *segment) except -1
+    cdef int gate(self, int status) except -1       # raises for a status < 0, or gives it back
     cdef int raise_failure(self) except -1   # the gate: CorruptionError or OSError with path, offset

@@ -47,11 +47,16 @@ class DirectFile(NamedTuple):
     direct: bool
 
 
-def raise_io(error_number: int, path: str | None = None) -> NoReturn:
-    """Raise what an errno (positive, or negated as kernels return it) means."""
+def io_error(error_number: int, path: str | None = None) -> OSError:
+    """The exception that an errno (positive, or negated as kernels return it) means."""
     number = abs(error_number)
     kind = StorageFullError if number in FULL else OSError
-    raise kind(number, os.strerror(number), path)
+    return kind(number, os.strerror(number), path)
+
+
+def raise_io(error_number: int, path: str | None = None) -> NoReturn:
+    """Raise what an errno means."""
+    raise io_error(error_number, path)
 
 
 @contextlib.contextmanager
