@@ -7,7 +7,7 @@ start, so a process that is killed loses nothing that was appended.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from cesium._files cimport FileOperations, operations_of
+from cesium._files cimport operations_of
 from cesium._frames cimport (
     JOURNAL_FILE_HEADER_BYTES, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES, JOURNAL_FRAME_COMMIT,
     JOURNAL_FRAME_END, JOURNAL_FRAME_HEADER_BYTES, JOURNAL_MAXIMUM_FRAME_BYTES,
