@@ -29,9 +29,8 @@ if sanitize:
 macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 macros += [("CESIUM_DEBUG", "1")] if debug else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
 
-headers = [
-    str(path) for pattern in ("*.h", "*.pxd") for path in sorted(Path("cesium").glob(pattern))
-]
+# cythonize follows the .pxd files itself.
+headers = [str(path) for path in sorted(Path("cesium").glob("*.h"))]
 modules = [
     Extension(
         f"cesium.{path.stem}",

@@ -1,0 +1,57 @@
+"""cesium: an embedded, durable, ordered key-value engine for people who work in numpy.
+
+    import cesium
+
+    with cesium.open("ticks.cesium", key="u8", value="f8") as store:
+        store[42] = 1.5
+        store.bulk_load(keys, values)
+        keys, values = store[10:1000].arrays()
+"""
+
+from cesium._core import Commit
+from cesium.columns import Column
+from cesium.errors import (
+    ClosedError,
+    ConflictError,
+    CorruptionError,
+    Error,
+    LimitError,
+    LockedError,
+    PoisonedError,
+    ReadOnlyError,
+    SchemaError,
+    StorageFullError,
+)
+from cesium.keys import Codec as KeyCodec
+from cesium.options import Options
+from cesium.ranges import Range
+from cesium.stats import Stats
+from cesium.store import Store, open
+from cesium.values import Codec as ValueCodec
+from cesium.verify import Problem, Report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClosedError",
+    "Column",
+    "Commit",
+    "ConflictError",
+    "CorruptionError",
+    "Error",
+    "KeyCodec",
+    "LimitError",
+    "LockedError",
+    "Options",
+    "PoisonedError",
+    "Problem",
+    "Range",
+    "ReadOnlyError",
+    "Report",
+    "SchemaError",
+    "Stats",
+    "StorageFullError",
+    "Store",
+    "ValueCodec",
+    "open",
+]
