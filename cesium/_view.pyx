@@ -75,11 +75,11 @@ cdef int view_edge(void *context, Position *position, int direction) noexcept no
         return STATUS_OK
     place.node = 0
     place.page = 0
-    if direction > 0:
+    if direction < 0:
         place.node = view.root.count - 1
         place.page = node_at(view.root, place.node).count - 1
     set_position(view, position, place)
-    position.slot = header_of(position.page).count - 1 if direction > 0 else 0
+    position.slot = header_of(position.page).count - 1 if direction < 0 else 0
     return STATUS_OK
 
 
