@@ -6,6 +6,7 @@ of build has a directory of its own under build/, generated C included, so switc
 never mixes objects and re-running one compiles only what changed.
 """
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -44,12 +45,19 @@ modules = [
     for path in sorted(Path("cesium").glob("_*.pyx"))
 ]
 
+# Cython's workers need fork: with another start method they would run this script again.
+processors = len(os.sched_getaffinity(0))
+forks = multiprocessing.get_start_method() == "fork"
+
 setup(
-    options={"build": {"build_base": f"build/{kind}"}},
+    options={
+        "build": {"build_base": f"build/{kind}"},
+        "build_ext": {"parallel": processors},
+    },
     ext_modules=cythonize(
         modules,
         build_dir=f"build/{kind}/c",
-        nthreads=0,
+        nthreads=processors if forks else 0,
         compiler_directives={
             "language_level": 3,
             "boundscheck": debug,

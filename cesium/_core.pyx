@@ -72,7 +72,11 @@ cdef class CompiledTable:
         return 0
 
     def _close_handle(self):
+        """Closes this handle; False when it was closed before."""
+        if self.handle_closed:
+            return False
         self.handle_closed = True
+        return True
 
     @property
     def closed(self):

@@ -349,6 +349,17 @@ cdef class TableCore:
         memtable_counters(self.live.state, &counters)
         return counters.entries == 0 and (markers == NULL or markers.count == 0)
 
+    def pin_live(self):
+        """A MemtableSnapshot of the live memtable, or None when it is empty."""
+        snapshot = None
+        self.engine.lock_exclusive()
+        try:
+            if not self.live_is_empty():
+                snapshot = MemtableSnapshot(self.live)
+        finally:
+            self.engine.unlock()
+        return snapshot
+
     def live_counters(self):
         """What the live memtable holds, as a dict of counts and bytes."""
         cdef MemtableCounters counters

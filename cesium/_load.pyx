@@ -181,3 +181,32 @@ cdef class LoadRows:
             value.data = self.batch.value_data + self.batch.value_offsets[row]
             value.bytes = self.batch.value_offsets[row + 1] - self.batch.value_offsets[row]
         return builder_add(builder.builder, &key, &value)
+
+
+def keys_part(EncodedKeys keys, Py_ssize_t first, Py_ssize_t last):
+    """Rows [first, last) of a batch of keys, as a batch of its own; arrays are shared."""
+    cdef EncodedKeys part = EncodedKeys.__new__(EncodedKeys)
+    last = min(last, keys.count)
+    part.count = last - first
+    if keys.heads is not None:
+        part.heads = keys.heads[first:last]
+    else:
+        part.offsets, part.data = rebased(keys.offsets, keys.data, first, last)
+    return part
+
+
+def values_part(EncodedValues values, Py_ssize_t first, Py_ssize_t last):
+    """Rows [first, last) of a batch of values, likewise."""
+    cdef EncodedValues part = EncodedValues.__new__(EncodedValues)
+    last = min(last, values.count)
+    part.count = last - first
+    if values.rows is not None:
+        part.rows = values.rows[first:last]
+    else:
+        part.offsets, part.data = rebased(values.offsets, values.data, first, last)
+    return part
+
+
+cdef tuple rebased(object offsets, object data, Py_ssize_t first, Py_ssize_t last):
+    begin = offsets[first]
+    return offsets[first:last + 1] - begin, data[begin:offsets[last]]

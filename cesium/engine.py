@@ -66,6 +66,7 @@ class StoreEngine:
         self.in_memory = path is None
         self.files: Files = MemoryFiles() if path is None else Files(path)
         self.handles = 0
+        self.identity = (0, 0)  # device and inode of the directory
         self.maintenance = threading.RLock()
         self.lock: WriterLock | None = None
         self.writable = options.flag != "r"
@@ -74,6 +75,7 @@ class StoreEngine:
         self.frozen_sequences: dict[int, int] = {}  # last sequence in each frozen memtable, by id()
         self._id_lock = threading.Lock()
         self._orphans_removed = False
+        self._durable = 0
         try:
             self._open(options, slots_max)
         except BaseException:
@@ -155,6 +157,10 @@ class StoreEngine:
                 self.files.unlink(name)
         manifest = Manifest.create(self.files, state)
         return self.files.list(), manifest
+
+    def check_schema(self, options: Options) -> None:
+        """SchemaError unless the options name no schema or the stored one."""
+        self._codecs(options)
 
     def _codecs(self, options: Options) -> tuple[KeyCodec, ValueCodec]:
         """The stored schema's codecs, or the given one's where it is the same."""
@@ -254,6 +260,17 @@ class StoreEngine:
             self.next_segment_id += 1
             return segment_id
 
+    @property
+    def durable_sequence(self) -> int:
+        """Every commit up to this one is on stable storage."""
+        sequence = self.core_engine.sequence  # first: what is appended later does not count
+        writer = self.core_engine.journal
+        if self.in_memory:
+            return 0
+        if writer is not None and writer.fully_synced:
+            self._durable = max(self._durable, sequence)
+        return max(self._durable, self.manifest.state.flushed_sequence)
+
     # -- what the compiled engine asks for, under the writer lock
 
     def open_journal(self) -> JournalWriter:
@@ -343,7 +360,7 @@ class _Weak:
 # --- one engine a path and process -----------------------------------------------------------
 
 registry_lock = threading.Lock()
-_registry: dict[tuple[int, int], StoreEngine] = {}
+registry: dict[tuple[int, int], StoreEngine] = {}  # by device and inode of the directory
 _engines: weakref.WeakSet[StoreEngine] = weakref.WeakSet()
 
 
@@ -353,7 +370,7 @@ def _after_fork_in_child() -> None:
     registry_lock = threading.Lock()
     for engine in list(_engines):
         engine.core_engine.forked = True
-    _registry.clear()
+    registry.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -263,6 +263,14 @@ class Files:
         self.rename(name + UNFINISHED, name)
         self.sync_directory()
 
+    def free_memory(self) -> int:
+        """Bytes of memory that the system could give to the page cache now."""
+        with open("/proc/meminfo", "rb") as file:
+            for line in file:
+                if line.startswith(b"MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+        return 0
+
     # -- mapping
 
     def map_readonly(self, name: str) -> Bytes:

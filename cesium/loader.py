@@ -17,7 +17,7 @@ from cesium._builder import SegmentBuilder
 from cesium._core import Commit
 from cesium._engine import WriteGuard
 from cesium._keys import EncodedKeys
-from cesium._load import LoadRows
+from cesium._load import LoadRows, keys_part, values_part
 from cesium._merge import Merge
 from cesium._segment import SegmentReader
 from cesium._values import EncodedValues
@@ -81,8 +81,8 @@ def sorted_runs(
         return [LoadRows(engine.shape, keys, values, threads)]
     return [
         LoadRows(
-            engine.shape, keys.part(first, first + most_rows),
-            values.part(first, first + most_rows), threads,
+            engine.shape, keys_part(keys, first, first + most_rows),
+            values_part(values, first, first + most_rows), threads,
         )
         for first in range(0, keys.count, most_rows)
     ]  # fmt: skip
@@ -102,12 +102,12 @@ def load_bounds(engine: StoreEngine, runs: list[LoadRows]) -> Bounds:
 
 def overlaps_store(engine: StoreEngine, bounds: Bounds) -> bool:
     """Whether anything in the store shares a key's place with the load."""
-    live = engine.core.live_bounds()
+    live = engine.core.pin_live()
     newer, base = engine.split_sources()
     sources: list[Source] = [*newer, *([reader] for reader in base)]
-    return overlaps(bounds, live) or any(
-        overlaps(bounds, source_bounds(source)) for source in sources
-    )
+    if live is not None:
+        sources.append(live)
+    return any(overlaps(bounds, source_bounds(source)) for source in sources)
 
 
 def write_run(
