@@ -10,9 +10,7 @@ Invariants of a node:
 from libc.string cimport memcmp, memcpy, memmove
 
 from cesium._arena cimport arena_block
-from cesium._layout cimport (
-    KIND_KEY_OVERFLOW, PAGE_HEADER_BYTES, STATUS_OK, Entry, PageHeader,
-)
+from cesium._layout cimport PAGE_HEADER_BYTES, STATUS_OK, PageHeader
 from cesium._native cimport heads_lower_bound, load_head, store_head
 from cesium._page cimport (
     entries_of, header_of, heads_of, page_compare, page_key_remainder,

@@ -12,12 +12,6 @@ from cesium._page cimport (
     entries_of, header_of, kind_of, page_append_slots, page_columns_bytes, page_fixed_capacity,
     page_format, page_insert,
 )
-cdef enum:
-    # A head must lie within the bytes that a page keeps of a key: what a search key has behind them
-    # must not be compared with the padding of a shorter head.
-    PREFIX_BYTES_MAX = KEY_INLINE_BYTES - 8
-
-
 cdef void draft_begin(Draft *draft, const Shape *shape, const DraftEntry *entry) noexcept nogil:
     draft.shape = shape
     draft.entry = entry
@@ -108,11 +102,11 @@ cdef void measure_prefix(const Draft *draft, uint32_t first, uint32_t last,
         return
     bytes = item_key_start(draft, first, measure.prefix)
     if last - first == 1:
-        measure.prefix_bytes = min(bytes, draft.lone_prefix_bytes, <uint32_t>PREFIX_BYTES_MAX)
+        measure.prefix_bytes = min(bytes, draft.lone_prefix_bytes)
         return
     other_bytes = item_key_start(draft, last - 1, other)
     measure.prefix_bytes = shared_bytes(measure.prefix, bytes, other, other_bytes,
-                                        PREFIX_BYTES_MAX)
+                                        KEY_INLINE_BYTES)
 
 
 cdef void draft_measure(const Draft *draft, uint32_t first, uint32_t last,

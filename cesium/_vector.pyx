@@ -426,11 +426,12 @@ cdef void join_around(Vector *vector, Place place) noexcept nogil:
     cdef Directory *root = vector.live.root
     cdef uint32_t node = place.node
     cdef uint32_t step
+    cdef uint32_t _step
     if root.count == 0:
         return
     if place.node < root.count:
         join_pages(vector, place)
-    for step in range(2):
+    for _step in range(2):
         if not previous_place(vector.live.root, &place):
             break
         join_pages(vector, place)
@@ -503,5 +504,3 @@ cdef int vector_own_edges(Vector *vector, Place first, uint32_t first_slot, Plac
     if node == NULL or (last_slot and own_page(vector, node, last.page) == NULL):
         return STATUS_NO_MEMORY
     return STATUS_OK
-
-

@@ -64,8 +64,8 @@ class Keys:
             b"",
             b"a",
             b"common prefix of a good many bytes / ",
-            b"common prefix of a good many bytes / and yet more, so that it grows beyond what nodes keep "
-            b"of it, which is a hundred and twenty bytes, to the byte / ",
+            b"common prefix of a good many bytes / and yet more, so that it grows beyond what "
+            b"nodes keep of it, which is a hundred and twenty bytes, to the byte / ",
             b"\0\0\0\0\0\0\0\0",
             b"\xff" * 9,
             bytes(range(256)) * 2 + b"behind the first 512 bytes: ",
@@ -144,8 +144,9 @@ def run(name: str, slots_max: int, steps: int, seed: int, check_every: int) -> d
     keys = Keys(rng, key_width > 0, slots_max > 0)
     snapshots: list = []
     seen: dict[str, int] = {}
+    spell = 200 if slots_max else 3000  # steps of growth, twice, then of shrinking
     for step in range(steps):
-        growing = (step // (200 if slots_max else 3000)) % 3 != 2  # spells of growth and of shrinking
+        growing = step // spell % 3 != 2
         choice = rng.random()
         changes = memtable.counters()["changes"]
         if choice < (0.90 if growing else 0.55):

@@ -9,8 +9,8 @@ from cesium._interval import Intervals, held_bytes
 DOMAIN = 24
 END = DOMAIN + 4  # beyond every key that is asked for; stands for "unbounded" in the model
 
-# Both forms of the same small domain.  The variable form keeps its order: common prefixes, heads that
-# are equal (embedded zeros), keys longer than a head.
+# Both forms of the same small domain.  The variable form keeps its order: common prefixes, heads
+# that are equal (embedded zeros), keys longer than a head.
 FIXED = [i * 0x0101_0101_0101_0101 for i in range(END)]
 VARIABLE = sorted(
     {b"", b"\0", b"\0\0", b"a", b"a\0", b"a\0\0", b"ab"}
@@ -19,9 +19,7 @@ VARIABLE = sorted(
 )[:END]
 
 ranges = st.lists(
-    st.tuples(
-        st.integers(0, DOMAIN - 1), st.one_of(st.integers(0, DOMAIN - 1), st.none())
-    ),
+    st.tuples(st.integers(0, DOMAIN - 1), st.one_of(st.integers(0, DOMAIN - 1), st.none())),
     max_size=25,
 )
 

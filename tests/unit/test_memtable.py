@@ -185,7 +185,9 @@ def test_nothing_is_copied_without_a_snapshot_and_a_page_once_for_each():
     assert memtable.counters()["page_copies"] == 1
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0), (0, 2, 1), (2, 0, 1)])
+@pytest.mark.parametrize(
+    "order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0), (0, 2, 1), (2, 0, 1)]
+)
 def test_snapshots_released_in_any_order_keep_what_they_saw(order):
     memtable = Memtable(TableShape(*VARIABLE, slots_max=4))
     snapshots = []
