@@ -306,7 +306,7 @@ cdef list view_items(View *view, bint backward):
     cdef Position position
     cdef int direction = -1 if backward else 1
     view_source(view, &source)
-    source.edge(source.context, &position, -direction)
+    source.edge(source.context, &position, direction)
     while position.page != NULL:
         items.append(entry_to_tuple(view.shape, &position))
         if backward and position.slot > 0:
