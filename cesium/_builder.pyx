@@ -1,6 +1,7 @@
 """Building one segment file: see _builder.pxd for the contract, docs/format-segment.md for the bytes."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -27,9 +28,10 @@ from cesium._packer cimport (
     packer_seal, page_list_free,
 )
 from cesium._page cimport (
-    header_of, heads_of, kind_of, page_copy_key, page_copy_row, page_key_bytes, page_value_bytes,
+    Position, header_of, heads_of, kind_of, page_copy_key, page_copy_row, page_key_bytes, page_value_bytes,
     page_value_inline, run_of,
 )
+from cesium._segment cimport SegmentReader, segment_source
 from cesium._page_writer cimport (
     PageWriter, page_writer_close, page_writer_flush, page_writer_open, page_writer_page,
     page_writer_seal,
@@ -774,6 +776,34 @@ cdef class SegmentBuilder:
         if count:
             with nogil:
                 status = builder_add_pairs(self.builder, &pairs[0, 0], count, row, row == NULL)
+        self.check(status)
+
+    def add_segment(self, SegmentReader reader not None, uint64_t lower=0, upper=None):
+        """Add the entries [lower, upper) of another segment, by their ranks; upper None: to its end."""
+        cdef PageSource source
+        cdef Position position
+        cdef uint64_t end = UINT64_MAX if upper is None else upper
+        cdef uint64_t rank = 0
+        cdef uint32_t first
+        cdef uint32_t last
+        cdef int status
+        self.check_open()
+        reader.map_file()
+        with nogil:
+            segment_source(&reader.segment, &source)
+            status = source.edge(source.context, &position, 1)
+            while status == STATUS_OK and position.page != NULL and rank < end:
+                last = header_of(position.page).count
+                first = <uint32_t>min(lower - rank, <uint64_t>last) if lower > rank else 0
+                rank += last
+                if rank > end:
+                    last -= <uint32_t>(rank - end)
+                if first < last:
+                    status = builder_add_slots(self.builder, &source, position.page, first, last)
+                if status == STATUS_OK:
+                    status = source.step(source.context, &position, 1)
+        if reader.segment.failed_status < 0:
+            reader.raise_failure()
         self.check(status)
 
     def add_marker(self, lower, upper):

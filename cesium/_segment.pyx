@@ -14,8 +14,8 @@ from cesium._interval cimport (
     Interval, IntervalSet, interval_set_add, interval_set_new, interval_set_release, key_compare,
 )
 from cesium._layout cimport (
-    BLOCK_MAP_IDENTITY, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FORMAT_VERSION, KEY_BYTES_MAX,
-    KEY_INLINE_BYTES, KIND_KEY_OVERFLOW, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES,
+    BLOCK_MAP_IDENTITY, FIELDS_MAX, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FORMAT_VERSION,
+    KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_KEY_OVERFLOW, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES,
     OverflowReference, PAGE_BYTES, PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_FOOTER,
     PAGE_HEADER_BYTES, PAGE_OVERFLOW, PAGE_RANGE_DELETE, SEGMENT_MAGIC, STATUS_CORRUPT, STATUS_IO,
     STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK, VALUE_BYTES_MAX, VALUE_INLINE_BYTES,
@@ -660,6 +660,7 @@ cdef class SegmentReader:
         cdef const uint8_t *page = draft.map + (pages - 1) * PAGE_BYTES
         cdef const SegmentFooter *footer = <const SegmentFooter *>page
         cdef uint32_t found = page_checksum(draft.id, pages - 1, page)
+        cdef const uint16_t *widths
         place = (pages - 1) * PAGE_BYTES
         if size % PAGE_BYTES:
             self.corrupt(place, "the file is cut off", "a multiple of 4096 bytes", f"{size} bytes")
@@ -689,12 +690,14 @@ cdef class SegmentReader:
         if (footer.key_width != shape.key_width or footer.value_width != shape.value_width
                 or footer.field_count != shape.field_count
                 or memcmp(page + FOOTER_FIELDS_OFFSET, shape.field_widths, shape.field_count * 2)):
+            widths = <const uint16_t *>(page + FOOTER_FIELDS_OFFSET)
+            count = min(footer.field_count, <uint32_t>FIELDS_MAX)
             self.corrupt(
                 place, "the segment holds other keys or values than its table",
-                f"key_width {shape.key_width}, value_width {shape.value_width}, "
-                f"{shape.field_count} fields",
-                f"key_width {footer.key_width}, value_width {footer.value_width}, "
-                f"{footer.field_count} fields")
+                f"key_width {shape.key_width}, value_width {shape.value_width}, fields "
+                f"{[shape.field_widths[i] for i in range(shape.field_count)]}",
+                f"key_width {footer.key_width}, value_width {footer.value_width}, fields "
+                f"{[widths[i] for i in range(count)]}")
         if footer.entries != self.record.rows:
             self.corrupt(place, "wrong number of entries", self.record.rows, footer.entries)
         if check_geometry(footer, pages) != STATUS_OK:
