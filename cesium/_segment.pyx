@@ -1,9 +1,9 @@
-"""Reading one segment file: see _segment.pxd for the contract, docs/format-segment.md for the bytes."""
+"""Reading one segment file: contract in _segment.pxd, bytes in docs/format-segment.md."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport UINT32_MAX, uint16_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 import threading
 
@@ -50,7 +50,8 @@ cdef extern from *:
         __atomic_store_n((void **)place, (void *)map, __ATOMIC_RELEASE);
     }
     static inline int segment_is_checked(const uint64_t *checked, uint32_t number) {
-        return (int)(__atomic_load_n(checked + (number >> 6), __ATOMIC_ACQUIRE) >> (number & 63) & 1);
+        uint64_t word = __atomic_load_n(checked + (number >> 6), __ATOMIC_ACQUIRE);
+        return (int)(word >> (number & 63) & 1);
     }
     static inline void segment_set_checked(uint64_t *checked, uint32_t number) {
         __atomic_fetch_or(checked + (number >> 6), 1ULL << (number & 63), __ATOMIC_RELEASE);
@@ -79,7 +80,7 @@ cdef extern from *:
     const int MADV_POPULATE_READ
 
 
-# --- one page ----------------------------------------------------------------------------------------
+# --- one page ------------------------------------------------------------------------------------
 
 
 cdef int damaged(Segment *segment, uint32_t number, uint32_t expected,
@@ -100,7 +101,8 @@ cdef int check_reference(const OverflowReference *reference, uint32_t number, ui
     cdef uint64_t offset = reference.location % PAGE_BYTES
     if reference.bytes <= least or reference.bytes > most or offset < PAGE_HEADER_BYTES:
         return STATUS_CORRUPT
-    if first + (offset - PAGE_HEADER_BYTES + reference.bytes - 1) // OVERFLOW_PAYLOAD_BYTES >= number:
+    offset += reference.bytes - PAGE_HEADER_BYTES - 1       # the last byte, in the payloads
+    if first + offset // OVERFLOW_PAYLOAD_BYTES >= number:
         return STATUS_CORRUPT
     return STATUS_OK
 
@@ -200,7 +202,7 @@ cdef int read_overflow(void *context, uint64_t location, uint64_t skip, uint8_t 
     return STATUS_OK
 
 
-# --- search ------------------------------------------------------------------------------------------
+# --- search --------------------------------------------------------------------------------------
 
 
 cdef int map_from_nogil(Segment *segment) noexcept with gil:
@@ -305,7 +307,7 @@ cdef uint64_t segment_rank_of_page(Segment *segment, uint32_t ordinal) noexcept 
     return fences_rank(<Fences *>segment.fences, ordinal)
 
 
-# --- as a source of pages ------------------------------------------------------------------------------
+# --- as a source of pages ------------------------------------------------------------------------
 
 
 cdef int go_to(Segment *segment, uint64_t ordinal, int direction,
@@ -334,8 +336,8 @@ cdef int source_step(void *context, Position *position, int direction) noexcept 
     if position.ordinal + 1 >= segment.data_pages if direction > 0 else position.ordinal == 0:
         position.page = NULL
         return STATUS_OK
-    return go_to(segment, position.ordinal + 1 if direction > 0 else position.ordinal - 1, direction,
-                 position)
+    return go_to(segment, position.ordinal + 1 if direction > 0 else position.ordinal - 1,
+                 direction, position)
 
 
 cdef int source_seek(void *context, const Key *key, Position *position) noexcept nogil:
@@ -356,7 +358,7 @@ cdef void segment_source(Segment *segment, PageSource *source) noexcept nogil:
     source.read_overflow = read_overflow
 
 
-# --- mapping -------------------------------------------------------------------------------------------
+# --- mapping -------------------------------------------------------------------------------------
 
 
 cdef int checked_for_fences(void *context, uint32_t number, uint8_t type,
@@ -538,7 +540,7 @@ cdef void read_ahead_task(void *context, size_t task) noexcept nogil:
                 return
 
 
-# --- Python ----------------------------------------------------------------------------------------------
+# --- Python --------------------------------------------------------------------------------------
 
 
 cdef bytes copy_of(const uint8_t *data, uint64_t count):
@@ -654,7 +656,7 @@ cdef class SegmentReader:
         return 0
 
     cdef const SegmentFooter *check_footer(self, Segment *draft, uint64_t size) except NULL:
-        """The footer page of a file just mapped, checked against all that is known of the segment."""
+        """The footer page of a file just mapped, checked against all that is known of it."""
         cdef const Shape *shape = draft.shape
         cdef uint64_t pages = size // PAGE_BYTES
         cdef const uint8_t *page = draft.map + (pages - 1) * PAGE_BYTES
@@ -672,8 +674,8 @@ cdef class SegmentReader:
                 self.corrupt(place, "the file is another segment", draft.id, footer.segment_id)
             self.corrupt(place, "wrong checksum of the footer", hex(footer.checksum), hex(found))
         if footer.format_version != FORMAT_VERSION:
-            raise Error(f"{self.path}: has format version {footer.format_version}; this cesium reads "
-                        f"version {FORMAT_VERSION}")
+            raise Error(f"{self.path}: has format version {footer.format_version}; "
+                        f"this cesium reads version {FORMAT_VERSION}")
         if footer.incompatible_features:
             names = ", ".join(f"bit {bit}" for bit in range(64)
                               if footer.incompatible_features >> bit & 1)
@@ -748,7 +750,7 @@ cdef class SegmentReader:
         self.gate(job.status)
 
     def footer(self):
-        """What the footer says: a dict of SegmentFooter's fields, and fields (widths), min_key, max_key."""
+        """The footer: a dict of SegmentFooter's fields, and fields (widths), min_key, max_key."""
         self.map_file()
         cdef const uint8_t *page = (
             self.segment.map + <uint64_t>(self.segment.page_count - 1) * PAGE_BYTES)

@@ -17,7 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_files import (
-    NAME, PAGE_BYTES, UUID, Entry, Key, build, content, open_segment, seal, with_content,
+    NAME,
+    PAGE_BYTES,
+    UUID,
+    Entry,
+    Key,
+    build,
+    content,
+    open_segment,
+    seal,
+    with_content,
 )
 
 from cesium._page import TableShape
@@ -75,7 +84,7 @@ def check_against_model(view: SegmentView, entries: list[Entry]) -> None:
     model = dict(entries)
     assert list(view.entries()) == entries
     assert list(view.entries(reverse=True)) == entries[::-1]
-    for key in {other for key in found for other in neighbours(key)}:
+    for key in {near for held in found for near in neighbours(held)}:
         rank = bisect.bisect_left(found, key)
         assert view.rank(key) == rank
         assert view.find(key) == ((key, model[key]) if key in model else None)
@@ -214,7 +223,7 @@ def test_doomed_files_go_with_the_last_reference() -> None:
     assert files.list() == []
 
 
-# --- damage ------------------------------------------------------------------------------------------
+# --- damage
 
 
 def read_everything(files: Files, record: SimpleNamespace, shape: TableShape, probe: list[Key]) -> (
@@ -286,7 +295,8 @@ def test_reads_of_damaged_pages_raise_or_are_right(form: str) -> None:
         for reverse in (False, True):
             _, view = open_segment(damaged, record, shape)
             try:
-                assert list(view.entries(reverse=reverse)) == (entries[::-1] if reverse else entries)
+                expected = entries[::-1] if reverse else entries
+                assert list(view.entries(reverse=reverse)) == expected
             except CorruptionError as damage:
                 assert damage.offset == place // PAGE_BYTES * PAGE_BYTES
                 raised += 1
@@ -302,7 +312,10 @@ def test_hostile_pages_with_right_checksums_never_crash(form: str, data: st.Data
     hostile = content(files)
     pages = len(hostile) // PAGE_BYTES
     for _ in range(data.draw(st.integers(1, 3))):
-        number = data.draw(st.one_of(st.integers(0, pages - 1), st.integers(max(pages - 40, 0), pages - 1)))
+        # Half of them among fences, markers, filter and footer, which are few.
+        number = data.draw(
+            st.one_of(st.integers(0, pages - 1), st.integers(max(pages - 40, 0), pages - 1))
+        )
         start = number * PAGE_BYTES
         place = start + data.draw(st.one_of(st.integers(4, 64), st.integers(4, PAGE_BYTES - 1)))
         size = data.draw(st.sampled_from([1, 2, 4, 8]))
@@ -341,9 +354,11 @@ def test_truncated_files_are_refused(form: str) -> None:
 def test_strangers_are_refused() -> None:
     shape, entries, files, record = big_segment("fixed")
 
-    def refuse(message: str, shape: TableShape = shape, uuid: bytes = UUID, **changes: object) -> None:
+    def refuse(
+        message: str, shape: TableShape = shape, uuid: bytes = UUID, **changes: object
+    ) -> None:
         other = SimpleNamespace(**{**vars(record), **changes})
-        reader, view = open_segment(files, other, shape, uuid)
+        _, view = open_segment(files, other, shape, uuid)
         with pytest.raises(CorruptionError, match=message) as raised:
             view.find(entries[0][0])
         assert raised.value.expected != raised.value.found
@@ -360,7 +375,9 @@ def test_strangers_are_refused() -> None:
     (16, "<I", 2, "format version 2"),
     (32, "<Q", 1 << 9, "features that this cesium does not know: bit 9"),
 ])
-def test_newer_formats_are_refused_by_name(offset: int, form: str, value: int, message: str) -> None:
+def test_newer_formats_are_refused_by_name(
+    offset: int, form: str, value: int, message: str
+) -> None:
     shape, _, files, record = big_segment("fixed")
     data = content(files)
     last = len(data) // PAGE_BYTES - 1
