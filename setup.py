@@ -1,27 +1,37 @@
-"""Builds the compiled modules.  `CESIUM_DEBUG=1` is the one switch: assertions, bounds checks and
-symbols on, optimisation low.  `CESIUM_SANITIZE=address|thread` adds that sanitizer to a debug build."""
+"""Builds the compiled modules.
 
+`CESIUM_DEBUG=1` is the one switch: assertions, bounds checks and symbols on, optimisation low.
+`CESIUM_SANITIZE=address,undefined` (or `thread`) adds those sanitizers to a debug build.  Each kind
+of build has a directory of its own under build/, generated C included, so switching between them
+never mixes objects and re-running one compiles only what changed.
+"""
+
+import multiprocessing
 import os
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-debug = os.environ.get("CESIUM_DEBUG") == "1"
 sanitize = os.environ.get("CESIUM_SANITIZE", "")
+debug = os.environ.get("CESIUM_DEBUG") == "1" or bool(sanitize)
+kind = "-".join(["debug" if debug else "release", *filter(None, sanitize.split(","))])
 
-# Never -march: SIMD is chosen per function at run time (cesium/_native.h), so a wheel runs anywhere.
+# Never -march: SIMD is chosen per function at run time (cesium/_native.h): a wheel runs anywhere.
 compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-Wno-unused-variable", "-pthread"]
-compile_args += ["-O1", "-g3", "-UNDEBUG"] if debug or sanitize else ["-O3", "-g1"]
+compile_args += ["-O1", "-g3", "-UNDEBUG"] if debug else ["-O3", "-g1"]
 link_args = ["-pthread"]
 if sanitize:
     compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
+    compile_args += ["-fno-sanitize-recover=all"]
     link_args += [f"-fsanitize={sanitize}"]
 
 macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 macros += [("CESIUM_DEBUG", "1")] if debug else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
 
-headers = [str(path) for pattern in ("*.h", "*.pxd") for path in Path("cesium").glob(pattern)]
+headers = [
+    str(path) for pattern in ("*.h", "*.pxd") for path in sorted(Path("cesium").glob(pattern))
+]
 modules = [
     Extension(
         f"cesium.{path.stem}",
@@ -35,10 +45,19 @@ modules = [
     for path in sorted(Path("cesium").glob("_*.pyx"))
 ]
 
+# Cython's workers need fork: with another start method they would run this script again.
+processors = len(os.sched_getaffinity(0))
+forks = multiprocessing.get_start_method() == "fork"
+
 setup(
+    options={
+        "build": {"build_base": f"build/{kind}"},
+        "build_ext": {"parallel": processors},
+    },
     ext_modules=cythonize(
         modules,
-        nthreads=0,
+        build_dir=f"build/{kind}/c",
+        nthreads=processors if forks else 0,
         compiler_directives={
             "language_level": 3,
             "boundscheck": debug,
@@ -47,5 +66,5 @@ setup(
             "cdivision": True,
             "embedsignature": True,
         },
-    )
+    ),
 )

@@ -6,7 +6,7 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from cesium._engine cimport Engine, TableCore
+from cesium._engine cimport Batch, Engine, TableCore
 from cesium._journal cimport JournalWriter
 from cesium._keys cimport EncodedKeys, KeyCodec
 from cesium._page cimport Key, Shape, Value
@@ -39,3 +39,6 @@ cdef class CompiledTable:
     cdef object exchange(self, object key, object replacement, bint required)
     cdef object finish(self, uint64_t position, JournalWriter journal, int level, bint full)
     cdef object commit_batch(self, EncodedKeys keys, EncodedValues values, int level)
+
+# Points a Batch at encoded arrays; the list returned keeps them alive.
+cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values, Batch *batch)

@@ -10,11 +10,11 @@ from libc.string cimport memset
 import numpy as np
 
 from cesium._engine cimport Batch, Engine, TableCore
-from cesium._journal cimport (
+from cesium._frames cimport (
     JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES,
-    JOURNAL_FRAME_COMMIT, JOURNAL_HIGH_UNBOUNDED, JOURNAL_PUT, JournalOperationHeader, JournalPart,
-    JournalWriter,
+    JOURNAL_FRAME_COMMIT, JOURNAL_HIGH_UNBOUNDED, JOURNAL_PUT, JournalOperationHeader,
 )
+from cesium._journal cimport JournalPart, JournalWriter
 from cesium._keys cimport KEY_INSIDE, EncodedKeys, KeyCodec
 from cesium._layout cimport (
     KIND_DELETE, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW, STATUS_FULL, STATUS_NO_MEMORY,
@@ -29,7 +29,7 @@ from cesium._page cimport (
 )
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, version_find
-from cesium._view cimport EncodedRange, RangeReader, RowIterator, View
+from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View
 from cesium.errors import ClosedError, LimitError, ReadOnlyError, SchemaError
 
 LEVELS = ("none", "process", "interval", "sync")
@@ -72,7 +72,11 @@ cdef class CompiledTable:
         return 0
 
     def _close_handle(self):
+        """Closes this handle; False when it was closed before."""
+        if self.handle_closed:
+            return False
         self.handle_closed = True
+        return True
 
     @property
     def closed(self):
@@ -554,7 +558,6 @@ cdef class CompiledTable:
 
 
 cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values, Batch *batch):
-    """Points a Batch at encoded arrays; the list returned keeps them alive."""
     cdef const uint64_t[::1] heads
     cdef const int64_t[::1] offsets
     cdef const uint8_t[::1] data

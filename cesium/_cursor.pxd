@@ -59,14 +59,15 @@ cdef struct Rows:               # where rows are copied to; fixed forms use call
 cdef Cursor *cursor_new(const Shape *shape, uint32_t inputs, int direction,
                         bint keep_markers) noexcept nogil
 cdef void cursor_free(Cursor *cursor) noexcept nogil
-# Bounds are copied by the caller's promise: their data must outlive the cursor.
-# STATUS_OK with a run; STATUS_NOT_FOUND at the end; anything else is an error of a source.
-cdef int cursor_next(Cursor *cursor, Run *run) noexcept nogil
-# Copies up to `limit` further rows; returns STATUS_OK, or STATUS_NOT_FOUND when the end was reached
-# (rows->count says how many there are all the same).  A run that does not fit is continued next time.
+# The next visible run: STATUS_OK, STATUS_NOT_FOUND at the end, anything else an error of a source.
+# `pending` is the cursor's own memory between calls; zero it before the first.  Bounds are borrowed.
+cdef int cursor_next(Cursor *cursor, Run *pending, Run *run) noexcept nogil
+# Gives back the part of a run that was not used.
+cdef void cursor_give_back(Cursor *cursor, Run *pending, const Run *rest) noexcept nogil
+# Copies up to `limit` further rows; STATUS_OK, or STATUS_NOT_FOUND when the end was reached (rows->count
+# says how many there are all the same).
 cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept nogil
-cdef int cursor_count(Cursor *cursor, uint64_t *count) noexcept nogil
-# Skips up to `limit` rows; *skipped says how many.
+# Passes over up to `limit` rows; *skipped says how many there were.  Status as above.
 cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit, uint64_t *skipped) noexcept nogil
 
 cdef int rows_reserve(const Shape *shape, Rows *rows, uint64_t capacity) noexcept nogil

@@ -312,18 +312,6 @@ cdef int next_stretch(Cursor *cursor, Run *run) noexcept nogil:
     return move_to(cursor, input, <int64_t>run.first - 1)
 
 
-cdef int cursor_next(Cursor *cursor, Run *run) noexcept nogil:
-    cdef int status
-    if not cursor.started:
-        status = start(cursor)
-        if status != STATUS_OK:
-            return status
-    status = next_stretch(cursor, run)
-    if status == STATUS_OK:
-        cursor.runs += 1
-    return status
-
-
 cdef bint next_visible(Cursor *cursor, Run *stretch, Run *run) noexcept nogil:
     """Cuts the next run without delete markers off a stretch; False when nothing is left of it."""
     cdef const uint8_t *kinds
@@ -354,6 +342,31 @@ cdef bint next_visible(Cursor *cursor, Run *stretch, Run *run) noexcept nogil:
         run.first = slot
         stretch.last = slot
     return run.first < run.last
+
+
+cdef int cursor_next(Cursor *cursor, Run *pending, Run *run) noexcept nogil:
+    cdef int status
+    if not cursor.started:
+        status = start(cursor)
+        if status != STATUS_OK:
+            return status
+    while not next_visible(cursor, pending, run):
+        if pending.first >= pending.last:
+            status = next_stretch(cursor, pending)
+            if status != STATUS_OK:
+                pending.first = 0
+                pending.last = 0
+                return status
+    cursor.runs += 1
+    return STATUS_OK
+
+
+cdef void cursor_give_back(Cursor *cursor, Run *pending, const Run *rest) noexcept nogil:
+    if rest.first < rest.last:
+        if cursor.direction > 0:
+            pending.first = rest.first
+        else:
+            pending.last = rest.last
 
 
 # --- consumers --------------------------------------------------------------------------------
@@ -525,23 +538,14 @@ cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) n
     cdef uint64_t left = limit
     cdef int status
     while left:
-        while pending.first >= pending.last:
-            status = cursor_next(cursor, pending)
-            if status != STATUS_OK:
-                pending.first = 0
-                pending.last = 0
-                return status
-        if not next_visible(cursor, pending, &run):
-            continue
+        status = cursor_next(cursor, pending, &run)
+        if status != STATUS_OK:
+            return status
         left -= take(cursor, &run, &part, left)
         status = copy_run(cursor, &part, rows)
         if status != STATUS_OK:
             return status
-        if run.first < run.last:    # what the limit cut off goes back to the stretch
-            if cursor.direction > 0:
-                pending.first = run.first
-            else:
-                pending.last = run.last
+        cursor_give_back(cursor, pending, &run)
     return STATUS_OK
 
 
@@ -551,26 +555,9 @@ cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit, uint64_t *ski
     cdef int status
     skipped[0] = 0
     while skipped[0] < limit:
-        while pending.first >= pending.last:
-            status = cursor_next(cursor, pending)
-            if status != STATUS_OK:
-                pending.first = 0
-                pending.last = 0
-                return status
-        if not next_visible(cursor, pending, &run):
-            continue
+        status = cursor_next(cursor, pending, &run)
+        if status != STATUS_OK:
+            return status
         skipped[0] += take(cursor, &run, &part, limit - skipped[0])
-        if run.first < run.last:
-            if cursor.direction > 0:
-                pending.first = run.first
-            else:
-                pending.last = run.last
+        cursor_give_back(cursor, pending, &run)
     return STATUS_OK
-
-
-cdef int cursor_count(Cursor *cursor, uint64_t *count) noexcept nogil:
-    cdef Run pending
-    cdef int status
-    memset(&pending, 0, sizeof(Run))
-    status = cursor_skip(cursor, &pending, <uint64_t>-1, count)
-    return STATUS_OK if status == STATUS_NOT_FOUND else status

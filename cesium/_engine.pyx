@@ -1,15 +1,15 @@
 """The engine's locks, commits and a table's mutable state: see _engine.pxd for the contract."""
 
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.errno cimport EDQUOT, EFBIG, ENOSPC
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
+from cesium._frames cimport JOURNAL_FRAME_ATTACH
 from cesium._interval cimport IntervalSet
 from cesium._journal cimport (
-    JOURNAL_FRAME_COMMIT, JournalPart, JournalWriter, journal_append, journal_append_single,
-    journal_sync,
+    JournalPart, JournalWriter, journal_append, journal_append_single, journal_sync,
 )
 from cesium._layout cimport (
     KIND_DELETE, STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK,
@@ -21,7 +21,7 @@ from cesium._memtable cimport (
 from cesium._native cimport SortPair, load_head, sort_columns, sort_strings
 from cesium._page cimport Key, TableShape, Value
 from cesium._version cimport Version, raise_plain
-from cesium.errors import ClosedError, Error, LimitError, PoisonedError, ReadOnlyError
+from cesium.errors import ClosedError, Error, LimitError, PoisonedError, ReadOnlyError, StorageFullError
 from cesium.files import io_error
 
 cdef extern from "<pthread.h>" nogil:
@@ -115,8 +115,6 @@ cdef class Engine:
             if self.poisoned is not None:
                 raise PoisonedError(f"an earlier write or sync failed ({self.poisoned}); close the "
                                     "store and open it again") from self.poisoned
-            if self.journal is None and self.journaled:
-                self.journal = self.host.open_journal()
         except BaseException:
             self.end_write()
             raise
@@ -131,8 +129,8 @@ cdef class Engine:
         if status == STATUS_LIMIT:
             raise LimitError("the commit is larger than a journal frame may be (1 GiB)")
         if status == STATUS_IO:
-            error = io_error(self.journal.file.error_number, "the journal")
-            if self.journal.file.error_number not in (ENOSPC, EDQUOT, EFBIG):
+            error = io_error(self.journal.file.error_number)
+            if not isinstance(error, StorageFullError):
                 self.poisoned = error
             raise error
         if status == STATUS_NO_MEMORY:
@@ -152,6 +150,8 @@ cdef class Engine:
             end_position[0] = 0
             return 0
         moment = now_nanoseconds()
+        if self.journal is None:
+            self.journal = self.host.open_journal()
         while True:
             journal = self.journal
             with nogil:
@@ -175,6 +175,8 @@ cdef class Engine:
         if not self.journaled:
             end_position[0] = 0
             return 0
+        if self.journal is None:
+            self.journal = self.host.open_journal()
         while True:
             status = journal_append_single(&self.journal.file, self.sequence + 1,
                                            now_nanoseconds(), table, kind, flags, key, key_bytes,
@@ -196,15 +198,30 @@ cdef class Engine:
             status = journal_sync(&journal.file, position)
         if status != STATUS_OK:
             if self.poisoned is None:
-                self.poisoned = io_error(journal.file.failed or journal.file.error_number,
-                                         "the journal")
+                self.poisoned = io_error(journal.file.failed or journal.file.error_number)
             raise PoisonedError(f"the commit could not be synced ({self.poisoned})") \
                 from self.poisoned
         return 0
 
-    def set_sequence(self, uint64_t sequence):
-        """Recovery: the sequence of the last commit that was replayed."""
-        self.sequence = sequence
+    def append_attach(self, bytes payload):
+        """Appends the attach frame of the next sequence (writer lock held); gives what to sync to.
+
+        payload: JSON bytes.  The caller publishes the segments and calls `committed`.
+        """
+        cdef JournalPart parts[2]
+        cdef uint64_t length = len(payload)
+        cdef uint64_t position = 0
+        parts[0].data = &length
+        parts[0].bytes = 8
+        parts[1].data = PyBytes_AS_STRING(payload)
+        parts[1].bytes = length
+        self.append(JOURNAL_FRAME_ATTACH, parts, 2, 0, &position)
+        return self.journal, position
+
+    def committed(self):
+        """Makes the appended frame's sequence the last visible one, and returns it."""
+        self.sequence += 1
+        return self.sequence
 
     def durable_position(self):
         """(journal, position) that a sync has to reach for every commit so far."""
@@ -331,6 +348,17 @@ cdef class TableCore:
         cdef const IntervalSet *markers = memtable_markers(self.live.state)
         memtable_counters(self.live.state, &counters)
         return counters.entries == 0 and (markers == NULL or markers.count == 0)
+
+    def pin_live(self):
+        """A MemtableSnapshot of the live memtable, or None when it is empty."""
+        snapshot = None
+        self.engine.lock_exclusive()
+        try:
+            if not self.live_is_empty():
+                snapshot = MemtableSnapshot(self.live)
+        finally:
+            self.engine.unlock()
+        return snapshot
 
     def live_counters(self):
         """What the live memtable holds, as a dict of counts and bytes."""

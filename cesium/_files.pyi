@@ -1,6 +1,9 @@
+from typing_extensions import disjoint_base
+
 def posix_operations() -> object: ...
 def direct_alignment(fd: int) -> int: ...
 
+@disjoint_base
 class FaultyOperations:
     sync_count: int
     write_count: int
@@ -9,6 +12,5 @@ class FaultyOperations:
     fail_write_at: int
     fail_read_at: int
     errno: int
-    def __init__(self) -> None: ...
     @property
     def capsule(self) -> object: ...

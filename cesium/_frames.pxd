@@ -81,9 +81,10 @@ ctypedef struct JournalOperation:
     uint64_t value_width_bytes       # fixed values, else 0
 
 
-# Checks the frame at `position` by itself: length, type, epoch and checksum; not its chain.
+# Checks the frame at `position` by itself: length, epoch and checksum; not its chain.  `seed` is
+# the checksum of the file header, which ties a frame to its file.
 cdef int journal_check_frame(const uint8_t *data, uint64_t data_bytes, uint64_t position,
-                             uint64_t epoch, JournalFrame *frame) noexcept nogil
+                             uint64_t epoch, uint32_t seed, JournalFrame *frame) noexcept nogil
 
 # Reads the frame at *position of a span that Journal.replay_spans gave, and steps over it.
 # STATUS_NOT_FOUND after the last.

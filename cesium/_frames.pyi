@@ -5,7 +5,7 @@ import numpy.typing as npt
 from typing_extensions import Buffer
 
 # Any contiguous bytes.  (Before Python 3.12 the type checker does not know arrays as buffers.)
-Bytes: TypeAlias = Buffer | npt.NDArray[np.uint8]
+_Bytes: TypeAlias = Buffer | npt.NDArray[np.uint8]
 
 FRAME_COMMIT: int
 FRAME_ATTACH: int
@@ -22,18 +22,21 @@ FRAME_HEADER_BYTES: int
 OPERATION_HEADER_BYTES: int
 MAXIMUM_FRAME_BYTES: int
 
-def checksum(data: Bytes, seed: int = 0) -> int: ...
+def checksum(data: _Bytes, seed: int = 0) -> int: ...
 def scan_frames(
-    data: Bytes,
+    data: _Bytes,
     position: int,
     end: int,
     epoch: int,
+    seed: int,
     previous_checksum: int,
     last_sequence: int,
 ) -> tuple[int, int, int, bool]: ...
-def highest_vouched(data: Bytes, position: int, end: int, epoch: int, above: int) -> int: ...
-def skip_through(data: Bytes, position: int, end: int, sequence: int) -> int: ...
+def highest_vouched(
+    data: _Bytes, position: int, end: int, epoch: int, seed: int, above: int
+) -> int: ...
+def skip_through(data: _Bytes, position: int, end: int, sequence: int) -> int: ...
 def next_frame(
-    data: Bytes, position: int, end: int
+    data: _Bytes, position: int, end: int
 ) -> tuple[int, int, int, int, int, int, int, int, int] | None: ...
-def next_operation(payload: Bytes, offset: int) -> tuple[int, ...] | int | None: ...
+def next_operation(payload: _Bytes, offset: int) -> tuple[int, ...] | int | None: ...

@@ -32,7 +32,7 @@ cdef uint64_t padded(uint64_t count) noexcept nogil:
 
 
 cdef int journal_check_frame(const uint8_t *data, uint64_t data_bytes, uint64_t position,
-                             uint64_t epoch, JournalFrame *frame) noexcept nogil:
+                             uint64_t epoch, uint32_t seed, JournalFrame *frame) noexcept nogil:
     cdef uint64_t length
     if position > data_bytes or data_bytes - position < JOURNAL_FRAME_HEADER_BYTES:
         return STATUS_NOT_FOUND
@@ -42,7 +42,8 @@ cdef int journal_check_frame(const uint8_t *data, uint64_t data_bytes, uint64_t 
         return STATUS_CORRUPT
     if frame.header.epoch != epoch:
         return STATUS_CORRUPT
-    if crc32c(<uint32_t> position, data + position + 4, length - 4) != frame.header.checksum:
+    if (crc32c(<uint32_t> position ^ seed, data + position + 4, length - 4)
+            != frame.header.checksum):
         return STATUS_CORRUPT
     frame.position = position
     frame.end_position = position + length
@@ -158,7 +159,7 @@ def checksum(const uint8_t[::1] data not None, uint32_t seed=0):
 
 
 def scan_frames(const uint8_t[::1] data not None, uint64_t position, uint64_t end,
-                uint64_t epoch, uint32_t previous_checksum, uint64_t last_sequence):
+                uint64_t epoch, uint32_t seed, uint32_t previous_checksum, uint64_t last_sequence):
     """Walk sound, chained frames from `position`, none going beyond `end`.
 
     Returns (position after the last, its checksum, its sequence, whether it was an end frame).
@@ -170,7 +171,7 @@ def scan_frames(const uint8_t[::1] data not None, uint64_t position, uint64_t en
         return position, previous_checksum, last_sequence, False
     with nogil:
         while not ended:
-            if journal_check_frame(&data[0], limit, position, epoch, &frame) != STATUS_OK:
+            if journal_check_frame(&data[0], limit, position, epoch, seed, &frame) != STATUS_OK:
                 break
             if frame.header.previous_checksum != previous_checksum:
                 break
@@ -186,7 +187,7 @@ def scan_frames(const uint8_t[::1] data not None, uint64_t position, uint64_t en
 
 
 def highest_vouched(const uint8_t[::1] data not None, uint64_t position, uint64_t end,
-                    uint64_t epoch, uint64_t above):
+                    uint64_t epoch, uint32_t seed, uint64_t above):
     """Return the highest synced position that a sound frame from `position` on vouches for.
 
     Looks at every multiple of 8, for what lies beyond a hole; only positions above `above` count,
@@ -204,7 +205,7 @@ def highest_vouched(const uint8_t[::1] data not None, uint64_t position, uint64_
             header = <const JournalFrameHeader *> (&data[0] + position)
             if (header.epoch == epoch and header.synced_position > highest
                     and header.synced_position <= position
-                    and journal_check_frame(&data[0], limit, position, epoch,
+                    and journal_check_frame(&data[0], limit, position, epoch, seed,
                                             &frame) == STATUS_OK):
                 highest = frame.header.synced_position
                 position = frame.end_position
@@ -215,7 +216,7 @@ def highest_vouched(const uint8_t[::1] data not None, uint64_t position, uint64_
 
 def skip_through(const uint8_t[::1] data not None, uint64_t position, uint64_t end,
                  uint64_t sequence):
-    """Return the position of the first frame of a scanned span whose sequence is above `sequence`."""
+    """Return the position of the first frame of a scanned span with a sequence above `sequence`."""
     cdef JournalFrame frame
     cdef uint64_t start = position
     cdef uint64_t limit = end if end < <uint64_t> data.shape[0] else <uint64_t> data.shape[0]

@@ -10,6 +10,15 @@ Statuses are STATUS_* of _layout.pxd; with STATUS_IO the errno is in `error_numb
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._files cimport FileOperations
+# What the callers of this module need with it.
+from cesium._frames cimport (
+    JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FILE_HEADER_BYTES, JOURNAL_FIXED_KEYS,
+    JOURNAL_FIXED_VALUES, JOURNAL_FRAME_ATTACH, JOURNAL_FRAME_COMMIT, JOURNAL_FRAME_END,
+    JOURNAL_FRAME_HEADER_BYTES, JOURNAL_HIGH_UNBOUNDED, JOURNAL_LOW_UNBOUNDED,
+    JOURNAL_MAXIMUM_FRAME_BYTES, JOURNAL_OPERATION_HEADER_BYTES, JOURNAL_PUT, JournalFrame,
+    JournalFrameHeader, JournalOperation, JournalOperationHeader, journal_check_frame,
+    journal_next_frame, journal_next_operation,
+)
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -31,6 +40,7 @@ ctypedef struct JournalFile:
     uint64_t position            # the end of the last frame; the next begins here
     uint64_t last_sequence       # of the last frame, or the file's base sequence
     uint64_t epoch
+    uint32_t seed                # the checksum of the file header, part of every frame's seed
     uint32_t last_checksum       # of the last frame, or of the file header
     uint64_t prepared_position   # pages below it were made writable
     uint64_t prepare_step_bytes  # how much is made writable at once
@@ -39,7 +49,7 @@ ctypedef struct JournalFile:
     int failed                   # errno of the first failed sync; sticky: the file is poisoned
     int error_number             # errno of the last STATUS_IO
     bint syncing                 # a leader is inside sync_data
-    bint retired                 # unlinked: everything in it is durable elsewhere
+    bint retired                 # gone, and everything in it is durable here or elsewhere
     JournalFile *previous        # an older file that is not synced yet; synced before this one
     const FileOperations *operations
     pthread_mutex_t mutex        # guards synced_position, failed, syncing, retired, previous
@@ -62,7 +72,7 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
                                uint64_t *end_position) noexcept nogil
 
 # Returns when everything below `upto_position` is on stable storage.  One of the callers syncs for
-# all who wait; nothing is done when it is synced already.  STATUS_OK, or STATUS_IO: for all who wait
+# all who wait; nothing is done when it is synced already.  STATUS_OK; STATUS_IO for all who wait,
 # and for all who come later.
 cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil
 

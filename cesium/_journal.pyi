@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 OK: int
 FULL: int
@@ -8,6 +8,7 @@ LIMIT: int
 IO: int
 POISONED: int
 
+@disjoint_base
 class JournalWriter:
     number: int
     base_sequence: int
@@ -43,7 +44,7 @@ class JournalWriter:
         value: Buffer | None = None,
     ) -> tuple[int, int]: ...
     def sync(self, upto_position: int) -> int: ...
-    def retire(self) -> None: ...
+    def retire(self, *, durable: bool = True) -> None: ...
     @property
     def fully_synced(self) -> bool: ...
     @property

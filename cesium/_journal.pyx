@@ -1,13 +1,13 @@
 """Appending and syncing journal frames (docs/format-journal.md).
 
-The contract is in _journal.pxd.  A file is mapped for writing and has its whole size from the start,
-so a process that is killed loses nothing that was appended.
+The contract is in _journal.pxd.  A file is mapped for writing and has its whole size from the
+start, so a process that is killed loses nothing that was appended.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from cesium._files cimport FileOperations, operations_of
+from cesium._files cimport operations_of
 from cesium._frames cimport (
     JOURNAL_FILE_HEADER_BYTES, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES, JOURNAL_FRAME_COMMIT,
     JOURNAL_FRAME_END, JOURNAL_FRAME_HEADER_BYTES, JOURNAL_MAXIMUM_FRAME_BYTES,
@@ -51,6 +51,7 @@ cdef extern from *:
         return 0;
     }
     """
+    int ECANCELED
     uint64_t load_position "LOAD_ACQUIRE"(const uint64_t *pointer) nogil
     int load_status "LOAD_ACQUIRE"(const int *pointer) nogil
     void store_position "STORE_RELEASE"(uint64_t *pointer, uint64_t value) nogil
@@ -117,7 +118,7 @@ cdef inline void finish_frame(JournalFile *file, uint8_t frame_type, uint64_t se
     header.synced_position = load_position(&file.synced_position)
     header.previous_checksum = file.last_checksum
     header.operation_count = operation_count
-    checksum = crc32c(<uint32_t> file.position, frame + 4, length - 4)
+    checksum = crc32c(<uint32_t> file.position ^ file.seed, frame + 4, length - 4)
     store_position(<uint64_t *> frame, <uint64_t> checksum | (length << 32))
     file.last_checksum = checksum
     file.last_sequence = sequence
@@ -176,7 +177,7 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
     cdef int status
     length += 8 if flags & JOURNAL_FIXED_KEYS else 8 + whole_words(key_bytes)
     if kind == JOURNAL_PUT:
-        length += whole_words(value_bytes) if flags & JOURNAL_FIXED_VALUES else 8 + whole_words(value_bytes)
+        length += whole_words(value_bytes) + (0 if flags & JOURNAL_FIXED_VALUES else 8)
     if length > JOURNAL_MAXIMUM_FRAME_BYTES:
         return STATUS_LIMIT
     status = begin_frame(file, JOURNAL_FRAME_COMMIT, length)
@@ -268,13 +269,17 @@ cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil:
     return status
 
 
-cdef void retire(JournalFile *file) noexcept nogil:
-    """After this no thread syncs the file; those who waited are told that all is durable."""
+cdef void retire(JournalFile *file, bint durable) noexcept nogil:
+    """After this no thread syncs the file; who waits, or comes later, is told what became of it."""
     pthread_mutex_lock(&file.mutex)
     while file.syncing:
         pthread_cond_wait(&file.changed, &file.mutex)
-    file.retired = True
-    file.previous = NULL
+    if durable:
+        file.retired = True
+        file.previous = NULL
+    elif not load_status(&file.failed):
+        store_status(&file.error_number, ECANCELED)
+        store_status(&file.failed, ECANCELED)
     pthread_cond_broadcast(&file.changed)
     pthread_mutex_unlock(&file.mutex)
 
@@ -315,6 +320,7 @@ cdef class JournalWriter:
         self.file.prepared_position = JOURNAL_FILE_HEADER_BYTES
         self.file.prepare_step_bytes = prepare_step_bytes
         self.file.last_sequence = base_sequence
+        self.file.seed = header_checksum
         self.file.last_checksum = header_checksum
         self.file.epoch = epoch
         self.file.operations = operations_of(operations)
@@ -376,16 +382,19 @@ cdef class JournalWriter:
             status = journal_sync(&self.file, upto_position)
         return status
 
-    def retire(self):
-        """Release the mapping: the file is being unlinked, or closed after its last sync.
+    def retire(self, *, bint durable=True):
+        """Release the mapping: the file was unlinked, or is being closed.
 
-        Waits for a sync under way.  Later syncs return at once; appending raises.
+        Waits for a sync under way.  Later syncs return at once: with OK if `durable` says that all
+        of it is on storage, here or in segments, else with IO for what was not synced.  Appending
+        raises.
         """
         with nogil:
-            retire(&self.file)
+            retire(&self.file, durable)
         self.file.capacity_bytes = 0
         self.file.mapping = NULL
-        self._previous = None
+        if durable:
+            self._previous = None
         self._view = None
         self._mapping = None
 

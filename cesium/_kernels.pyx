@@ -1,4 +1,5 @@
-"""The kernels of _native.h as Python functions, for tests and benchmarks; the engine does not use it.
+# cython: autotestdict=False
+"""The kernels of _native.h as Python functions, for tests and benchmarks.
 
 Thread safety: every function may run in any thread; the GIL is released around the work.  Arguments
 are contiguous arrays of exactly the dtype named; anything else is a ValueError or a TypeError.

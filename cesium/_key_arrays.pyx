@@ -10,7 +10,7 @@ of the first row that is malformed, or -1.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memcpy
 
 from cesium._key_arrays cimport float_bits, float_head, get_head, put_head, top_bytes
 
@@ -66,8 +66,8 @@ def put_heads(const uint64_t[::1] heads, uint32_t width, bint descending,
                 positions[row] += width
 
 
-cpdef Py_ssize_t take_heads(const uint8_t[::1] data, const int64_t[::1] ends, uint32_t width, bint descending,
-               int64_t[::1] positions, uint64_t[::1] heads) except -2:
+cpdef Py_ssize_t take_heads(const uint8_t[::1] data, const int64_t[::1] ends, uint32_t width,
+                            bint descending, int64_t[::1] positions, uint64_t[::1] heads) except -2:
     """Read what `put_heads` wrote; returns the first row that is too short, or -1."""
     cdef Py_ssize_t row, count = heads.shape[0]
     cdef uint64_t flip = top_bytes(width) if descending else 0
@@ -200,7 +200,8 @@ def take_escaped(const uint8_t[::1] data, bint descending, int64_t[::1] position
 
 # Text
 
-cpdef Py_ssize_t add_utf8_sizes(const uint32_t[::1] points, Py_ssize_t width, int64_t[::1] sizes) except -2:
+cpdef Py_ssize_t add_utf8_sizes(const uint32_t[::1] points, Py_ssize_t width,
+                                int64_t[::1] sizes) except -2:
     """Add the UTF-8 length of each row of `width` UCS-4 code points, NUL padding aside; returns
     the first row with a lone surrogate or no code point, or -1."""
     cdef Py_ssize_t row, index, used, count = sizes.shape[0]

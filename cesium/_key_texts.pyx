@@ -18,8 +18,8 @@ import numpy
 from cesium import _key_arrays as kernels
 from cesium._key_arrays cimport get_head, put_head
 from cesium._keys cimport (
-    KEY_BETWEEN, KEY_BYTES_MAX, KEY_INSIDE, EncodedKeys, HeadCodec, KeyCodec, check_lengths,
-    corrupt, head_of_prefix, read_array, successor, wrong_dtype, wrong_type,
+    KEY_BETWEEN, KEY_BYTES_MAX, KEY_INSIDE, EncodedKeys, HeadCodec, KeyCodec, check_form,
+    check_lengths, corrupt, head_of_prefix, read_array, successor, wrong_dtype, wrong_type,
 )
 from cesium.columns import Column
 from cesium.errors import LimitError, SchemaError
@@ -84,6 +84,7 @@ cdef class FixedBytesCodec(HeadCodec):
         return narrow.view(">u8").astype(numpy.uint64), longer_than(array, self.width)
 
     def decode_array(self, EncodedKeys encoded not None):
+        check_form(self, encoded)
         return encoded.heads.astype(">u8").view("S8").astype(self.spec)
 
 
@@ -153,6 +154,7 @@ cdef class WideBytesCodec(KeyCodec):
         return blocks(len(keys), self.part_width, data, outside)
 
     def decode_array(self, EncodedKeys encoded not None):
+        check_form(self, encoded)
         return encoded.data.view(self.spec)
 
 
@@ -164,7 +166,7 @@ cdef EncodedKeys blocks(Py_ssize_t count, Py_ssize_t width, object data, object 
 cdef class UuidCodec(KeyCodec):
     """`uuid.UUID`, in the order of its 16 bytes; in arrays, numpy's 'V16'."""
 
-    def __init__(self):
+    def __cinit__(self):
         self.part_width = 16
         self.spec = "uuid"
 
@@ -190,6 +192,7 @@ cdef class UuidCodec(KeyCodec):
         return blocks(len(keys), 16, numpy.frombuffer(joined, numpy.uint8), None)
 
     def decode_array(self, EncodedKeys encoded not None):
+        check_form(self, encoded)
         return encoded.data.view("V16")
 
 
@@ -226,13 +229,14 @@ cdef class TextCodec(KeyCodec):
         raise NotImplementedError
 
     def decode_array(self, EncodedKeys encoded not None):
+        check_form(self, encoded)
         return Column(encoded.offsets, encoded.data, self.spec)
 
 
 cdef class StrCodec(TextCodec):
     """`str` as UTF-8, whose byte order is the order of code points."""
 
-    def __init__(self):
+    def __cinit__(self):
         self.spec = "str"
 
     cdef bytes encode(self, object key):
@@ -278,7 +282,7 @@ cdef class StrCodec(TextCodec):
 cdef class BytesCodec(TextCodec):
     """`bytes`, bytearray and memoryview; in arrays 'S' (padding stripped), 'V' (whole)."""
 
-    def __init__(self):
+    def __cinit__(self):
         self.spec = "bytes"
 
     cdef bytes encode(self, object key):
@@ -337,6 +341,7 @@ cdef class UserCodec(KeyCodec):
         return EncodedKeys(len(keys), offsets=column.offsets, data=column.data)
 
     def decode_array(self, EncodedKeys encoded not None):
+        check_form(self, encoded)
         keys = numpy.empty(encoded.count, numpy.object_)
         for row, raw in enumerate(Column(encoded.offsets, encoded.data, "bytes")):
             keys[row] = self.codec.decode(raw)

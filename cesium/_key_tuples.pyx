@@ -18,9 +18,8 @@ from cesium import _key_arrays as kernels
 from cesium._key_arrays cimport get_head, put_head, top_bytes
 from cesium._keys cimport (
     KEY_ABOVE, KEY_BELOW, KEY_BETWEEN, KEY_BYTES_MAX, KEY_INSIDE, EncodedKeys, KeyCodec,
-    check_lengths, head_of_prefix, read_array, successor,
+    check_form, check_lengths, head_of_prefix, read_array, successor,
 )
-from cesium.columns import Column
 from cesium.errors import CorruptionError, LimitError, SchemaError
 
 __all__ = ["TupleCodec"]
@@ -217,7 +216,7 @@ cdef class TupleCodec(KeyCodec):
         return tuple(keys)
 
     cdef object decode(self, const uint8_t *data, Py_ssize_t length):
-        cdef Py_ssize_t index, place = 0, size
+        cdef Py_ssize_t index, place = 0
         cdef KeyCodec part
         cdef uint64_t head
         cdef bytes raw
@@ -418,7 +417,7 @@ cdef class TupleCodec(KeyCodec):
 
     def decode_array(self, EncodedKeys encoded not None):
         cdef Py_ssize_t index
-        cdef EncodedKeys part
+        check_form(self, encoded)
         if self.width:
             parts = [self.split_heads(index, encoded) for index in range(self.count)]
         else:

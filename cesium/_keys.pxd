@@ -19,14 +19,14 @@ cdef enum:
     KEY_INSIDE = 0      # the key is in the domain, the head is its own
     KEY_BELOW = 1       # below every key of the domain
     KEY_ABOVE = 2       # above every key of the domain
-    KEY_BETWEEN = 3     # between two keys: the head is that of the lower one (0.1 as a float32)
+    KEY_BETWEEN = 3     # between two keys: the head is of the lower one (0.1 as a float32)
     KEY_BYTES_MAX = 65536
 
 
 cdef class EncodedKeys:
     cdef readonly Py_ssize_t count
     cdef readonly object heads      # uint64[count], C-contiguous, fixed form; else None
-    cdef readonly object offsets    # int64[count + 1] from 0, C-contiguous, variable form; else None
+    cdef readonly object offsets    # int64[count + 1] from 0, C-contiguous, variable form, or None
     cdef readonly object data       # uint8[offsets[count]], C-contiguous, variable form; else None
     cdef readonly object outside    # bool[count]: a lookup key that no key can equal; or None
 
@@ -72,3 +72,4 @@ cdef object check_lengths(object offsets)   # LimitError when a row is longer th
 cdef object wrong_type(object key, object spec)         # the errors to raise
 cdef object wrong_dtype(object array, object spec)
 cdef object corrupt(object spec)
+cdef int check_form(KeyCodec codec, EncodedKeys encoded) except -1

@@ -1,9 +1,10 @@
 # cython: auto_pickle=False, wraparound=True
-"""The base of all key codecs, and those of numbers: integers, bool, floats, times.
+"""The base of all key codecs, and those of numbers: integers, bool and floats.
 
-See `_keys.pxd` for the contract and the invariants; `_key_texts` has the codecs of bytes and text,
-`_key_tuples` composes them, `keys.key_codec` makes them from a schema.  The point operations of the engine call `encode_head`
-or `encode` once a key, so the exact Python types come first there and cost a few nanoseconds.
+See `_keys.pxd` for the contract and the invariants; `_key_times` and `_key_texts` have the other
+single keys, `_key_tuples` composes them, `keys.key_codec` makes them from a schema.  The point
+operations of the engine call `encode_head` or `encode` once a key, so the exact Python types come
+first there and cost a few nanoseconds.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -13,10 +14,8 @@ from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY
-from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-
-import datetime
 
 import numpy
 
@@ -30,11 +29,7 @@ cdef extern from "Python.h":
     unsigned long long read_unsigned "PyLong_AsUnsignedLongLong"(object value) noexcept
     PyObject *PyErr_Occurred()
 
-__all__ = ["EncodedKeys", "FloatCodec", "IntegerCodec", "KeyCodec", "TimeCodec"]
-
-# Finest last: a time converts exactly to any later unit, range permitting.
-UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
-
+__all__ = ["EncodedKeys", "FloatCodec", "IntegerCodec", "KeyCodec"]
 
 # What the codecs share
 
@@ -57,6 +52,8 @@ cdef object read_array(object keys, object spec):
         array = numpy.asarray(keys)
     except (TypeError, ValueError) as error:
         raise SchemaError(f"expected an array of {spec} keys: {error}") from None
+    if isinstance(keys, numpy.ma.MaskedArray) and keys.mask.any():
+        raise SchemaError(f"expected an array of {spec} keys, given one with masked rows")
     if array.ndim != 1:
         raise SchemaError(f"expected a 1-dimensional array of {spec} keys, "
                           f"given {array.ndim} dimensions of {array.dtype} ({type(keys).__name__})")
@@ -81,6 +78,20 @@ cdef object wrong_dtype(object array, object spec):
 
 cdef object corrupt(object spec):
     return CorruptionError(f"an encoded {spec} key is malformed")
+
+
+cdef int check_form(KeyCodec codec, EncodedKeys encoded) except -1:
+    """TypeError when a batch is not of the form that `codec` makes."""
+    if codec.width:
+        fits = encoded.heads is not None and len(encoded.heads) == encoded.count
+    else:
+        fits = (
+            encoded.offsets is not None and len(encoded.offsets) == encoded.count + 1
+            and encoded.offsets[0] == 0 and encoded.offsets[-1] == len(encoded.data)
+        )
+    if not fits:
+        raise TypeError(f"not a batch of encoded {codec.spec} keys")
+    return 0
 
 
 cdef class EncodedKeys:
@@ -137,10 +148,19 @@ cdef class KeyCodec:
             raise self.domain_error(key)
         return head
 
+    def lookup_key(self, key):
+        """As `encode_key`, but None for a key outside the domain, which no stored key equals."""
+        cdef uint64_t head
+        if self.width == 0:
+            return self.encode_lookup(key)
+        return None if self.encode_head(key, &head) else head
+
     def decode_key(self, encoded):
         """The key of one encoding: an int head or bytes."""
         if self.width:
             return self.decode_head(encoded)
+        if not isinstance(encoded, bytes):
+            raise TypeError(f"an encoded {self.spec} key is bytes, not {type(encoded).__name__}")
         return self.decode(<const uint8_t *> PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
 
     def lower_bound(self, key, bint inclusive=True):
@@ -318,6 +338,7 @@ cdef class IntegerCodec(HeadCodec):
         return heads, outside
 
     def decode_array(self, EncodedKeys encoded not None):
+        check_form(self, encoded)
         values = encoded.heads
         if self.shift:
             values = values >> numpy.uint64(self.shift)
@@ -340,7 +361,6 @@ cdef class FloatCodec(HeadCodec):
 
     cdef int encode_head(self, object key, uint64_t *head) except -1:
         cdef double value, nearest
-        cdef uint64_t bits
         cdef bint exact = True
         if PyFloat_Check(key):
             value = PyFloat_AS_DOUBLE(key)
@@ -434,120 +454,7 @@ cdef class FloatCodec(HeadCodec):
         return heads, outside
 
     def decode_array(self, EncodedKeys encoded not None):
+        check_form(self, encoded)
         values = numpy.empty(encoded.count, self.dtype)
         kernels.floats_of_heads(encoded.heads, self.width, values.view(numpy.uint8))
         return values
-
-
-cdef class TimeCodec(HeadCodec):
-    """datetime64 or timedelta64 of one unit; NaT last.  Other units must convert exactly."""
-
-    cdef object dtype, scalar_type, cell
-    cdef int64_t[::1] cell_value
-    cdef bint delta
-    cdef int rank
-
-    def __init__(self, bint delta, str unit):
-        self.width = self.part_width = 8
-        self.delta = delta
-        self.spec = f"timedelta64[{unit}]" if delta else f"datetime64[{unit}]"
-        self.dtype = numpy.dtype(self.spec)
-        self.scalar_type = numpy.timedelta64 if delta else numpy.datetime64
-        self.rank = UNITS.index(unit)
-        # numpy makes a scalar of an array item faster than of an int and a unit; the GIL is held.
-        self.cell_value = numpy.zeros(1, numpy.int64)
-        self.cell = numpy.asarray(self.cell_value).view(self.dtype)
-
-    cdef int encode_head(self, object key, uint64_t *head) except -1:
-        cdef int64_t value
-        if type(key) is self.scalar_type and key.dtype == self.dtype:
-            value = key.view(numpy.int64)
-        else:
-            scalar = self.scalar_of(key)
-            converted, outside = self.convert(numpy.asarray(scalar).reshape(1))
-            if outside is not None and outside[0]:
-                if scalar.view(numpy.int64) < 0:
-                    return KEY_BELOW
-                head[0] = <uint64_t> -2     # after every time but before NaT
-                return KEY_BETWEEN
-            value = converted[0]
-        # One less than the order of the sign-flipped integer: NaT, the lowest, wraps to the top.
-        head[0] = (<uint64_t> value ^ ((<uint64_t> 1) << 63)) - 1
-        return KEY_INSIDE
-
-    cdef object scalar_of(self, object key):
-        """`key` as a numpy scalar of its own unit."""
-        if isinstance(key, self.scalar_type):
-            return key
-        convert = getattr(key, "to_timedelta64" if self.delta else "to_datetime64", None)
-        if convert is not None:
-            return convert()
-        if self.delta:
-            if isinstance(key, datetime.timedelta):
-                return numpy.timedelta64(key)
-        elif isinstance(key, datetime.datetime):
-            if key.utcoffset() is not None:
-                key = key.astimezone(datetime.timezone.utc).replace(tzinfo=None)
-            return numpy.datetime64(key)
-        elif isinstance(key, datetime.date):
-            return numpy.datetime64(key)
-        raise wrong_type(key, self.spec)
-
-    cdef tuple convert(self, object array):
-        """(int64 values, bool array of the rows beyond the range of the unit or None)."""
-        source = array.dtype
-        if source == self.dtype:
-            return numpy.ascontiguousarray(array, self.dtype).view(numpy.int64), None
-        unit, step = numpy.datetime_data(source)
-        given = numpy.ascontiguousarray(array, source.newbyteorder("=")).view(numpy.int64)
-        if unit == "generic":
-            if (given != INT64_MIN).any():
-                raise SchemaError(f"expected {self.spec} keys, given times without a unit")
-            return given, None
-        if self.delta and (UNITS.index(unit) < 2) != (self.rank < 2):
-            raise wrong_dtype(array, self.spec)     # years and months have no fixed length
-        try:
-            values = array.astype(self.dtype)
-            back = values.astype(source.newbyteorder("=")).view(numpy.int64)
-        except OverflowError:
-            values, back = self.convert_rows(array)
-        different = back != given
-        if not different.any():
-            return values.view(numpy.int64), None
-        if step != 1 or UNITS.index(unit) > self.rank:
-            first = array[different.argmax()]
-            raise SchemaError(f"{first!r} is not a whole number of {self.spec} units")
-        return values.view(numpy.int64), different
-
-    cdef tuple convert_rows(self, object array):
-        """As `astype` there and back, where numpy refuses what overflows."""
-        values = numpy.zeros(len(array), self.dtype)
-        back = numpy.zeros(len(array), numpy.int64)
-        for row in range(len(array)):
-            one = array[row:row + 1]
-            try:
-                values[row:row + 1] = one.astype(self.dtype)
-                back[row] = values[row:row + 1].astype(one.dtype).view(numpy.int64)[0]
-            except OverflowError:
-                back[row] = ~one.astype(one.dtype.newbyteorder("=")).view(numpy.int64)[0]
-        return values, back
-
-    cdef object decode_head(self, uint64_t head):
-        self.cell_value[0] = <int64_t> ((head + 1) ^ ((<uint64_t> 1) << 63))
-        return self.cell[0]
-
-    cpdef object domain_error(self, object key):
-        return SchemaError(f"{key!r} is beyond the range of {self.spec}")
-
-    cdef tuple read_heads(self, object array):
-        if array.dtype.kind != self.dtype.kind:
-            raise wrong_dtype(array, self.spec)
-        values, outside = self.convert(array)
-        heads = values.view(numpy.uint64) ^ numpy.uint64(1 << 63)
-        heads -= numpy.uint64(1)
-        return heads, outside
-
-    def decode_array(self, EncodedKeys encoded not None):
-        values = encoded.heads + numpy.uint64(1)
-        values ^= numpy.uint64(1 << 63)
-        return values.view(self.dtype)

@@ -2,7 +2,7 @@
 
 from cesium._keys cimport EncodedKeys
 from cesium._values cimport EncodedValues
-from cesium._view cimport View
+from cesium._ranges cimport View
 
 # Looks up every key.  found: uint8[count], zeroed, set to 1 where there is a value.  answer: None, or
 # EncodedValues whose `rows` (fixed form) were prefilled with what a miss holds; in the variable form

@@ -21,7 +21,7 @@ from cesium._page cimport (
 )
 from cesium._values cimport EncodedValues
 from cesium._version cimport Found, Version, VersionSource, version_find, version_find_pairs
-from cesium._view cimport View
+from cesium._ranges cimport View
 
 cdef enum:
     SORT_FROM = 256             # a smaller batch of fixed keys is looked up in the order given

@@ -14,6 +14,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._interval cimport IntervalSet
 from cesium._page cimport Key, PageSource, Position, Shape, Value
+from cesium._view cimport View
 
 cdef struct MemtableRoot        # opaque: the directory as of one generation
 cdef struct MemtableState       # opaque
@@ -65,3 +66,4 @@ cdef class Memtable:            # owns a MemtableState for the lifetime of its P
 cdef class MemtableSnapshot:    # owns one pin
     cdef readonly Memtable memtable
     cdef MemtableRoot *root
+    cdef View *view(self) except NULL

@@ -1,5 +1,5 @@
-# Extern declarations of _native.h (contracts are in that header).  All functions are pure C: they take
-# no lock, call no Python, and may run in any thread without the GIL.
+# Extern declarations of _native.h (contracts are in that header).  All functions are pure C: they
+# take no lock, call no Python, and may run in any thread without the GIL.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -52,7 +52,8 @@ cdef extern from "_native.h" nogil:
     int is_sorted_strings(const int64_t *offsets, const uint8_t *data, size_t count) noexcept
 
     # runs run(context, task) for every task; threads <= 1 runs inline; always 0
-    int parallel_for(size_t tasks, int threads, void (*run)(void *context, size_t task) noexcept nogil,
+    int parallel_for(size_t tasks, int threads,
+                     void (*run)(void *context, size_t task) noexcept nogil,
                      void *context) noexcept
 
     # stable; 0 or -ENOMEM; payload is the index when payloads is NULL

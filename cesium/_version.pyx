@@ -126,7 +126,7 @@ cdef SegmentRun *segment_run_new(list readers) except NULL:
     for index, reader in enumerate(readers):
         run.segments[index] = &reader.segment
         segment_source(&reader.segment, &run.sources[index])
-        if reader.record.range_deletes:
+        if reader.record.markers:
             run.marked = True
     if run.marked and run.count > 1:
         segment_run_free(run)

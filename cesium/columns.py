@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
@@ -51,7 +52,8 @@ class Column:
         first, last = int(offset_array[0]), int(offset_array[-1])
         if first < 0 or last > len(data_array):
             raise SchemaError(
-                f"column offsets run from {first} to {last}, beyond the {len(data_array)} bytes of data"
+                f"column offsets run from {first} to {last}, "
+                f"beyond the {len(data_array)} bytes of data"
             )
         if bool((offset_array[1:] < offset_array[:-1]).any()):
             raise SchemaError("column offsets must not decrease")
@@ -73,7 +75,7 @@ class Column:
 
     @classmethod
     def from_values(cls, values: Iterable[Any], kind: str) -> Column:
-        """A column of `str` values, or of bytes-like ones; SchemaError names the first that is not."""
+        """A column of `str` values, or of bytes-like ones; SchemaError names what is not."""
         if kind not in _KINDS:
             raise SchemaError(f"a column holds 'str' or 'bytes', not {kind!r}")
         rows = values if isinstance(values, list) else list(values)
@@ -154,11 +156,11 @@ class Column:
         return Column._trusted(self.offsets - first, self.data[first:last], self.kind)
 
     def __iter__(self) -> Iterator[str | bytes]:
-        data, kind = memoryview(self.data), self.kind
+        data, kind = memoryview(self.data.data), self.kind
         offsets = self.offsets
         for first in range(0, len(self), 4096):
             edges = offsets[first : first + 4097].tolist()
-            for start, end in zip(edges, edges[1:], strict=False):
+            for start, end in pairwise(edges):
                 yield str(data[start:end], "utf-8") if kind == "str" else bytes(data[start:end])
 
     def __eq__(self, other: object) -> Any:

@@ -47,11 +47,16 @@ class DirectFile(NamedTuple):
     direct: bool
 
 
-def raise_io(error_number: int, path: str | None = None) -> NoReturn:
-    """Raise what an errno (positive, or negated as kernels return it) means."""
+def io_error(error_number: int, path: str | None = None) -> OSError:
+    """The exception that an errno (positive, or negated as kernels return it) means."""
     number = abs(error_number)
     kind = StorageFullError if number in FULL else OSError
-    raise kind(number, os.strerror(number), path)
+    return kind(number, os.strerror(number), path)
+
+
+def raise_io(error_number: int, path: str | None = None) -> NoReturn:
+    """Raise what an errno means."""
+    raise io_error(error_number, path)
 
 
 @contextlib.contextmanager
@@ -257,6 +262,14 @@ class Files:
             os.fsync(fd)
         self.rename(name + UNFINISHED, name)
         self.sync_directory()
+
+    def free_memory(self) -> int:
+        """Bytes of memory that the system could give to the page cache now."""
+        with open("/proc/meminfo", "rb") as file:
+            for line in file:
+                if line.startswith(b"MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+        return 0
 
     # -- mapping
 

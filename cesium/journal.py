@@ -317,11 +317,11 @@ class Journal:
             file = self._open.pop(0)
             self._files.unlink(journal_name(file.writer.number))
             dropped.append(file.writer.number)
-            self._retire(file)
+            self._retire(file, durable=True)
         return dropped
 
-    def _retire(self, file: _OpenFile) -> None:
-        file.writer.retire()
+    def _retire(self, file: _OpenFile, *, durable: bool) -> None:
+        file.writer.retire(durable=durable)
         file.mapping.close()
         self._files.close(file.fd)
         self._kept.append(file.writer)
@@ -338,5 +338,6 @@ class Journal:
                 if status != OK:
                     self.raise_status(status, writer)
         finally:
-            while self._open:
-                self._retire(self._open.pop())
+            while self._open:  # the newest first: its sync may still need the older ones
+                file = self._open.pop()
+                self._retire(file, durable=file.writer.fully_synced)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cesium import _key_texts, _key_tuples, _keys
+from cesium import _key_texts, _key_times, _key_tuples, _keys
 from cesium._keys import KeyCodec
 from cesium.errors import SchemaError
 
@@ -111,7 +111,7 @@ def _dtype_codec(name: Any, spec: Any) -> KeyCodec:
         unit, step = np.datetime_data(dtype)
         if unit == "generic" or step != 1:
             raise SchemaError(f"{spec!r} needs one unit, as in 'datetime64[ns]': {_SUPPORTED}")
-        return _keys.TimeCodec(dtype.kind == "m", unit)
+        return _key_times.TimeCodec(dtype.kind == "m", unit)
     if dtype.kind == "S" and dtype.itemsize > 0:
         width = dtype.itemsize
         return _key_texts.FixedBytesCodec(width) if width <= 8 else _key_texts.WideBytesCodec(width)

@@ -59,13 +59,14 @@ def manifest_name(number: int) -> str:
 
 
 def numbers_of(names: list[str], prefix: str) -> list[int]:
-    """The numbers in the names `prefix-NUMBER`, ascending."""
-    start = prefix + "-"
-    return sorted(
-        int(name[len(start) :])
+    """The numbers in the names `prefix-000001` and so on, ascending; other names do not count."""
+    start = len(prefix) + 1
+    numbers = [
+        int(name[start:])
         for name in names
-        if name.startswith(start) and name[len(start) :].isdecimal()
-    )
+        if name.startswith(prefix + "-") and name[start:].isdecimal()
+    ]
+    return sorted(number for number in numbers if f"{prefix}-{number:06d}" in names)
 
 
 def _frame(position: int, kind: int, generation: int, previous: int, payload: Json) -> bytes:
@@ -179,7 +180,7 @@ class Manifest:
         else:
             zeros_by = start + FRAME_HEADER.size
         used = len(data.rstrip(b"\0"))
-        boundary = max(start, -(-used // SECTOR_BYTES) * SECTOR_BYTES)
+        boundary = start if used <= start else -(-used // SECTOR_BYTES) * SECTOR_BYTES
         return boundary < min(zeros_by, len(data))
 
     def _read_frame(self, data: bytes) -> tuple[int, int, Json, int] | None:

@@ -244,35 +244,50 @@ class Replay:
         """Walk the files; CorruptionError where synced bytes are damaged."""
         link: Link | None = None
         for index, header in enumerate(self.chain):
-            name = journal_name(header.number)
-            path = self._files.path(name)
             if link and header.base_sequence < link.sequence:
+                path = self._files.path(journal_name(header.number))
                 corrupt(path, "sequences overlap", 72, link.sequence, header.base_sequence)
-            data, data_end = self._files.read_sparse(name)
-            successor = self.chain[index + 1] if index + 1 < len(self.chain) else None
-            limit = successor.predecessor_end if successor else data_end
-            position, checksum, sequence, _ = scan_frames(
-                data, FILE_HEADER_BYTES, limit, header.epoch, header.checksum, header.base_sequence
-            )
-            link = Link(header.number, position, checksum, sequence)
-            whole = successor is None or (
-                position == limit and checksum == successor.predecessor_checksum
-            )
-            if not whole or successor is None:
-                vouched = highest_vouched(data, position, data_end, header.epoch, position)
-                if successor and vouched <= position and self._vouched_by_later(index + 1):
-                    vouched = max(limit, position + 1)
-                if vouched > position:
-                    self._corrupt_at(path, data, position, vouched)
-            start = skip_through(data, FILE_HEADER_BYTES, position, self.flushed_sequence)
-            if start < position:
-                yield Span(header.number, data, start, position)
+            data, link, whole = self._scan(index)
+            start = skip_through(data, FILE_HEADER_BYTES, link.position, self.flushed_sequence)
+            if start < link.position:
+                yield Span(header.number, data, start, link.position)
             if not whole:
                 self.dead += [dead.number for dead in self.chain[index + 1 :]]
                 del self.chain[index + 1 :]
                 break
         self.end = link
         self.finished = True
+
+    def _scan(self, index: int) -> tuple[Bytes, Link, bool]:
+        """The bytes of a file, where its sound frames end, and whether the next file goes on there.
+
+        A damaged place is read twice: beside a writer in another process, pages are read at
+        different moments, so a frame may be missing that later ones vouch for.
+        """
+        header = self.chain[index]
+        successor = self.chain[index + 1] if index + 1 < len(self.chain) else None
+        name = journal_name(header.number)
+        damaged = -1
+        while True:
+            data, data_end = self._files.read_sparse(name)
+            limit = successor.predecessor_end if successor else data_end
+            position, checksum, sequence, _ = scan_frames(
+                data, FILE_HEADER_BYTES, limit, header.epoch, header.checksum, header.checksum,
+                header.base_sequence,
+            )  # fmt: skip
+            link = Link(header.number, position, checksum, sequence)
+            if successor and position == limit and checksum == successor.predecessor_checksum:
+                return data, link, True
+            vouched = highest_vouched(
+                data, position, data_end, header.epoch, header.checksum, position
+            )
+            if successor and vouched <= position and self._vouched_by_later(index + 1):
+                vouched = max(limit, position + 1)
+            if vouched <= position:
+                return data, link, successor is None
+            if position == damaged:
+                self._corrupt_at(self._files.path(name), data, header, position, vouched)
+            damaged = position
 
     def _vouched_by_later(self, index: int) -> bool:
         """Whether a later file shows that everything before `chain[index]` was synced."""
@@ -281,16 +296,21 @@ class Replay:
                 return True
             data, end = self._files.read_sparse(journal_name(header.number))
             above = FILE_HEADER_BYTES
-            if highest_vouched(data, above, end, header.epoch, above) > above:
+            if highest_vouched(data, above, end, header.epoch, header.checksum, above) > above:
                 return True
         return False
 
-    def _corrupt_at(self, path: str, data: Bytes, position: int, vouched: int) -> NoReturn:
+    def _corrupt_at(
+        self, path: str, data: Bytes, header: FileHeader, position: int, vouched: int
+    ) -> NoReturn:
         stored = computed = None
         if position + FRAME_HEADER_BYTES <= len(data):
             stored, length = struct.unpack_from("<II", data.data, position)
             if FRAME_HEADER_BYTES <= length <= len(data) - position:
-                computed = crc32c(data[position + 4 : position + length], position & 0xFFFFFFFF)
+                computed = crc32c(
+                    data[position + 4 : position + length],
+                    (position & 0xFFFFFFFF) ^ header.checksum,
+                )
         corrupt(path, f"damage below {vouched}, which was synced", position, stored, computed)
 
     def frames(self) -> Iterator[Frame]:

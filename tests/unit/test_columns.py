@@ -87,9 +87,7 @@ def test_a_column_is_immutable():
 
 def test_repr_shows_a_small_head():
     column = Column.from_values((str(row) for row in range(1000)), "str")
-    assert repr(column) == (
-        "Column(['0', '1', '2', '3', '4', '5', ...], kind='str', len=1000)"
-    )
+    assert repr(column) == ("Column(['0', '1', '2', '3', '4', '5', ...], kind='str', len=1000)")
     assert repr(column[:1]) == "Column(['0'], kind='str', len=1)"
 
 

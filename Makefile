@@ -1,0 +1,98 @@
+# What there is to run: make demo | test | bench | lint | debug | sanitize | fuzz | clean
+#
+# Everything lives in .venv and build/.  Stamp files make a second run quick: what is installed is
+# rebuilt only when a source changed, and each kind of build (release, debug, sanitizer) keeps its
+# objects in its own directory under build/ (see setup.py).
+
+.SUFFIXES:
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+PYTHON ?= python3
+TESTS ?= tests
+ROUNDS ?= 1
+
+BIN := $(CURDIR)/.venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# Without isolation: the build tools are in .venv already, and compiled objects are found again.
+INSTALL := $(PIP) install --no-build-isolation
+
+SOURCES := setup.py pyproject.toml $(wildcard README.md) LICENSE $(shell find cesium -type f \
+	\( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.h' \))
+
+# Compiled modules that Python code may import: those with a stub beside them.
+STUBBED = $(patsubst cesium/%.pyi,cesium.%,$(wildcard cesium/_*.pyi))
+
+.PHONY: help demo test bench lint debug sanitize fuzz clean
+
+help:
+	@sed -n '1s/^# //p' Makefile
+
+# Asked before the first build only, and here, so that what is missing is said in one line.
+ifneq ($(filter-out help clean,$(MAKECMDGOALS)),)
+ifeq ($(wildcard .venv/.tools),)
+MISSING := $(shell sh scripts/prerequisites.sh '$(PYTHON)' 2>&1)
+ifneq ($(MISSING),)
+$(error $(MISSING))
+endif
+endif
+endif
+
+.venv/.tools:
+	@echo "making .venv with the build tools"
+	@'$(PYTHON)' -m venv --clear .venv
+	@$(PIP) install 'setuptools>=77' 'cython>=3.1'
+	@touch $@
+
+# One rule for all extras: .venv/.installed-demo holds the package with its extra `demo`.
+.venv/.installed-%: .venv/.tools $(SOURCES)
+	@echo "building and installing cesium with what '$*' needs"
+	@find build/release -name '*.py' -path '*/lib*' -delete 2>/dev/null || true
+	@$(INSTALL) '.[$*]'
+	@touch $@
+
+demo: .venv/.installed-demo
+	@$(BIN)/cesium demo
+
+# The kernels run twice: as this processor has them, and in their portable form.
+test: .venv/.installed-test
+	$(BIN)/pytest -q $(TESTS)
+	CESIUM_PORTABLE=1 $(BIN)/pytest -q tests/unit
+
+bench: .venv/.installed-bench
+	$(BIN)/pytest -q bench --benchmark-only
+
+lint: .venv/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(BIN):$$PATH" cython-lint cesium
+	$(BIN)/mypy
+	cd build && $(BIN)/python -m mypy.stubtest --ignore-disjoint-bases \
+		--allowlist ../tests/style/stubtest-allowlist.txt --ignore-unused-allowlist $(STUBBED)
+
+# A build with assertions, bounds checks and the self-check around each public call.
+debug: .venv/.installed-test
+	CESIUM_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug/lib
+	CESIUM_DEBUG=1 PYTHONPATH=build/debug/lib $(BIN)/pytest -q $(TESTS)
+
+# AddressSanitizer and UBSan: the threads, and a short run against the model.  Python itself leaks
+# by design, so leaks are looked for by the tests' own counters.
+SANITIZE_TESTS ?= $(wildcard tests/threads tests/model)
+sanitize: .venv/.installed-test
+	CESIUM_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-lib build/sanitize/lib
+	env LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0:allow_user_segv_handler=1 \
+		UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc CESIUM_DEBUG=1 \
+		PYTHONPATH=build/sanitize/lib HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-short} \
+		$(BIN)/pytest -q $(SANITIZE_TESTS)
+
+# Long runs with fresh seeds, which a failure prints: make fuzz ROUNDS=20
+fuzz: .venv/.installed-test
+	CESIUM_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug/lib
+	for round in $$(seq $(ROUNDS)); do \
+		CESIUM_DEBUG=1 PYTHONPATH=build/debug/lib HYPOTHESIS_PROFILE=fuzz \
+			$(BIN)/pytest -q $(wildcard tests/model tests/fuzz) || exit 1; \
+	done
+
+clean:
+	rm -rf .venv build cesiumdb.egg-info demo-data

@@ -1,0 +1,60 @@
+# A view: one table as of one commit, pinned for a read of more than one page; and the ordered reads
+# over it.
+#
+# A View pins a snapshot of the live memtable and the version, for as long as it lives.  A RangeReader is
+# one pass over a range in one direction: count, arrays, batches or row by row.  A View may be shared
+# by threads; a RangeReader belongs to one thread at a time.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from cesium._cursor cimport Bounds, Cursor, Rows, Run
+from cesium._engine cimport TableCore
+from cesium._keys cimport KeyCodec
+from cesium._memtable cimport MemtableSnapshot
+from cesium._page cimport Key, Shape
+from cesium._values cimport ValueCodec
+from cesium._version cimport Version, VersionSource
+
+cdef class View:
+    cdef readonly TableCore core
+    cdef MemtableSnapshot live          # None when the live memtable was empty
+    cdef readonly Version version
+    cdef VersionSource *items           # the live memtable first, then the version's sources
+    cdef uint32_t count
+    cdef const Shape *shape
+
+    cdef int raise_status(self, int status) except -1
+    cdef int rank_bounds(self, EncodedRange interval, uint64_t *most, bint *exact) except -1
+
+cdef class EncodedRange:                # [lower, upper): heads or bytes; upper None = unbounded
+    cdef readonly object lower
+    cdef readonly object upper
+    cdef Bounds bounds
+
+cdef class RangeReader:
+    cdef readonly View view
+    cdef EncodedRange interval
+    cdef Cursor *cursor
+    cdef Run pending
+    cdef uint64_t left                  # rows that the limit still allows
+    cdef readonly bint exhausted
+
+    cdef uint64_t fill(self, Rows *rows, uint64_t most) except? 0xFFFFFFFFFFFFFFFF
+    cdef object wrap(self, Rows *rows, KeyCodec keys, ValueCodec values, object head_array,
+                     object row_array, bint want_keys, bint want_values)
+    cdef bint fill_in_threads(self, Rows *rows, uint64_t capacity, int threads) except -1
+
+cdef class RowIterator:                 # decodes row by row from a small buffer of copied rows
+    cdef RangeReader reader
+    cdef KeyCodec keys
+    cdef ValueCodec values
+    cdef int yields                     # 0 pairs, 1 keys, 2 values
+    cdef Rows rows
+    cdef uint64_t next_row
+    cdef uint64_t buffer_rows
+
+    cdef int refill(self) except -1
+    cdef object key_at(self, uint64_t row)
+    cdef object value_at(self, uint64_t row)
+
+cdef int key_from(object encoded, bint fixed, Key *key) except -1

@@ -1,0 +1,438 @@
+"""Views and ordered reads: see _ranges.pxd for the contract."""
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+import numpy as np
+
+from cesium._cursor cimport (
+    Cursor, Rows, Run, cursor_fill, cursor_free, cursor_new, cursor_skip,
+    rows_free, rows_reserve,
+)
+from cesium._engine cimport Engine, TableCore
+from cesium._interval cimport IntervalSet, key_compare
+from cesium._keys cimport EncodedKeys, KeyCodec
+from cesium._layout cimport STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK
+from cesium._memtable cimport (
+    Memtable, MemtableCounters, MemtableSnapshot, memtable_counters, memtable_markers,
+    memtable_root_delete_markers, memtable_root_entries, memtable_root_markers,
+    memtable_root_source,
+)
+from cesium._native cimport load_head, parallel_for
+from cesium._page cimport Key, Shape
+from cesium._segment cimport Segment, segment_rank, segment_ready
+from cesium._values cimport EncodedValues, ValueCodec
+from cesium._version cimport (
+    SegmentRun, Version, VersionSource, raise_plain, version_fill_inputs,
+)
+from cesium.errors import ClosedError
+
+cdef enum:
+    FIRST_BUFFER_ROWS = 32      # the first rows of an iteration come fast,
+    BUFFER_ROWS = 1024          # later ones in buffers that stay in L2
+
+
+cdef int key_from(object encoded, bint fixed, Key *key) except -1:
+    """Fills a Key from a head (int) or bytes; the bytes are borrowed."""
+    memset(key, 0, sizeof(Key))
+    if fixed:
+        key.head = <uint64_t>encoded
+    else:
+        key.data = <const uint8_t *>PyBytes_AS_STRING(encoded)
+        key.bytes = <uint32_t>PyBytes_GET_SIZE(encoded)
+        key.head = load_head(key.data, key.bytes)
+    return 0
+
+
+cdef class View:
+    """View(core): the table as of now."""
+
+    def __cinit__(self, TableCore core):
+        cdef Engine engine = core.engine
+        cdef MemtableCounters counters
+        cdef const IntervalSet *markers
+        cdef uint32_t first = 0
+        cdef uint32_t index
+        self.core = core
+        self.shape = &core.shape.shape
+        engine.lock_exclusive()
+        try:
+            memtable_counters(core.live.state, &counters)
+            markers = memtable_markers(core.live.state)
+            if counters.entries or (markers != NULL and markers.count):
+                self.live = MemtableSnapshot(core.live)
+            self.version = core.version_now
+        finally:
+            engine.unlock()
+        if self.live is not None:
+            first = 1
+        self.count = self.version.count + first
+        self.items = <VersionSource *>calloc(self.count + 1, sizeof(VersionSource))
+        if self.items == NULL:
+            raise MemoryError
+        if first:
+            memtable_root_source(self.live.root, &self.items[0].source)
+            self.items[0].markers = memtable_root_markers(self.live.root)
+        for index in range(self.version.count):
+            self.items[first + index] = self.version.items[index]
+
+    def __dealloc__(self):
+        free(self.items)
+
+    cdef int raise_status(self, int status) except -1:
+        return self.version.raise_status(status)
+
+    def row_count(self):
+        """Exact number of visible rows: constant time when no source overlaps another's business
+        (one run, no markers), else counted, and remembered with the version."""
+        cdef uint64_t count = 0
+        if self.live is None and self.version.row_count is not None:
+            return self.version.row_count
+        count = RangeReader(self, EncodedRange(self.core, 0 if self.shape.key_width else b"",
+                                               None)).count()
+        if self.live is None:
+            self.version.row_count = count
+        return count
+
+    def estimated_rows(self):
+        """Entries of all sources, delete markers taken off: constant time, never below zero."""
+        cdef int64_t rows = 0
+        cdef uint32_t index
+        cdef MemtableSnapshot snapshot
+        if self.live is not None:
+            rows += <int64_t>memtable_root_entries(self.live.root)
+            rows -= 2 * <int64_t>memtable_root_delete_markers(self.live.root)
+        for source in self.version.sources:
+            if isinstance(source, list):
+                for reader in source:
+                    rows += reader.record.rows - 2 * reader.record.delete_markers
+            else:
+                snapshot = source
+                rows += <int64_t>memtable_root_entries(snapshot.root)
+                rows -= 2 * <int64_t>memtable_root_delete_markers(snapshot.root)
+        return max(rows, 0)
+
+    cdef int rank_bounds(self, EncodedRange interval, uint64_t *most, bint *exact) except -1:
+        """At most how many rows the range has, and whether that is the very number."""
+        cdef uint32_t index
+        cdef uint32_t place
+        cdef uint64_t low
+        cdef uint64_t high
+        cdef VersionSource *item
+        cdef Segment *segment
+        cdef MemtableSnapshot snapshot
+        cdef int status = STATUS_OK
+        most[0] = 0
+        exact[0] = self.count <= 1
+        with nogil:
+            for index in range(self.count):
+                item = &self.items[index]
+                if item.run == NULL:
+                    exact[0] = False
+                    continue
+                for place in range(item.run.count):
+                    segment = item.run.segments[place]
+                    if outside_bounds(self.shape, segment, &interval.bounds):
+                        continue
+                    status = segment_ready(segment)
+                    low = 0
+                    if status == STATUS_OK:
+                        status = segment_rank(segment, &interval.bounds.lower, &low)
+                    high = segment.entries
+                    if status == STATUS_OK and not interval.bounds.unbounded:
+                        status = segment_rank(segment, &interval.bounds.upper, &high)
+                    if status != STATUS_OK:
+                        break
+                    if high > low:
+                        most[0] += high - low
+                    if segment.delete_markers:
+                        exact[0] = False
+                if status != STATUS_OK:
+                    break
+        self.raise_status(status)
+        if self.live is not None:
+            most[0] += memtable_root_entries(self.live.root)
+        for source in self.version.sources:
+            if isinstance(source, MemtableSnapshot):
+                snapshot = source
+                most[0] += memtable_root_entries(snapshot.root)
+        return 0
+
+
+cdef bint outside_bounds(const Shape *shape, const Segment *segment,
+                         const Bounds *bounds) noexcept nogil:
+    if not segment.upper_unbounded and compare(shape, &segment.upper, &bounds.lower) < 0:
+        return True
+    return not bounds.unbounded and compare(shape, &segment.lower, &bounds.upper) >= 0
+
+
+cdef inline int compare(const Shape *shape, const Key *a, const Key *b) noexcept nogil:
+    return key_compare(shape.key_width != 0, a, b)
+
+
+cdef class EncodedRange:
+    """EncodedRange(core, lower, upper): `[lower, upper)`; lower a head or bytes, upper the same or
+    None for no upper end."""
+
+    def __cinit__(self, TableCore core, object lower, object upper):
+        cdef bint fixed = core.shape.shape.key_width != 0
+        self.lower = lower
+        self.upper = upper
+        key_from(lower, fixed, &self.bounds.lower)
+        if upper is None:
+            self.bounds.unbounded = True
+        else:
+            key_from(upper, fixed, &self.bounds.upper)
+
+
+cdef class OwnedMemory:
+    """A malloc'ed block with the buffer protocol, so that numpy arrays keep it alive."""
+
+    cdef void *data
+    cdef Py_ssize_t bytes
+
+    def __dealloc__(self):
+        free(self.data)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.data, self.bytes, 0, flags)
+
+
+cdef object own(void *data, uint64_t bytes, object dtype):
+    cdef OwnedMemory memory
+    if bytes == 0:
+        free(data)
+        return np.empty(0, dtype)
+    memory = OwnedMemory.__new__(OwnedMemory)
+    memory.data = data
+    memory.bytes = <Py_ssize_t>bytes
+    return np.frombuffer(memory, dtype)
+
+
+cdef class RangeReader:
+    """RangeReader(view, interval, reverse=False, limit=None): one pass over a range."""
+
+    def __cinit__(self, View view, EncodedRange interval, bint reverse=False, object limit=None):
+        cdef int status
+        self.view = view
+        self.interval = interval
+        self.left = <uint64_t>-1 if limit is None else <uint64_t>limit
+        self.cursor = cursor_new(view.shape, view.count, -1 if reverse else 1, False)
+        if self.cursor == NULL:
+            raise MemoryError
+        self.cursor.bounds = interval.bounds
+        with nogil:
+            status = version_fill_inputs(view.items, view.count, self.cursor, 0)
+        view.raise_status(status)
+
+    def __dealloc__(self):
+        cursor_free(self.cursor)
+
+    cdef uint64_t fill(self, Rows *rows, uint64_t most) except? 0xFFFFFFFFFFFFFFFF:
+        """Copies up to `most` further rows behind those in `rows`; returns how many came."""
+        cdef uint64_t before = rows.count
+        cdef int status
+        if most > self.left:
+            most = self.left
+        if self.exhausted or most == 0:
+            return 0
+        with nogil:
+            status = cursor_fill(self.cursor, &self.pending, rows, most)
+        if status == STATUS_NOT_FOUND:
+            self.exhausted = True
+        else:
+            self.view.raise_status(status)
+        self.left -= rows.count - before
+        return rows.count - before
+
+    def count(self):
+        """Number of rows from here on; the reader is used up."""
+        cdef uint64_t count = 0
+        cdef uint64_t most
+        cdef bint exact
+        cdef int status
+        self.view.rank_bounds(self.interval, &most, &exact)
+        if not exact and most:
+            with nogil:
+                status = cursor_skip(self.cursor, &self.pending, self.left, &count)
+            if status != STATUS_NOT_FOUND:
+                self.view.raise_status(status)
+        else:
+            count = most
+        self.exhausted = True
+        return min(count, self.left)
+
+    def skip(self, uint64_t rows):
+        """Passes over up to `rows` rows and returns how many there were."""
+        cdef uint64_t skipped = 0
+        cdef int status
+        with nogil:
+            status = cursor_skip(self.cursor, &self.pending, min(rows, self.left), &skipped)
+        if status != STATUS_NOT_FOUND:
+            self.view.raise_status(status)
+        self.left -= skipped
+        return skipped
+
+    def read(self, KeyCodec keys, ValueCodec values, object most=None, bint want_keys=True,
+             bint want_values=True, int threads=1):
+        """Up to `most` further rows as (EncodedKeys or None, EncodedValues or None).
+
+        Arrays are made at the size that the fences tell, so nothing is grown or copied twice.
+        """
+        cdef uint64_t capacity
+        cdef bint exact
+        cdef Rows rows
+        cdef const Shape *shape = self.view.shape
+        cdef uint64_t[::1] heads
+        cdef uint8_t[::1] fixed
+        cdef int status
+        head_array = None
+        row_array = None
+        memset(&rows, 0, sizeof(Rows))
+        self.view.rank_bounds(self.interval, &capacity, &exact)
+        capacity = min(capacity, self.left)
+        if most is not None:
+            capacity = min(capacity, <uint64_t>most)
+        if shape.key_width:
+            head_array = np.empty(capacity, np.uint64)
+            heads = head_array
+            if capacity:
+                rows.heads = &heads[0]
+        if shape.value_width and want_values:
+            row_array = np.empty(capacity * shape.value_width, np.uint8)
+            fixed = row_array
+            if capacity:
+                rows.rows = &fixed[0]
+        rows.skip_values = not want_values
+        try:
+            if shape.key_width == 0:
+                rows.key_offsets = <int64_t *>calloc(capacity + 1, 8)
+                if rows.key_offsets == NULL:
+                    raise MemoryError
+            if shape.value_width == 0 and want_values:
+                rows.value_offsets = <int64_t *>calloc(capacity + 1, 8)
+                if rows.value_offsets == NULL:
+                    raise MemoryError
+            rows.capacity = capacity
+            if not (exact and threads > 1 and self.fill_in_threads(&rows, capacity, threads)):
+                self.fill(&rows, capacity)
+            return self.wrap(&rows, keys, values, head_array, row_array, want_keys, want_values)
+        finally:
+            # Arrays of numpy's own are not ours to free.
+            rows.heads = NULL
+            rows.rows = NULL
+            rows_free(&rows)
+
+    cdef object wrap(self, Rows *rows, KeyCodec keys, ValueCodec values, object head_array,
+                     object row_array, bint want_keys, bint want_values):
+        cdef EncodedKeys encoded_keys = None
+        cdef EncodedValues encoded_values = None
+        cdef const Shape *shape = self.view.shape
+        cdef Py_ssize_t count = <Py_ssize_t>rows.count
+        cdef bint roomy
+        if head_array is not None:
+            roomy = count < len(head_array) - len(head_array) // 8
+            head_array = head_array[:count].copy() if roomy else head_array[:count]
+        if row_array is not None:
+            roomy = count * shape.value_width < len(row_array) - len(row_array) // 8
+            row_array = row_array[:count * shape.value_width]
+            row_array = (row_array.copy() if roomy else row_array).reshape(
+                count, shape.value_width)
+        if want_keys:
+            encoded_keys = EncodedKeys.__new__(EncodedKeys)
+            encoded_keys.count = count
+            if shape.key_width:
+                encoded_keys.heads = head_array
+            else:
+                encoded_keys.offsets = own(rows.key_offsets, (count + 1) * 8, np.int64)
+                encoded_keys.data = own(rows.key_data, encoded_keys.offsets[count], np.uint8)
+                rows.key_offsets = NULL
+                rows.key_data = NULL
+        if want_values:
+            encoded_values = EncodedValues.__new__(EncodedValues)
+            encoded_values.count = count
+            if shape.value_width:
+                encoded_values.rows = row_array
+            else:
+                encoded_values.offsets = own(rows.value_offsets, (count + 1) * 8, np.int64)
+                encoded_values.data = own(rows.value_data, encoded_values.offsets[count], np.uint8)
+                rows.value_offsets = NULL
+                rows.value_data = NULL
+        return encoded_keys, encoded_values
+
+    cdef bint fill_in_threads(self, Rows *rows, uint64_t capacity, int threads) except -1:
+        """Fixed rows of a single run are copied in parallel: fences say where each part begins."""
+        return False
+
+
+cdef class RowIterator:
+    """RowIterator(reader, keys, values, yields): yields pairs (0), keys (1) or values (2)."""
+
+    def __cinit__(self, RangeReader reader, KeyCodec keys, ValueCodec values, int yields):
+        cdef int status
+        self.reader = reader
+        self.keys = keys
+        self.values = values
+        self.yields = yields
+        self.rows.skip_values = yields == 1
+        self.buffer_rows = FIRST_BUFFER_ROWS
+        status = rows_reserve(reader.view.shape, &self.rows, self.buffer_rows)
+        if status != STATUS_OK:
+            raise MemoryError
+
+    def __dealloc__(self):
+        rows_free(&self.rows)
+
+    def __iter__(self):
+        return self
+
+    cdef int refill(self) except -1:
+        cdef int status
+        if self.reader.exhausted or self.reader.left == 0:
+            return 0
+        self.reader.view.core.engine.check_open()
+        if self.next_row and self.buffer_rows < BUFFER_ROWS:
+            self.buffer_rows *= 4
+            status = rows_reserve(self.reader.view.shape, &self.rows,
+                                  min(self.buffer_rows, <uint64_t>BUFFER_ROWS))
+            if status != STATUS_OK:
+                raise MemoryError
+        self.rows.count = 0
+        self.next_row = 0
+        self.reader.fill(&self.rows, self.rows.capacity)
+        return 0
+
+    cdef object key_at(self, uint64_t row):
+        cdef int64_t start
+        if self.rows.heads != NULL:
+            return self.keys.decode_head(self.rows.heads[row])
+        start = self.rows.key_offsets[row]
+        return self.keys.decode(self.rows.key_data + start, self.rows.key_offsets[row + 1] - start)
+
+    cdef object value_at(self, uint64_t row):
+        cdef int64_t start
+        if self.rows.rows != NULL:
+            return self.values.decode_row(
+                self.rows.rows + row * self.reader.view.shape.value_width)
+        start = self.rows.value_offsets[row]
+        return self.values.decode(self.rows.value_data + start,
+                                  self.rows.value_offsets[row + 1] - start)
+
+    def __next__(self):
+        cdef uint64_t row
+        if self.next_row == self.rows.count:
+            self.refill()
+            if self.next_row == self.rows.count:
+                raise StopIteration
+        row = self.next_row
+        self.next_row = row + 1
+        if self.yields == 0:
+            return self.key_at(row), self.value_at(row)
+        if self.yields == 1:
+            return self.key_at(row)
+        return self.value_at(row)

@@ -1,0 +1,243 @@
+"""Flush and checkpoint: from memtables to segments, from the journal to the manifest.
+
+Every function here holds `engine.maintenance` or takes it.  Files are written and synced first, then
+published to readers, then recorded in the manifest, and only then is what they replace unlinked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from cesium._builder import UNBOUNDED_UPPER, SegmentBuilder
+from cesium._engine import WriteGuard
+from cesium._memtable import MemtableSnapshot
+from cesium._merge import Merge, memtable_bounds
+from cesium._segment import SegmentReader
+from cesium._version import Version
+from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine, segment_name
+from cesium.state import Edit, SegmentRecord
+
+SEGMENT_BYTES = 64 << 20
+
+Bounds = tuple[bytes, bytes | None]  # inclusive; upper None: no upper end
+
+
+def record_bounds(record: SegmentRecord) -> Bounds:
+    """The interval of keys that a segment touches."""
+    return record.lower, None if record.upper == UNBOUNDED_UPPER else record.upper
+
+
+def source_bounds(source: Source) -> Bounds | None:
+    """The interval of keys that a source touches; None for an empty one."""
+    if isinstance(source, MemtableSnapshot):
+        return memtable_bounds(source)
+    uppers = [record_bounds(reader.record)[1] for reader in source]
+    known = [upper for upper in uppers if upper is not None]
+    return (
+        min(reader.record.lower for reader in source),
+        max(known) if len(known) == len(uppers) else None,
+    )
+
+
+def overlaps(a: Bounds | None, b: Bounds | None) -> bool:
+    """Whether two intervals of keys have a key in common."""
+    if a is None or b is None:
+        return False
+    return (a[1] is None or b[0] <= a[1]) and (b[1] is None or a[0] <= b[1])
+
+
+class SegmentOutput:
+    """Makes the segments of one flush, load or merge; on failure removes them again."""
+
+    def __init__(
+        self, engine: StoreEngine, tier: int, first_sequence: int, last_sequence: int
+    ) -> None:
+        self.engine = engine
+        self.tier = tier
+        self.first_sequence = first_sequence
+        self.last_sequence = last_sequence
+        self.records: list[SegmentRecord] = []
+
+    def builder(self, filter_keys: int = 0) -> SegmentBuilder:
+        """A builder for the next segment; filter_keys sizes its filter, 0 is none."""
+        segment_id = self.engine.allocate_segment_id()
+        return SegmentBuilder(
+            self.engine.files,
+            segment_name(segment_id),
+            segment_id,
+            self.engine.manifest.state.store_uuid,
+            self.engine.shape,
+            filter_keys=filter_keys,
+            first_sequence=self.first_sequence,
+            last_sequence=self.last_sequence,
+            table_id=self.engine.table.id,
+        )
+
+    def finish(self, builder: SegmentBuilder) -> SegmentRecord | None:
+        """Completes a segment, durably but for its name; None when it would be empty."""
+        made = builder.finish()
+        if not made["rows"] and not made["range_deletes"]:
+            self.engine.files.unlink(segment_name(made["id"]))
+            return None
+        record = SegmentRecord(
+            id=made["id"],
+            table=self.engine.table.id,
+            tier=self.tier,
+            lower=made["lower"],
+            upper=made["upper"],
+            rows=made["rows"],
+            markers=made["range_deletes"],
+            delete_markers=made["delete_markers"],
+            first_sequence=self.first_sequence,
+            last_sequence=self.last_sequence,
+            bytes=made["bytes"],
+            pages=made["page_count"],
+            checksum=made["checksum"],
+        )
+        self.records.append(record)
+        return record
+
+    def discard(self) -> None:
+        """Removes every segment made so far."""
+        for record in self.records:
+            self.engine.files.unlink(segment_name(record.id))
+        self.records.clear()
+
+    def write_merge(
+        self,
+        merge: Merge,
+        most_bytes: int | None,
+        markers: bool,
+        filter_keys: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """All rows of a merge, split at `most_bytes` a segment (None: one segment)."""
+        more = True
+        try:
+            while more:
+                builder = self.builder(filter_keys)
+                try:
+                    if markers:
+                        merge.write_markers(builder)
+                    more = merge.write(builder, most_bytes or (1 << 62))
+                    record = self.finish(builder)
+                except BaseException:
+                    builder.abort()
+                    raise
+                if progress is not None and record is not None:
+                    progress(record.rows)
+        except BaseException:
+            self.discard()
+            raise
+
+
+def frozen_memtables(engine: StoreEngine) -> Iterator[MemtableSnapshot]:
+    """The frozen memtables, oldest first."""
+    newer, _ = engine.split_sources()
+    return (source for source in reversed(newer) if isinstance(source, MemtableSnapshot))
+
+
+def flush(engine: StoreEngine, snapshot: MemtableSnapshot) -> list[SegmentReader]:
+    """Writes one frozen memtable out, puts its segments in its place and returns them."""
+    newer, base = engine.split_sources()
+    place = next(index for index, source in enumerate(newer) if source is snapshot)
+    older: list[Source] = [*newer[place + 1 :], *([reader] for reader in base)]
+    bounds = source_bounds(snapshot)
+    overlapping = any(overlaps(bounds, source_bounds(source)) for source in older)
+    # Its own last sequence, not today's: a load that attached since is newer.
+    sequence = engine.frozen_sequences[id(snapshot)]
+    tier = TIER_NEW if overlapping else TIER_BASE
+    output = SegmentOutput(engine, tier, engine.manifest.state.flushed_sequence, sequence)
+    output.write_merge(
+        Merge(Version(engine.shape, [snapshot], False), overlapping),
+        None if overlapping else SEGMENT_BYTES,
+        markers=overlapping,
+        filter_keys=snapshot.entries if overlapping else 0,
+    )
+    engine.files.sync_directory()
+    readers = [engine.reader(record) for record in output.records]
+    with WriteGuard(engine.core_engine):
+        newer, base = engine.split_sources()
+        place = next(index for index, source in enumerate(newer) if source is snapshot)
+        if overlapping:
+            newer[place : place + 1] = [readers] if readers else []
+        else:
+            del newer[place]
+            base = [*base, *readers]
+        engine.core.publish(engine.version_of(newer, base))
+    del engine.frozen_sequences[id(snapshot)]
+    return readers
+
+
+def checkpoint(engine: StoreEngine) -> None:
+    """Brings all commits so far into segments and the manifest, and lets go of their journal.
+
+    Returns when that is on stable storage.  Commits of other threads go on meanwhile.
+    """
+    with engine.maintenance:
+        state = engine.manifest.state
+        with WriteGuard(engine.core_engine):
+            engine.freeze()
+            sequence = engine.core_engine.sequence
+            known = {reader.record.id for reader in engine.core.version.segments()}
+        frozen = list(frozen_memtables(engine))
+        if not frozen and sequence == state.flushed_sequence and known == set(state.segments):
+            return
+        for snapshot in frozen:
+            known.update(reader.record.id for reader in flush(engine, snapshot))
+        record_segments(engine, known, sequence)
+        with WriteGuard(engine.core_engine):
+            engine.journal.drop_through(
+                sequence, including_current=engine.core_engine.sequence == sequence
+            )
+            engine.core_engine.journal = engine.journal.writer
+
+
+def record_segments(engine: StoreEngine, known: set[int], sequence: int | None) -> None:
+    """Makes the manifest say which segments are live; those that it no longer names go.
+
+    known: ids that may be recorded; a load that attached since then is in the journal still, above
+    `sequence`, the last one flushed (None: as it was).
+    """
+    state = engine.manifest.state
+    live = {
+        reader.record.id: reader
+        for reader in engine.core.version.segments()
+        if reader.record.id in known
+    }
+    gone = tuple(number for number in state.segments if number not in live)
+    put = tuple(reader.record for number, reader in live.items() if number not in state.segments)
+    engine.append_edit(
+        Edit(
+            remove_segments=gone,
+            put_segments=put,
+            sequence=sequence,
+            flushed_sequence=sequence,
+        )
+    )
+    for number in gone:
+        reader = engine.retired.pop(number, None)
+        if reader is not None:
+            reader.doomed = True
+
+
+def retire(engine: StoreEngine, readers: list[SegmentReader]) -> None:
+    """Remembers merged-away segments until the manifest no longer names them."""
+    for reader in readers:
+        engine.retired[reader.record.id] = reader
+
+
+def close(engine: StoreEngine) -> None:
+    """Checkpoints a store that was written to, and ends the engine."""
+    with engine.maintenance:
+        inner = engine.core_engine
+        if inner.closed:
+            return
+        try:
+            if engine.writable and not engine.in_memory and not inner.forked:
+                if inner.poisoned is None:
+                    checkpoint(engine)
+        finally:
+            engine.release()
+
+

@@ -1,0 +1,23 @@
+"""`cesium delete STORE KEY`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cesium.cli._gate import NotFound
+from cesium.cli._show import PATH, opened
+from cesium.cli._text import parse_key
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("path", metavar="STORE", type=PATH)
+@click.argument("key")
+def delete(path: Path, key: str) -> None:
+    """Delete one key.  Exits with 3 when it is absent."""
+    with opened(path, "w") as store:
+        try:
+            del store[parse_key(store.options.key, key)]
+        except KeyError:
+            raise NotFound(f"no key {key} in {path}") from None

@@ -1,0 +1,93 @@
+"""`cesium range STORE`"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+import cesium
+from cesium.cli._show import PATH, opened
+from cesium.cli._text import field_names, key_cells, key_parts, parse_key, to_json, value_cells
+
+TERMINAL_ROWS = 40
+
+
+@click.command(name="range")
+@click.argument("path", metavar="STORE", type=PATH)
+@click.option("--from", "low", metavar="KEY", help="The first key, itself included.")
+@click.option("--to", "high", metavar="KEY", help="The key to stop before.")
+@click.option("--prefix", metavar="PIECE", help="Only keys that begin so (text, bytes, composite).")
+@click.option("--reverse", is_flag=True, help="From the last key to the first.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N rows.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
+def range_(
+    path: Path,
+    low: str | None,
+    high: str | None,
+    prefix: str | None,
+    reverse: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Print rows in the order of their keys.
+
+    On a terminal a table of the first 40 rows, unless --limit says otherwise; into a pipe or file
+    every row, its cells separated by tabs.  A bound may give only the first parts of a composite
+    key: --from 2013-07-04 --to 2013-07-05 is one day.
+    """
+    if prefix is not None and (low is not None or high is not None):
+        raise click.UsageError("--prefix goes without --from and --to")
+    with opened(path, "r") as store:
+        schema = store.options.key
+
+        def rows(count: int | None) -> Iterator[tuple[Any, Any]]:
+            if prefix is not None:
+                view = store.prefix(parse_key(schema, prefix, partial=True))
+                return itertools.islice(reversed(view) if reverse else iter(view), count)
+            bounds = [
+                None if bound is None else parse_key(schema, bound, partial=True)
+                for bound in (low, high)
+            ]
+            return iter(store.range(*bounds, reverse=reverse, limit=count))
+
+        if as_json:
+            for key, value in rows(limit):
+                click.echo(f'{{"key": {to_json(key)}, "value": {to_json(value)}}}')
+        elif sys.stdout.isatty():
+            _print_table(store, rows(TERMINAL_ROWS + 1 if limit is None else limit), limit)
+        else:
+            _print_lines(store, rows(limit))
+
+
+def _print_lines(store: cesium.Store, rows: Iterator[tuple[Any, Any]]) -> None:
+    for key, value in rows:
+        cells = key_cells(store.options.key, key) + value_cells(store.options.value, value)
+        click.echo("\t".join(cells))
+
+
+def _print_table(store: cesium.Store, rows: Iterator[tuple[Any, Any]], limit: int | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for part in key_parts(store.options.key):
+        table.add_column(f"key\n{part}", style="bold")
+    for name in field_names(store.options.value):
+        table.add_column(name)
+    more = False
+    for number, (key, value) in enumerate(rows):
+        if limit is None and number == TERMINAL_ROWS:
+            more = True
+            break
+        cells = key_cells(store.options.key, key) + value_cells(store.options.value, value)
+        table.add_row(*map(Text, cells))
+    console = Console()
+    console.print(table)
+    if more:
+        console.print(f"the first {TERMINAL_ROWS} rows; --limit asks for more", style="dim")

@@ -1,0 +1,376 @@
+"""One open store in this process: its files, lock, journal, manifest, and the compiled engine.
+
+Handles (cesium.store.Store) on the same path share one StoreEngine, which is counted.  It answers the
+compiled engine's calls for a journal file and for room in the memtable.
+
+Locks, in the order taken: `maintenance` (flush, merge, checkpoint, close), then the compiled writer
+lock.  `registry_lock` is above both and held while handles are counted.
+
+What happens to the sources of the version, happens under the writer lock, by identity: a frozen
+memtable, a segment; so a load that attaches while a merge runs is never lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from cesium._engine import Engine, TableCore, WriteGuard
+from cesium._journal import JournalWriter
+from cesium._keys import KeyCodec
+from cesium._memtable import MemtableSnapshot
+from cesium._page import TableShape
+from cesium._recovery import apply_span
+from cesium._segment import SegmentReader
+from cesium._values import ValueCodec
+from cesium._version import Version
+from cesium.errors import CorruptionError, Error, SchemaError
+from cesium.files import UNFINISHED, Files, MemoryFiles
+from cesium.journal import PROCESS_STEP_BYTES, SYNC_STEP_BYTES, Journal
+from cesium.keys import key_codec
+from cesium.lock import WriterLock
+from cesium.manifest import Manifest
+from cesium.options import Options
+from cesium.state import Edit, SegmentRecord, State, TableRecord
+from cesium.values import value_codec
+
+TIER_NEW = 0  # sources of flushes and loads, newest first, may overlap
+TIER_BASE = 1  # the last tier: one run, no markers, no filters
+OWN_FILES = ("LOCK", "manifest-", "journal-", "segment-")
+
+Source = MemtableSnapshot | list[SegmentReader]
+
+
+def segment_name(segment_id: int) -> str:
+    """The file name of a segment."""
+    return f"segment-{segment_id:010d}"
+
+
+class StoreEngine:
+    """Opens (or creates) a store; see the module's contract.
+
+    path: the directory, or None for a store in memory.  slots_max: tests make pages tiny with it.
+    SchemaError when the stored schema is another one, CorruptionError for damage, LockedError when
+    another process writes.
+    """
+
+    def __init__(self, path: str | None, options: Options, slots_max: int = 0) -> None:
+        self.path = path
+        self.options = options
+        self.in_memory = path is None
+        self.files: Files = MemoryFiles() if path is None else Files(path)
+        self.handles = 0
+        self.identity = (0, 0)  # device and inode of the directory
+        self.maintenance = threading.RLock()
+        self.lock: WriterLock | None = None
+        self.writable = options.flag != "r"
+        self.make_room: Callable[[StoreEngine], None] = lambda engine: None
+        self.retired: dict[int, SegmentReader] = {}  # merged away, still in the manifest
+        self.frozen_sequences: dict[int, int] = {}  # last sequence in each frozen memtable, by id()
+        self._id_lock = threading.Lock()
+        self._orphans_removed = False
+        self._durable = 0
+        try:
+            self._open(options, slots_max)
+        except BaseException:
+            if self.lock is not None:
+                self.lock.release()
+            raise
+        _engines.add(self)
+
+    # -- opening
+
+    def _open(self, options: Options, slots_max: int) -> None:
+        if self.writable and not self.in_memory:
+            self._take_lock(options)
+        names = self.files.list() if self.files.exists() else []
+        manifest = Manifest.load(self.files, names)
+        if manifest is None or options.flag == "n":
+            if not self.writable or options.flag == "w":
+                raise FileNotFoundError(f"there is no store at {self.path}")
+            names, manifest = self._create(options, names)
+        self.manifest = manifest
+        state = manifest.state
+        self.table = next(iter(state.tables.values()))
+        self.keys, self.values = self._codecs(options)
+        self.shape = TableShape(
+            self.keys.width, self.values.width, self.values.field_widths, slots_max
+        )
+        self.next_segment_id = max(
+            [state.next_segment_id, *(1 + number for number in segment_numbers(names))]
+        )
+        self.core_engine = Engine(_Weak(self), not self.in_memory, state.sequence)
+        self.core_engine.read_only = not self.writable
+        self.core = TableCore(
+            self.core_engine, self.table.id, self.shape, options.memtable_limit_bytes
+        )
+        self.core.publish(self._stored_version(state))
+        self.journal = self._replay(state, names)
+        self.first_own_id = self.next_segment_id
+
+    def _take_lock(self, options: Options) -> None:
+        if not self.files.exists():
+            if options.flag == "w":
+                raise FileNotFoundError(f"there is no store at {self.path}")
+            self.files.make_directory()
+        else:
+            self._check_own(self.files.list(), options)
+        self.lock = WriterLock(self.files.path("LOCK"))
+
+    def _check_own(self, names: list[str], options: Options) -> None:
+        """A directory that holds anything else is not ours to fill, still less to empty."""
+        foreign = [name for name in names if not name.startswith(OWN_FILES)]
+        is_store = any(name.startswith("manifest-") for name in names)
+        if foreign and (options.flag == "n" or not is_store):
+            if not is_store and options.flag == "w":
+                raise FileNotFoundError(f"there is no store at {self.path}")
+            raise FileExistsError(
+                f"{self.path} holds files that are not a store's, such as {foreign[0]!r}"
+            )
+
+    def _create(self, options: Options, names: list[str]) -> tuple[list[str], Manifest]:
+        journals = [name for name in names if name.startswith("journal-")]
+        if options.flag != "n" and (journals or segment_numbers(names)):
+            raise CorruptionError(
+                f"{self.path} has journals or segments but no manifest", file=self.path
+            )
+        if options.key is None:
+            raise SchemaError(
+                f"a new store needs a key type: cesium.open({self.path or ':memory:'!r}, key=...)"
+            )
+        key = key_codec(options.key)
+        value = value_codec("bytes" if options.value is None else options.value)
+        # A manifest of a fresh state first: then what the old files held is gone at one stroke.
+        state = State(
+            secrets.token_bytes(16),
+            next_table_id=2,
+            tables={1: TableRecord(1, "", key.spec, value.spec)},
+        )
+        for name in sorted(names, reverse=True):
+            if name != "LOCK":
+                self.files.unlink(name)
+        manifest = Manifest.create(self.files, state)
+        return self.files.list(), manifest
+
+    def check_schema(self, options: Options) -> None:
+        """SchemaError unless the options name no schema or the stored one."""
+        self._codecs(options)
+
+    def _codecs(self, options: Options) -> tuple[KeyCodec, ValueCodec]:
+        """The stored schema's codecs, or the given one's where it is the same."""
+        stored_key, stored_value = self.table.key, self.table.value
+        given_key = None if options.key is None else key_codec(options.key)
+        given_value = None if options.value is None else value_codec(options.value)
+        if (given_key is not None and given_key.spec != stored_key) or (
+            given_value is not None and given_value.spec != stored_value
+        ):
+            raise SchemaError(
+                f"{self.path} stores key={stored_key!r}, value={stored_value!r}; it was opened with "
+                f"key={given_key.spec if given_key else stored_key!r}, "
+                f"value={given_value.spec if given_value else stored_value!r}"
+            )
+        return (
+            given_key if given_key is not None else key_codec(stored_key),
+            given_value if given_value is not None else value_codec(stored_value),
+        )
+
+    def reader(self, record: SegmentRecord) -> SegmentReader:
+        """A reader of a segment file; nothing is touched before its first use."""
+        return SegmentReader(
+            record, self.files, segment_name(record.id), self.shape, self.manifest.state.store_uuid
+        )
+
+    def _stored_version(self, state: State) -> Version:
+        records = state.segments.values()
+        newest_first = sorted(
+            (record for record in records if record.tier == TIER_NEW),
+            key=lambda record: (record.last_sequence, record.id),
+            reverse=True,
+        )
+        sources: list[Source] = [[self.reader(record)] for record in newest_first]
+        base = [self.reader(record) for record in records if record.tier == TIER_BASE]
+        return self.version_of(sources, base)
+
+    def version_of(self, newer: Iterable[Source], base: Iterable[SegmentReader]) -> Version:
+        """A version of sources, newest first, above the last tier's run."""
+        run = sorted(base, key=lambda reader: reader.record.lower)
+        return Version(self.shape, [*newer, run] if run else list(newer), bool(run))
+
+    def _replay(self, state: State, names: list[str]) -> Journal:
+        journal = Journal(
+            self.files,
+            state.store_uuid,
+            names=names,
+            flushed_sequence=state.flushed_sequence,
+            manifest_generation=state.generation,
+            minimum_epoch=state.epoch,
+            prepare_step_bytes=(
+                SYNC_STEP_BYTES if self.options.durability == "sync" else PROCESS_STEP_BYTES
+            ),
+        )
+        for span in journal.replay_spans():
+            apply_span(self.core, span.data, span.start, span.end, self._replay_attach)
+        return journal
+
+    def _replay_attach(self, sequence: int, payload: bytes) -> None:
+        records = [SegmentRecord.from_json(item) for item in json.loads(payload)["segments"]]
+        for record in records:
+            self.next_segment_id = max(self.next_segment_id, record.id + 1)
+        self.attach([self.reader(record) for record in records])
+
+    # -- sources
+
+    def attach(self, readers: list[SegmentReader]) -> MemtableSnapshot | None:
+        """Puts loaded segments above all that is there, or into the last tier if made for it.
+
+        The writer lock is held, or the store is being opened.  Returns the memtable frozen below.
+        """
+        frozen = self.freeze()
+        newer, base = self.split_sources()
+        if readers[0].record.tier == TIER_BASE:
+            self.core.publish(self.version_of(newer, [*base, *readers]))
+        else:
+            self.core.publish(self.version_of([readers, *newer], base))
+        return frozen
+
+    def freeze(self) -> MemtableSnapshot | None:
+        """Freezes the live memtable (writer lock held); None when it is empty."""
+        snapshot = self.core.freeze()
+        if snapshot is not None:
+            self.frozen_sequences[id(snapshot)] = self.core_engine.sequence
+        return snapshot
+
+    def split_sources(self) -> tuple[list[Source], list[SegmentReader]]:
+        """The current sources above the last tier, newest first, and the last tier's run."""
+        version = self.core.version
+        sources = list(version.sources)
+        base = sources.pop() if version.last_run_is_base else []
+        return sources, base
+
+    def allocate_segment_id(self) -> int:
+        """A segment id that no file has or had."""
+        with self._id_lock:
+            segment_id = self.next_segment_id
+            self.next_segment_id += 1
+            return segment_id
+
+    @property
+    def durable_sequence(self) -> int:
+        """Every commit up to this one is on stable storage."""
+        sequence = self.core_engine.sequence  # first: what is appended later does not count
+        writer = self.core_engine.journal
+        if self.in_memory:
+            return 0
+        if writer is not None and writer.fully_synced:
+            self._durable = max(self._durable, sequence)
+        return max(self._durable, self.manifest.state.flushed_sequence)
+
+    # -- what the compiled engine asks for, under the writer lock
+
+    def open_journal(self) -> JournalWriter:
+        """The first file to append to since opening; what crashes left behind is removed first."""
+        if not self._orphans_removed:
+            self._remove_orphans()
+        return self.rotate_journal(0)
+
+    def rotate_journal(self, frame_bytes: int) -> JournalWriter:
+        """The next journal file, with room for a frame of that length."""
+        self.journal.manifest_generation = self.manifest.state.generation
+        return self.journal.rotate(frame_bytes)
+
+    def _remove_orphans(self) -> None:
+        live = {reader.record.id for reader in self.core.version.segments()}
+        live.update(self.manifest.state.segments)
+        for name in self.files.list():
+            numbers = segment_numbers([name])
+            if (numbers and numbers[0] not in live and numbers[0] < self.first_own_id) or (
+                name.endswith(UNFINISHED) and name.startswith("manifest-")
+            ):
+                self.files.unlink(name)
+        self._orphans_removed = True
+
+    def memtable_full(self, core: TableCore) -> None:
+        """Makes room in the memtable, outside the writer lock, as the maintenance sees fit."""
+        self.make_room(self)
+
+    # -- manifest and closing
+
+    def append_edit(self, edit: Edit) -> None:
+        """Appends an edit to the manifest, with the ids and the epoch as of now."""
+        self.manifest.append(
+            replace(edit, next_segment_id=self.next_segment_id, epoch=self.journal.epoch)
+        )
+
+    def release(self) -> None:
+        """Ends the engine: no call succeeds afterwards.  What was not flushed stays in the journal."""
+        engine = self.core_engine
+        if engine.forked:
+            engine.closed = True
+            return
+        with WriteGuard(engine):  # a commit in flight ends first
+            engine.closed = True
+            try:
+                with contextlib.suppress(OSError):
+                    self.journal.close(clean=engine.poisoned is None)
+                self.manifest.close()
+            finally:
+                if self.lock is not None:
+                    self.lock.release()
+                # Pins of reads in flight keep what they need; the rest is unmapped now.
+                self.core.publish(Version(self.shape, [], False))
+
+
+def segment_numbers(names: Iterable[str]) -> list[int]:
+    """The ids of the segment files among some names."""
+    return [
+        int(name.removeprefix("segment-"))
+        for name in names
+        if name.startswith("segment-") and name.removeprefix("segment-").isdigit()
+    ]
+
+
+class _Weak:
+    """The compiled engine's way back to its StoreEngine, without a cycle that only gc would free."""
+
+    def __init__(self, engine: StoreEngine) -> None:
+        self._engine = weakref.ref(engine)
+
+    def _owner(self) -> StoreEngine:
+        engine = self._engine()
+        if engine is None:
+            raise Error("the store was dropped")
+        return engine
+
+    def open_journal(self) -> JournalWriter:
+        return self._owner().open_journal()
+
+    def rotate_journal(self, frame_bytes: int) -> JournalWriter:
+        return self._owner().rotate_journal(frame_bytes)
+
+    def memtable_full(self, core: TableCore) -> None:
+        self._owner().memtable_full(core)
+
+
+# --- one engine a path and process -----------------------------------------------------------
+
+registry_lock = threading.Lock()
+registry: dict[tuple[int, int], StoreEngine] = {}  # by device and inode of the directory
+_engines: weakref.WeakSet[StoreEngine] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """A child has the parent's memory but none of its threads, locks or rights."""
+    global registry_lock
+    registry_lock = threading.Lock()
+    for engine in list(_engines):
+        engine.core_engine.forked = True
+    registry.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,150 @@
+"""What to merge and when: keeps the sources few and the last tier tidy.
+
+Runs in the thread whose write found the memtable full, or in `compact`.  Every merge reads a run of
+neighbouring sources that ends at the last tier, and the segments of the last tier that they overlap;
+the rest of the last tier stays as it is, so a time-ordered store is never rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+
+from cesium._engine import WriteGuard
+from cesium._memtable import MemtableSnapshot
+from cesium._merge import Merge
+from cesium._segment import SegmentReader
+from cesium._version import Version
+from cesium.checkpoint import (
+    SEGMENT_BYTES,
+    SegmentOutput,
+    checkpoint,
+    overlaps,
+    record_bounds,
+    record_segments,
+    retire,
+    source_bounds,
+)
+from cesium.engine import TIER_BASE, StoreEngine
+from cesium.errors import StorageFullError
+
+NEWER_SOURCES_MOST = 4  # more of them cost every miss a filter each
+SMALL_BYTES = SEGMENT_BYTES // 4  # neighbours in the last tier below this are joined,
+SMALL_RUN_MOST = 8  # when there are more than so many in a row
+
+Progress = Callable[[int], None]
+
+
+def make_room(engine: StoreEngine) -> None:
+    """Flushes a full memtable, then merges if the sources became too many.
+
+    A full drive is not this write's failure, for its commit is in the journal; the journal fills up
+    next, and refuses.  Any other failure poisons the handle.
+    """
+    with engine.maintenance:
+        inner = engine.core_engine
+        if inner.closed or engine.core.live_counters()["bytes"] <= engine.core.memtable_limit_bytes:
+            return  # another thread was here first
+        try:
+            checkpoint(engine)
+            merge_if_due(engine)
+        except StorageFullError:
+            return
+        except OSError as error:
+            inner.poisoned = error
+
+
+def merge_if_due(engine: StoreEngine) -> None:
+    """One merge, if there are too many sources or too many small neighbours."""
+    newer = mergeable(engine)
+    if len(newer) > NEWER_SOURCES_MOST:
+        merge_into_base(engine, newer)
+    for run in small_runs(engine):
+        if len(run) > SMALL_RUN_MOST:
+            merge_into_base(engine, [], run)
+
+
+def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
+    """Brings everything into one run without delete markers; progress is called with rows written."""
+    with engine.maintenance:
+        checkpoint(engine)
+        newer = mergeable(engine)
+        if newer:
+            merge_into_base(engine, newer, progress=progress)
+        for run in small_runs(engine):
+            if len(run) > 1:
+                merge_into_base(engine, [], run, progress=progress)
+
+
+def mergeable(engine: StoreEngine) -> list[list[SegmentReader]]:
+    """The sources, newest first, that lie right above the last tier and are in the manifest."""
+    newer, _ = engine.split_sources()
+    recorded = engine.manifest.state.segments
+    sources: list[list[SegmentReader]] = []
+    for source in reversed(newer):
+        if isinstance(source, MemtableSnapshot):
+            break
+        if any(reader.record.id not in recorded for reader in source):
+            break
+        sources.insert(0, source)
+    return sources
+
+
+def small_runs(engine: StoreEngine) -> list[list[SegmentReader]]:
+    """Runs of small neighbours in the last tier that are in the manifest."""
+    _, base = engine.split_sources()
+    recorded = engine.manifest.state.segments
+
+    def small(reader: SegmentReader) -> bool:
+        return reader.record.bytes < SMALL_BYTES and reader.record.id in recorded
+
+    return [list(group) for is_small, group in groupby(base, small) if is_small]
+
+
+def merge_into_base(
+    engine: StoreEngine,
+    newer: list[list[SegmentReader]],
+    base: list[SegmentReader] | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Merges sources, newest first, and what they overlap of the last tier, into the last tier."""
+    if base is None:
+        _, run = engine.split_sources()
+        bounds = [source_bounds(source) for source in newer]
+        base = [
+            reader
+            for reader in run
+            if any(overlaps(record_bounds(reader.record), interval) for interval in bounds)
+        ]
+        if any(reader.record.id not in engine.manifest.state.segments for reader in base):
+            return  # a load lies in between; the next checkpoint records it
+    inputs = [reader for source in [*newer, base] for reader in source]
+    output = SegmentOutput(
+        engine,
+        TIER_BASE,
+        min(reader.record.first_sequence for reader in inputs),
+        max(reader.record.last_sequence for reader in inputs),
+    )
+    sources = [*newer, base] if base else newer
+    output.write_merge(
+        Merge(Version(engine.shape, sources, bool(base)), False),
+        SEGMENT_BYTES,
+        markers=False,
+        filter_keys=0,
+        progress=progress,
+    )
+    engine.files.sync_directory()
+    readers = [engine.reader(record) for record in output.records]
+    merged = {reader.record.id for reader in inputs}
+    with WriteGuard(engine.core_engine):
+        above, below = engine.split_sources()
+        above = [
+            source
+            for source in above
+            if isinstance(source, MemtableSnapshot) or source[0].record.id not in merged
+        ]
+        below = [reader for reader in below if reader.record.id not in merged]
+        engine.core.publish(engine.version_of(above, [*below, *readers]))
+    retire(engine, inputs)
+    known = set(engine.manifest.state.segments) - merged
+    record_segments(engine, known | {reader.record.id for reader in readers}, None)

@@ -1,0 +1,70 @@
+"""How a store is opened: the settings of `cesium.open`, checked and in one place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+FLAGS = ("c", "n", "w", "r")
+DURABILITIES = ("sync", "process")
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+         "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+MEMORY_LIMIT_LEAST = 1 << 20
+MEMTABLE_SHARE = 8  # a memtable may take this part of the memory limit,
+MEMTABLE_BYTES_MOST = 64 << 20  # and no more than a segment's worth
+
+
+def parse_bytes(size: int | str) -> int:
+    """A size in bytes from a number or a text such as "1GiB", "64 MB" or "4096".
+
+    ValueError when it is neither.
+    """
+    if isinstance(size, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
+        if match is None or match[2].upper() not in UNITS:
+            raise ValueError(f"a size is a number with B, KB, MB, GB, KiB, MiB or GiB, not {size!r}")
+        return int(float(match[1]) * UNITS[match[2].upper()])
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise ValueError(f"a size is a number of bytes or a text such as '1GiB', not {size!r}")
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The settings of a store.
+
+    key, value: types, as `cesium.open` takes them; None takes what is stored.  flag: "c" creates if
+    missing, "n" makes a new and empty store, "w" opens an existing one, "r" opens it read-only.
+    durability: "sync" (on stable storage before a write returns) or "process" (a killed process loses
+    nothing; synced when the system pleases).  memory_limit: bytes, or a text such as "1GiB", that
+    memtables and the buffers of loads and merges may take together.
+
+    ValueError for a setting that is not one of these.
+    """
+
+    key: Any = None
+    value: Any = None
+    flag: str = "c"
+    durability: str = "sync"
+    memory_limit: int | str = "1GiB"
+
+    def __post_init__(self) -> None:
+        if self.flag not in FLAGS:
+            raise ValueError(f"flag is one of {', '.join(map(repr, FLAGS))}, not {self.flag!r}")
+        if self.durability not in DURABILITIES:
+            raise ValueError(
+                f"durability is {' or '.join(map(repr, DURABILITIES))}, not {self.durability!r}"
+            )
+        if self.memory_limit_bytes < MEMORY_LIMIT_LEAST:
+            raise ValueError(f"memory_limit is at least 1 MiB, not {self.memory_limit!r}")
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """The memory limit as a number of bytes."""
+        return parse_bytes(self.memory_limit)
+
+    @property
+    def memtable_limit_bytes(self) -> int:
+        """How large a memtable grows before it is written out as a segment."""
+        return min(MEMTABLE_BYTES_MOST, self.memory_limit_bytes // MEMTABLE_SHARE)

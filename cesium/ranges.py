@@ -1,0 +1,151 @@
+"""The ordered query: a range of a table, read in whatever way is asked for.
+
+A Range is a question, not a result: every terminal operation (`len`, `for`, `arrays`, `batches`, ...)
+takes its own snapshot of the table, so it may be kept and asked again.  Ranges are immutable and may
+be shared by threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from cesium._ranges import EncodedRange, RangeReader, View
+
+if TYPE_CHECKING:
+    from cesium.store import Store
+
+PAIRS, KEYS, VALUES = 0, 1, 2
+Encoded = int | bytes
+
+
+class Range:
+    """Rows of a table with lower <= key < upper, in key order or backwards, at most `limit`.
+
+    Made by `Store.range`, `Store.prefix`, `store[lo:hi]`; iterating yields (key, value) pairs.
+    """
+
+    __slots__ = ("_limit", "_lower", "_reverse", "_store", "_upper", "_yields")
+
+    def __init__(
+        self,
+        store: Store,
+        lower: Encoded | None,
+        upper: Encoded | None,
+        reverse: bool,
+        limit: int | None,
+        yields: int = PAIRS,
+    ) -> None:
+        self._store = store
+        self._lower = lower  # None: nothing can follow, the range is empty
+        self._upper = upper  # None: no upper end
+        self._reverse = reverse
+        self._limit = limit
+        self._yields = yields
+
+    def _reader(self, reverse: bool | None = None) -> RangeReader:
+        store = self._store
+        store._check_open()
+        empty = self._lower is None
+        lower = store._lowest if self._lower is None else self._lower
+        return RangeReader(
+            View(store.core),
+            EncodedRange(store.core, lower, self._upper),
+            self._reverse if reverse is None else reverse,
+            0 if empty else self._limit,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._lower is None:
+            self._store._check_open()
+            return iter(())
+        return self._store._rows(
+            self._lower, self._upper, self._reverse, self._limit, self._yields
+        )
+
+    def __len__(self) -> int:
+        """The exact number of rows."""
+        return int(self._reader().count())
+
+    def __bool__(self) -> bool:
+        return next(iter(self), None) is not None
+
+    def __reversed__(self) -> Iterator[Any]:
+        """The same rows backwards; a limit is applied first."""
+        if self._limit is None or self._lower is None:
+            turned = Range(
+                self._store, self._lower, self._upper, not self._reverse, None, self._yields
+            )
+            return iter(turned)
+        return reversed(list(self))
+
+    def keys(self) -> Range:
+        """The same range, yielding keys."""
+        return self._with(KEYS)
+
+    def values(self) -> Range:
+        """The same range, yielding values."""
+        return self._with(VALUES)
+
+    def items(self) -> Range:
+        """The same range, yielding (key, value) pairs."""
+        return self._with(PAIRS)
+
+    def _with(self, yields: int) -> Range:
+        return Range(self._store, self._lower, self._upper, self._reverse, self._limit, yields)
+
+    def arrays(self, threads: int | None = None) -> Any:
+        """(keys, values) as arrays, in one call and without a Python object per row.
+
+        Keys: an array (composite keys: a tuple of arrays; str and bytes: a Column).  Values: an array
+        (structured for structured values), or a Column, or an object array for JSON and user codecs.
+        A range of keys() or values() gives that one.  threads: how many may copy at once (None: one).
+        """
+        return self._decode(self._reader(), None, threads or 1)
+
+    def batches(self, rows: int = 65536) -> Iterator[Any]:
+        """The rows of one snapshot in pieces of at most `rows`, each as `arrays` gives them."""
+        if rows < 1:
+            raise ValueError(f"a batch has at least 1 row, not {rows}")
+        reader = self._reader()
+
+        def pieces() -> Iterator[Any]:
+            while True:
+                self._store._check_open()
+                keys, values = self._read(reader, rows, 1)
+                if (values if keys is None else keys).count == 0:
+                    return
+                yield self._pick(keys, values)
+
+        return pieces()
+
+    def _read(self, reader: RangeReader, rows: int | None, threads: int) -> Any:
+        return reader.read(
+            self._store.keys_codec, self._store.values_codec, rows,
+            self._yields != VALUES, self._yields != KEYS, threads,
+        )  # fmt: skip
+
+    def _decode(self, reader: RangeReader, rows: int | None, threads: int) -> Any:
+        keys, values = self._read(reader, rows, threads)
+        return self._pick(keys, values)
+
+    def _pick(self, keys: Any, values: Any) -> Any:
+        store = self._store
+        if self._yields == KEYS:
+            return store.keys_codec.decode_array(keys)
+        if self._yields == VALUES:
+            return store.values_codec.decode_array(values)
+        return store.keys_codec.decode_array(keys), store.values_codec.decode_array(values)
+
+    def __repr__(self) -> str:
+        def shown(bound: Encoded | None, end: str) -> str:
+            return end if bound is None else repr(self._store._decode_bound(bound))
+
+        what = ("", ".keys()", ".values()")[self._yields]
+        extras = (", reverse=True" if self._reverse else "") + (
+            f", limit={self._limit}" if self._limit is not None else ""
+        )
+        if self._lower is None:
+            return f"<empty range of {self._store!r}>"
+        lower = "..." if self._lower == self._store._lowest else shown(self._lower, "...")
+        return f"<range [{lower}, {shown(self._upper, '...')}){extras}{what} of {self._store!r}>"

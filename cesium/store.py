@@ -1,0 +1,388 @@
+"""Store: the face of cesium, and how stores are opened and shared within a process.
+
+Everything that a program calls in a loop is in the compiled base class (cesium._core); here is what
+needs Python: opening and closing, ranges, loads, maintenance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from cesium import checkpoint as checkpoints
+from cesium import engine as engines
+from cesium import loader, maintenance
+from cesium._core import Commit, CompiledTable
+from cesium._keys import EncodedKeys
+from cesium._values import EncodedValues
+from cesium.engine import StoreEngine
+from cesium.errors import ClosedError, ConflictError, ReadOnlyError
+from cesium.options import Options
+from cesium.progress import reporting
+from cesium.ranges import Encoded, Range
+from cesium.stats import Stats, stats
+from cesium.verify import Report, verify
+
+THREADS_MOST = 4  # what a load takes when nobody says: the drive is full by then
+
+
+def open(
+    path: str | os.PathLike[str],
+    key: Any = None,
+    value: Any = None,
+    flag: str = "c",
+    durability: str = "sync",
+    memory_limit: int | str = "1GiB",
+    *,
+    options: Options | None = None,
+) -> Store:
+    """Opens, and if need be creates, the store in the directory `path` (":memory:": in memory).
+
+    key: "u8", "i4", "f8", "bool", "datetime64[ns]", "str", "bytes", "uuid", any numpy dtype of these, a
+    tuple of them, each part descending with a leading "-", or a cesium.KeyCodec.  value: a numpy dtype,
+    a list of (name, dtype), "bytes" (the default), "str", "json", "msgpack" or a cesium.ValueCodec.
+    Both are stored; leave them out to take what is there.  flag: "c" creates if missing, "n" makes a
+    new and empty store, "w" opens an existing one, "r" opens it read-only.  durability, memory_limit: see
+    cesium.Options, which may be given instead of the five.
+
+    The same path opened twice in a process is one engine.  Errors: FileNotFoundError (no store there),
+    FileExistsError (other files there), SchemaError (another schema is stored, or none is given),
+    LockedError (another process writes), ConflictError (open in this process with other options),
+    CorruptionError (damage).
+    """
+    if options is None:
+        options = Options(key, value, flag, durability, memory_limit)
+    return Store(_acquire(path, options, 0), options)
+
+
+def _acquire(path: str | os.PathLike[str], options: Options, slots_max: int) -> StoreEngine:
+    """The engine of a path: the one that this process has, or a new one.  Counted."""
+    text = os.fspath(path)
+    if text == ":memory:":
+        if options.flag in ("r", "w"):
+            raise FileNotFoundError("a store in memory is always new: flag 'c' or 'n'")
+        engine = StoreEngine(None, options, slots_max)
+        engine.make_room = maintenance.make_room
+        engine.handles = 1
+        return engine
+    text = os.path.abspath(text)
+    with engines.registry_lock:
+        engine_or_none = _shared(text, options)
+        if engine_or_none is None:
+            engine_or_none = StoreEngine(text, options, slots_max)
+            engine_or_none.make_room = maintenance.make_room
+            status = os.stat(text)
+            engine_or_none.identity = (status.st_dev, status.st_ino)
+            engines.registry[engine_or_none.identity] = engine_or_none
+        engine_or_none.handles += 1
+        return engine_or_none
+
+
+def _shared(path: str, options: Options) -> StoreEngine | None:
+    """The engine that this process has open on the path, if the options agree with its own."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    engine = engines.registry.get((status.st_dev, status.st_ino))
+    if engine is None:
+        return None
+    if options.flag == "n":
+        raise ConflictError(f"{path} is open in this process; close it before making it new")
+    if options.flag != "r" and not engine.writable:
+        raise ConflictError(f"{path} is open read-only in this process; close it before writing")
+    engine.check_schema(options)
+    if options.flag != "r":
+        for name in ("durability", "memory_limit_bytes"):
+            ours, theirs = getattr(engine.options, name), getattr(options, name)
+            if ours != theirs:
+                raise ConflictError(
+                    f"{path} is open in this process with {name}={ours!r}, not {theirs!r}"
+                )
+    return engine
+
+
+def _reopen(path: str, options: Options) -> Store:
+    return open(path, options=options)
+
+
+class Store(CompiledTable):
+    """An open store: a mapping in key order, with batches, ranges and loads beside it.
+
+    Made by `cesium.open`.  Any method may be called from any thread; use it as a context manager, or
+    `close` it.  Two stores are equal only if they are the same object.
+    """
+
+    def __new__(cls, engine: StoreEngine, options: Options) -> Store:
+        store: Store = super().__new__(
+            cls, engine.core, engine.keys, engine.values, options.durability,
+            options.flag == "r",
+        )  # fmt: skip
+        return store
+
+    def __init__(self, engine: StoreEngine, options: Options) -> None:
+        self._engine = engine
+        self.options = Options(
+            engine.keys.spec, engine.values.spec, options.flag, options.durability,
+            options.memory_limit,
+        )  # fmt: skip
+        self._lowest: Encoded = 0 if engine.keys.width else b""
+
+    @property
+    def path(self) -> str:
+        """The store's directory, or ":memory:"."""
+        return self._engine.path or ":memory:"
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError("the store is closed")
+        if self._engine.core_engine.forked:
+            raise ClosedError("this store was opened before the process was forked: open it again")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self.read_only:
+            raise ReadOnlyError("the store was opened with flag='r'")
+
+    # -- order
+
+    def first(self) -> tuple[Any, Any]:
+        """The pair with the smallest key; KeyError when the store is empty."""
+        return self._edge(False)
+
+    def last(self) -> tuple[Any, Any]:
+        """The pair with the largest key; KeyError when the store is empty."""
+        return self._edge(True)
+
+    def _edge(self, reverse: bool) -> tuple[Any, Any]:
+        pair: tuple[Any, Any] | None = self._nearest(self._lowest, None, reverse)
+        if pair is None:
+            raise KeyError("the store is empty")
+        return pair
+
+    def floor(self, key: Any) -> tuple[Any, Any] | None:
+        """The pair with the largest key <= `key`, or None."""
+        return self._nearest(self._lowest, self.keys_codec.upper_bound(key, True), True)
+
+    def lower(self, key: Any) -> tuple[Any, Any] | None:
+        """The pair with the largest key < `key`, or None."""
+        return self._nearest(self._lowest, self.keys_codec.upper_bound(key, False), True)
+
+    def ceiling(self, key: Any) -> tuple[Any, Any] | None:
+        """The pair with the smallest key >= `key`, or None."""
+        return self._nearest(self.keys_codec.lower_bound(key, True), None, False)
+
+    def higher(self, key: Any) -> tuple[Any, Any] | None:
+        """The pair with the smallest key > `key`, or None."""
+        return self._nearest(self.keys_codec.lower_bound(key, False), None, False)
+
+    def _bounds(
+        self, lo: Any, hi: Any, inclusive: tuple[bool, bool]
+    ) -> tuple[Encoded | None, Encoded | None]:
+        with_lower, with_upper = inclusive
+        return (
+            self._lowest if lo is None else self.keys_codec.lower_bound(lo, with_lower),
+            None if hi is None else self.keys_codec.upper_bound(hi, with_upper),
+        )
+
+    def range(
+        self,
+        lo: Any = None,
+        hi: Any = None,
+        inclusive: tuple[bool, bool] = (True, False),
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Range:
+        """The rows between two keys, None being no bound; nothing is read before it is asked for.
+
+        inclusive: whether the bounds themselves belong.  limit: at most so many rows, from the end
+        that the direction starts at.  A partial tuple as a bound stands for all its extensions.
+        """
+        self._check_open()
+        if limit is not None and limit < 0:
+            raise ValueError(f"a limit is not negative, as {limit} is")
+        lower, upper = self._bounds(lo, hi, inclusive)
+        return Range(self, lower, upper, reverse, limit)
+
+    def prefix(self, prefix: Any, partial: bool = False) -> Range:
+        """The rows whose key begins so: a piece of a str or bytes key, or whole parts of a tuple.
+
+        partial: the last part of the tuple is a leading piece of a str or bytes part.
+        """
+        self._check_open()
+        lower, upper = self.keys_codec.prefix_bounds(prefix, partial)
+        return Range(self, lower, upper, False, None)
+
+    def _slice(self, interval: slice) -> Range:
+        if interval.step is not None:
+            raise TypeError(f"a slice of a store has no step, so not {interval.step!r}")
+        return self.range(interval.start, interval.stop)
+
+    def _delete_slice(self, interval: slice) -> None:
+        if interval.step is not None:
+            raise TypeError(f"a slice of a store has no step, so not {interval.step!r}")
+        self.delete_range(interval.start, interval.stop)
+
+    def _decode_bound(self, bound: Encoded) -> Any:
+        with contextlib.suppress(Exception):
+            return self.keys_codec.decode_key(bound)
+        return bound
+
+    # -- the rest of a mapping
+
+    def keys(self) -> Range:
+        """All keys in order, as a range."""
+        return self.range().keys()
+
+    def values(self) -> Range:
+        """All values in key order, as a range."""
+        return self.range().values()
+
+    def items(self) -> Range:
+        """All (key, value) pairs in order, as a range."""
+        return self.range()
+
+    def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Commit:
+        """Stores every pair of a mapping, or of an iterable of pairs, in one atomic commit."""
+        rows = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
+        keys = [key for key, _ in rows]
+        return self.put_many(keys, [value for _, value in rows])
+
+    def clear(self) -> Commit:
+        """Removes everything, in one atomic commit."""
+        return self.delete_range(None, None)
+
+    # -- batches
+
+    def delete_range(self, lo: Any, hi: Any, durability: str | None = None) -> Commit:
+        """Removes all keys with lo <= key < hi, None being no bound, by one marker and one commit."""
+        self._check_writable()
+        lower, upper = self._bounds(lo, hi, (True, False))
+        if lower is None:
+            lower, upper = self._lowest, self._lowest
+        commit: Commit = self._delete_encoded(lower, upper, durability)
+        return commit
+
+    def bulk_load(
+        self,
+        keys: Any,
+        values: Any,
+        progress: bool = False,
+        threads: int | None = None,
+        durability: str | None = None,
+    ) -> Commit:
+        """Loads a batch of any size and order as one commit, straight into segments.
+
+        keys, values: as for `put_many`; of equal keys the last wins, and it wins over what is stored.
+        All or nothing: until the commit, which is durable when this returns, nothing is visible.
+        progress: shows a bar.  threads: how many may sort and write at once (None: as many as there
+        are processors, at most 4).  Returns Commit(sequence, durability, rows).
+        """
+        self._check_writable()
+        encoded = self.keys_codec.encode_array(keys)
+        return self._load(
+            encoded, self.values_codec.encode_array(values, encoded.count), progress, threads
+        )
+
+    def _load(
+        self, keys: EncodedKeys, values: EncodedValues, progress: bool, threads: int | None
+    ) -> Commit:
+        if threads is None:
+            threads = min(os.cpu_count() or 1, THREADS_MOST)
+        with reporting("loading", keys.count, progress) as report:
+            return loader.load(self._engine, keys, values, threads, "sync", report)
+
+    def _load_encoded(self, keys: EncodedKeys, values: EncodedValues, durability: str) -> Commit:
+        return self._load(keys, values, False, 1)
+
+    # -- keeping
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the last commit."""
+        return int(self.engine.sequence)
+
+    @property
+    def durable_sequence(self) -> int:
+        """Every commit up to this one is on stable storage."""
+        return self._engine.durable_sequence
+
+    def sync(self) -> None:
+        """Returns when all commits so far are on stable storage.  PoisonedError if the drive fails."""
+        self._check_open()
+        if not self.read_only:
+            self.engine.wait(*self.engine.durable_position())
+
+    def checkpoint(self) -> None:
+        """Writes memtables out as segments and lets go of their journal; returns when it is durable."""
+        self._check_writable()
+        checkpoints.checkpoint(self._engine)
+
+    def compact(self, progress: bool = False) -> None:
+        """Merges everything into one run without delete markers, giving their space back."""
+        self._check_writable()
+        rows = stats(self._engine).estimated_rows
+        with reporting("compacting", rows, progress) as report:
+            maintenance.compact(self._engine, report)
+
+    def verify(self, progress: bool = False) -> Report:
+        """Reads every page of every segment from the drive and checks it."""
+        self._check_open()
+        pages = sum(reader.record.pages for reader in self.core.version.segments())
+        with reporting("verifying", pages, progress) as report:
+            return verify(self._engine, report)
+
+    def stats(self) -> Stats:
+        """The store in numbers: rows, sources, files, memory; constant time."""
+        self._check_open()
+        return stats(self._engine)
+
+    def close(self) -> None:
+        """Closes the handle; the last one of a store checkpoints it.  A second call does nothing."""
+        with engines.registry_lock:
+            if not self._close_handle():
+                return
+            engine = self._engine
+            engine.handles -= 1
+            if engine.handles:
+                return
+            try:
+                checkpoints.close(engine)
+            finally:
+                engines.registry.pop(engine.identity, None)
+
+    def __enter__(self) -> Store:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._engine.path is None:
+            raise TypeError("a store in memory cannot be pickled")
+        return _reopen, (
+            self._engine.path,
+            Options(flag="r", memory_limit=self.options.memory_limit),
+        )
+
+    def __repr__(self) -> str:
+        state = "closed " if self.closed else "read-only " if self.read_only else ""
+        key, value = self.options.key, self.options.value
+        return f"<{state}cesium store {self.path!r}, key={key!r}, value={value!r}>"
+
+    def __iter__(self) -> Iterator[Any]:
+        rows: Iterator[Any] = super().__iter__()
+        return rows

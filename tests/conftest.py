@@ -1,0 +1,27 @@
+"""Settings that all tests share.
+
+Hypothesis profiles, chosen by HYPOTHESIS_PROFILE:
+
+- `default`: fresh examples on every run, no deadline (the machine may be busy);
+- `ci`: the same examples on every run;
+- `short`: few and fixed, for the slow sanitizer builds;
+- `fuzz`: many and fresh, for `make fuzz`; a failure prints what repeats it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+
+settings.register_profile("default", deadline=None, suppress_health_check=QUIET)
+settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=QUIET)
+settings.register_profile(
+    "short", deadline=None, derandomize=True, max_examples=15, suppress_health_check=QUIET
+)
+settings.register_profile(
+    "fuzz", deadline=None, max_examples=3000, print_blob=True, suppress_health_check=QUIET
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

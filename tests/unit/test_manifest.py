@@ -1,0 +1,305 @@
+"""The manifest: edits add up, tears are ignored, and any other damage is found."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cesium import manifest as module
+from cesium.checksum import crc32c
+from cesium.errors import CorruptionError, Error, PoisonedError
+from cesium.files import Files, MemoryFiles
+from cesium.manifest import Edit, Manifest, SegmentRecord, State, TableRecord
+
+UUID = bytes(range(16))
+NAME = "manifest-000001"
+
+
+def segment(number: int, **changes: object) -> SegmentRecord:
+    record = SegmentRecord(
+        number, 1, 0, b"\0low", b"\xffhigh", 100, 1, 2, number, number + 1, 40960, 10, 0xDEADBEEF
+    )
+    return replace(record, **changes)  # type: ignore[arg-type]
+
+
+TABLE = TableRecord(1, "default", ["u8"], [["price", "f8"]])
+EDITS = [
+    Edit(put_tables=(TABLE,), next_table_id=2),
+    Edit(put_segments=(segment(1), segment(2)), next_segment_id=3, sequence=5, flushed_sequence=4),
+    Edit(remove_segments=(1,), put_segments=(segment(2, tier=1), segment(3)), next_segment_id=4),
+    Edit(put_tables=(TableRecord(2, "Händel ♪", {"a": 1}, None, 7),), next_table_id=3, epoch=2),
+    Edit(remove_tables=(2,), options={"memory_limit": 1 << 30}, sequence=9),
+]
+
+
+def made(files: Files, edits: list[Edit] = EDITS) -> list[State]:
+    """A manifest of these edits; the state after each of them."""
+    manifest = Manifest.create(files, State(UUID))
+    states = [manifest.state, *(manifest.append(edit) for edit in edits)]
+    manifest.close()
+    return states
+
+
+def loaded(files: Files) -> State:
+    manifest = Manifest.load(files)
+    assert manifest is not None
+    return manifest.state
+
+
+def with_content(data: bytes, name: str = NAME) -> MemoryFiles:
+    files = MemoryFiles()
+    fd = files.create(name)
+    files.write_all(fd, data, 0)
+    files.close(fd)
+    return files
+
+
+def test_edits_add_up_and_reload(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    states = made(files)
+    assert loaded(files) == states[-1]
+    last = states[-1]
+    assert last.generation == len(EDITS)
+    assert last.segments == {2: segment(2, tier=1), 3: segment(3)}
+    assert last.tables == {1: TABLE} and last.table_named("default") is TABLE
+    assert last.table_named("Händel ♪") is None and states[4].table_named("Händel ♪") is not None
+    assert (last.sequence, last.flushed_sequence, last.epoch) == (9, 4, 2)
+    assert last.options == {"memory_limit": 1 << 30}
+    assert states[0] == State(UUID), "older states are not touched"
+
+
+def test_no_manifest_is_none(tmp_path: Path) -> None:
+    assert Manifest.load(Files(tmp_path)) is None
+
+
+def test_removing_a_table_removes_its_segments() -> None:
+    state = State(UUID, tables={1: TABLE}, segments={1: segment(1), 2: segment(2, table=5)})
+    assert Edit(remove_tables=(1,)).apply(state).segments == {2: segment(2, table=5)}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [Edit(remove_segments=(77,)), Edit(remove_tables=(77,)), Edit(sequence=3), Edit(epoch=0)],
+)
+def test_an_edit_that_does_not_fit_changes_nothing(tmp_path: Path, edit: Edit) -> None:
+    files = Files(tmp_path)
+    manifest = Manifest.create(files, State(UUID, sequence=4, epoch=1))
+    before = files.read_all(NAME)
+    with pytest.raises(ValueError):
+        manifest.append(edit)
+    assert manifest.state == State(UUID, sequence=4, epoch=1)
+    assert files.read_all(NAME) == before
+
+
+def test_rewrite_when_the_edits_outgrow_the_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REWRITE_BYTES", 600)
+    files = Files(tmp_path)
+    manifest = Manifest.create(files, State(UUID))
+    numbers = set()
+    for number in range(1, 40):
+        manifest.append(Edit(put_segments=(segment(number),), next_segment_id=number + 1))
+        numbers.add(manifest.number)
+        assert files.list() == [f"manifest-{manifest.number:06d}"]
+        assert loaded(files) == manifest.state
+    assert 3 < len(numbers) < 30
+    manifest.rewrite()
+    assert loaded(files) == manifest.state
+    assert manifest.state.generation == 40
+
+
+def test_truncation_anywhere_gives_a_prefix_or_is_found() -> None:
+    files = MemoryFiles()
+    states = made(files)
+    data = files.read_all(NAME)
+    prefixes = set()
+    for size in range(len(data)):
+        cut = with_content(data[:size])
+        try:
+            state = loaded(cut)
+        except CorruptionError:
+            assert size < 64 + 40 + 300, "only the snapshot cannot be done without"
+            continue
+        assert state in states
+        prefixes.add(state.generation)
+    assert prefixes == set(range(len(EDITS)))
+
+
+def test_a_torn_tail_goes_to_a_new_file() -> None:
+    files = MemoryFiles()
+    states = made(files)
+    data = files.read_all(NAME)
+    torn = with_content(data[:-9])
+    manifest = Manifest.load(torn)
+    assert manifest is not None and manifest.state == states[-2]
+    manifest.append(EDITS[-1])
+    assert torn.list() == ["manifest-000002"]
+    assert loaded(torn) == states[-1]
+
+
+def test_zeros_from_a_sector_on_are_a_tear() -> None:
+    files = MemoryFiles()
+    states = made(files)
+    whole = files.read_all(NAME)
+    wide = Edit(options={"text": "x" * 2000})
+    manifest = Manifest.load(files)
+    assert manifest is not None
+    manifest.append(wide)
+    data = files.read_all(NAME)
+    torn = 0
+    for boundary in range(0, len(data), 512):
+        if len(whole) <= boundary:
+            zeroed = data[:boundary] + bytes(len(data) - boundary)
+            assert loaded(with_content(zeroed)) == states[-1]
+            torn += 1
+    assert torn >= 2
+    assert loaded(with_content(whole + bytes(len(data) - len(whole)))) == states[-1]
+    with pytest.raises(CorruptionError):
+        loaded(with_content(data[: len(whole) + 600] + b"\1" + data[len(whole) + 601 :]))
+
+
+def test_every_flipped_bit_is_found() -> None:
+    files = MemoryFiles()
+    made(files)
+    data = bytearray(files.read_all(NAME))
+    state = loaded(files)
+    harmless = 0
+    for bit in range(len(data) * 8):
+        data[bit // 8] ^= 1 << bit % 8
+        try:
+            harmless += loaded(with_content(bytes(data))) == state
+        except (CorruptionError, Error):
+            pass
+        else:
+            assert loaded(with_content(bytes(data))) == state, f"bit {bit}"
+        data[bit // 8] ^= 1 << bit % 8
+    assert harmless == 0, "every byte is under a checksum"
+
+
+@given(st.data())
+def test_any_bytes_are_refused_or_make_sense(data: st.DataObject) -> None:
+    files = MemoryFiles()
+    made(files)
+    content = bytearray(files.read_all(NAME))
+    start = data.draw(st.integers(0, len(content) - 1))
+    content[start : start + data.draw(st.integers(0, 50))] = data.draw(st.binary(max_size=60))
+    try:
+        loaded(with_content(bytes(content)))
+    except Error:
+        pass
+
+
+def test_sound_checksums_over_nonsense_are_corruption() -> None:
+    for payload in (b"[]", b"{}", b'{"tables": 3}', b"\xff", b'{"segments": [{"id": -1}]}'):
+        header = module.FILE_HEADER.pack(module.MAGIC, 0, 1, 0, 0, UUID, 1)[12:]
+        checksum = crc32c(header)
+        padded = payload + bytes(-len(payload) % 8)
+        rest = module.FRAME_HEADER.pack(
+            0, 40 + len(padded), 1, 0, 0, 0, 0, 0, checksum, crc32c(padded), len(payload), 0
+        )[4:]
+        frame = crc32c(rest, 64).to_bytes(4, "little") + rest + padded
+        data = module.MAGIC + checksum.to_bytes(4, "little") + header + frame
+        with pytest.raises(CorruptionError) as caught:
+            loaded(with_content(data))
+        assert caught.value.offset == 64 and str(caught.value.file).endswith(NAME)
+
+
+def test_an_unknown_incompatible_feature_is_named() -> None:
+    files = MemoryFiles()
+    Manifest.create(files, State(UUID, incompatible_features=1 << 2 | 1 << 40))
+    with pytest.raises(Error, match="encryption, feature 40"):
+        Manifest.load(files)
+    files = MemoryFiles()
+    Manifest.create(files, State(UUID, format_version=2))
+    with pytest.raises(Error, match="format version 2"):
+        Manifest.load(files)
+    files = MemoryFiles()
+    Manifest.create(files, State(UUID, compatible_features=1 << 5))
+    assert loaded(files).compatible_features == 1 << 5
+
+
+def test_the_newest_file_counts_and_its_damage_is_not_passed_over() -> None:
+    files = MemoryFiles()
+    made(files)
+    data = files.read_all(NAME)
+    fd = files.create("manifest-000002")
+    files.write_all(fd, data, 0)
+    files.close(fd)
+    with pytest.raises(CorruptionError, match="another's name"):
+        Manifest.load(files)
+
+
+class FailingFiles(MemoryFiles):
+    """Fails the Nth of all writes, syncs and renames."""
+
+    def __init__(self, fail_at: int) -> None:
+        super().__init__()
+        self.left = fail_at
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise OSError(5, os.strerror(5))
+
+    def write_all(self, *arguments: object, **named: object) -> None:
+        self._step()
+        super().write_all(*arguments, **named)  # type: ignore[arg-type]
+
+    def sync_data(self, *arguments: object, **named: object) -> None:
+        self._step()
+        super().sync_data(*arguments, **named)  # type: ignore[arg-type]
+
+    def publish(self, name: str, fd: int) -> None:
+        self._step()
+        super().publish(name, fd)
+
+
+def test_a_failure_at_every_step_leaves_the_old_state_or_the_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REWRITE_BYTES", 500)
+    poisoned = retried = 0
+    for fail_at in range(3, 14):
+        files = FailingFiles(fail_at)
+        manifest = Manifest.create(files, State(UUID))
+        for edit in EDITS:
+            before = manifest.state
+            after = edit.apply(before)
+            try:
+                assert manifest.append(edit) == after
+                continue
+            except OSError:
+                pass
+            assert manifest.state == before
+            assert loaded(files) in (before, after)
+            try:
+                assert manifest.append(edit) == after
+                retried += 1
+            except PoisonedError:
+                poisoned += 1
+                with pytest.raises(PoisonedError):
+                    manifest.rewrite()
+                assert loaded(files) in (before, after)
+                break
+        else:
+            assert loaded(files) == made(MemoryFiles())[-1]
+    assert poisoned >= 8 and retried >= 1
+
+
+def test_loading_a_small_manifest_is_quick(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    made(files)
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        loaded(files)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(200)) < 500e-6
