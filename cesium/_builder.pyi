@@ -5,6 +5,7 @@ from cesium._page import TableShape
 from cesium._segment import SegmentReader
 from cesium.files import Files
 
+_Bytes = bytes
 _Key = int | bytes
 
 class SegmentBuilder:
@@ -13,7 +14,7 @@ class SegmentBuilder:
         files: Files,
         name: str,
         segment_id: int,
-        store_uuid: bytes,
+        store_uuid: _Bytes,
         shape: TableShape,
         *,
         filter_keys: int = 0,
@@ -27,7 +28,7 @@ class SegmentBuilder:
     def path(self) -> str: ...
     @property
     def bytes(self) -> int: ...
-    def add(self, key: _Key, value: bytes | None) -> None: ...
+    def add(self, key: _Key, value: _Bytes | None) -> None: ...
     def add_columns(
         self, heads: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint8]
     ) -> None: ...
