@@ -37,6 +37,7 @@ from cesium._page_writer cimport (
     page_writer_seal,
 )
 
+from cesium._segment import UNBOUNDED_UPPER
 from cesium.errors import CorruptionError, Error, LimitError
 from cesium.files import raise_io
 
@@ -633,10 +634,6 @@ cdef bytes bytes_of_key(const Shape *shape, const Key *key):
         store_head(head, key.head)
         return bytes_of(head, 8)
     return bytes_of(key.data, key.bytes)
-
-
-# The upper bound of variable keys without end: longer than any bound that is one.
-UNBOUNDED_UPPER = b"\xff" * (KEY_INLINE_BYTES + 1)
 
 
 cdef bytes above(bytes key):
