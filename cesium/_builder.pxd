@@ -14,15 +14,16 @@ cdef struct Builder             # opaque
 
 # Entries must come in strictly ascending key order over all calls.  Any status < 0 is final.
 cdef int builder_add(Builder *builder, const Key *key, const Value *value) noexcept nogil
-# Slots [first, last) of a page of some source with the same shape; kinds come along; overflowed keys and
-# values are read through the source and spilled anew.
+# Slots [first, last) of a page of some source with the same shape; kinds come along; overflowed
+# keys and values are read through the source and spilled anew.
 cdef int builder_add_slots(Builder *builder, const PageSource *source, const uint8_t *page,
                            uint32_t first, uint32_t last) noexcept nogil
 # Fixed keys and fixed rows (packed, `value_width` bytes each), strictly ascending: the bulk path.
 cdef int builder_add_columns(Builder *builder, const uint64_t *heads, const uint8_t *rows,
                              uint64_t count) noexcept nogil
 # The same from sorted (key, payload) pairs (SortPair[count]) whose payload is the row itself
-# (value_width 8 or less: its first bytes), or the index of the row in `rows` (gather with prefetch).
+# (value_width 8 or less: its first bytes), or the index of the row in `rows` (gather with
+# prefetch).
 cdef int builder_add_pairs(Builder *builder, const void *pairs, uint64_t count, const uint8_t *rows,
                            bint payload_is_row) noexcept nogil
 # Markers may come in any order, before, between and after the entries; those that touch become one.

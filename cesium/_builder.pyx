@@ -1,6 +1,7 @@
-"""Building one segment file: see _builder.pxd for the contract, docs/format-segment.md for the bytes."""
+"""Building one segment file: contract in _builder.pxd, bytes in docs/format-segment.md."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -9,11 +10,11 @@ import os
 from cesium._fences cimport fence_shape
 from cesium._files cimport FileOperations, operations_of
 from cesium._interval cimport (
-    IntervalSet, interval_set_add, interval_set_new, interval_set_release, key_compare,
+    IntervalSet, interval_set_add, interval_set_new, interval_set_release,
 )
 from cesium._layout cimport (
     BLOCK_MAP_IDENTITY, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FOOTER_MAX_CUT, FOOTER_MIN_CUT,
-    FORMAT_VERSION, KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_DELETE, KIND_KEY_OVERFLOW, KIND_MASK,
+    FORMAT_VERSION, KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_DELETE, KIND_MASK,
     KIND_VALUE, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES, PAGE_BYTES, PAGE_DATA, PAGE_FENCE,
     PAGE_FILTER, PAGE_FOOTER, PAGE_HEADER_BYTES, PAGE_RANGE_DELETE, SEGMENT_MAGIC, STATUS_CORRUPT,
     STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, SegmentFooter,
@@ -23,18 +24,20 @@ from cesium._native cimport (
     store_head,
 )
 from cesium._packer cimport (
-    PageList, Packer, ValueOrigin, packer_add, packer_close, packer_filled, packer_open, packer_room,
-    packer_seal, page_list_free,
+    PageList, Packer, ValueOrigin, packer_add, packer_close, packer_filled, packer_open,
+    packer_room, packer_seal, page_list_free,
 )
 from cesium._page cimport (
-    header_of, heads_of, kind_of, page_copy_key, page_copy_row, page_key_bytes, page_value_bytes,
-    page_value_inline, run_of,
+    Position, header_of, heads_of, kind_of, page_copy_key, page_copy_row, page_key_bytes,
+    page_value_bytes, page_value_inline, run_of,
 )
+from cesium._segment cimport SegmentReader, segment_source
 from cesium._page_writer cimport (
     PageWriter, page_writer_close, page_writer_flush, page_writer_open, page_writer_page,
     page_writer_seal,
 )
 
+from cesium._segment import UNBOUNDED_UPPER
 from cesium.errors import CorruptionError, Error, LimitError
 from cesium.files import raise_io
 
@@ -95,7 +98,7 @@ cdef int fail(Builder *builder, int status) noexcept nogil:
     return status
 
 
-# --- entries -----------------------------------------------------------------------------------------
+# --- entries -------------------------------------------------------------------------------------
 
 
 cdef inline void note_first(Builder *builder, const Key *key) noexcept nogil:
@@ -276,7 +279,7 @@ cdef int builder_add_columns(Builder *builder, const uint64_t *heads, const uint
 
 cdef void gather_rows(const Shape *shape, const SortPair *pairs, uint64_t count, uint64_t ahead,
                       const uint8_t *rows, uint8_t *target, uint32_t slot) noexcept nogil:
-    """Rows at the pairs' indexes into slots [slot, slot + count); `ahead` pairs may be looked at."""
+    """Rows at the pairs' indexes into slots from `slot` on; `ahead` pairs may be looked at."""
     cdef uint64_t stride = shape.value_width
     cdef const uint8_t *row
     cdef uint8_t *run
@@ -363,7 +366,7 @@ cdef uint64_t builder_bytes(const Builder *builder) noexcept nogil:
     return pages * PAGE_BYTES
 
 
-# --- the rest of the file ------------------------------------------------------------------------------
+# --- the rest of the file ------------------------------------------------------------------------
 
 
 cdef uint8_t *begin_page(Builder *builder, uint8_t type) noexcept nogil:
@@ -562,7 +565,7 @@ cdef int write_footer(Builder *builder) noexcept nogil:
     memcpy(page, footer, sizeof(SegmentFooter))
     memcpy(page + FOOTER_FIELDS_OFFSET, shape.field_widths, shape.field_count * 2)
     status = page_writer_seal(&builder.writer)
-    # The checksum went into the page; a full buffer may be with the writer thread, which only reads.
+    # A full buffer may be with the writer thread by now, which only reads it.
     footer.checksum = (<uint32_t *>page)[0]
     return status
 
@@ -598,8 +601,8 @@ cdef void free_builder(Builder *builder) noexcept nogil:
     free(builder)
 
 
-cdef Builder *new_builder(const Shape *shape, int fd, const FileOperations *operations, uint64_t segment_id,
-                          uint64_t filter_keys) noexcept nogil:
+cdef Builder *new_builder(const Shape *shape, int fd, const FileOperations *operations,
+                          uint64_t segment_id, uint64_t filter_keys) noexcept nogil:
     """NULL when there is no memory."""
     cdef Builder *builder = <Builder *>calloc(1, sizeof(Builder))
     if builder == NULL:
@@ -618,7 +621,7 @@ cdef Builder *new_builder(const Shape *shape, int fd, const FileOperations *oper
     return builder
 
 
-# --- Python --------------------------------------------------------------------------------------------
+# --- Python --------------------------------------------------------------------------------------
 
 
 cdef bytes bytes_of(const uint8_t *data, uint64_t count):
@@ -631,10 +634,6 @@ cdef bytes bytes_of_key(const Shape *shape, const Key *key):
         store_head(head, key.head)
         return bytes_of(head, 8)
     return bytes_of(key.data, key.bytes)
-
-
-# The upper bound of variable keys without end: longer than any bound that is one.
-UNBOUNDED_UPPER = b"\xff" * (KEY_INLINE_BYTES + 1)
 
 
 cdef bytes above(bytes key):
@@ -664,9 +663,9 @@ cdef int key_of(const Shape *shape, object key, Key *result) except -1:
 cdef class SegmentBuilder:
     """Writes one segment file; entries in strictly ascending key order, then `finish` or `abort`.
 
-    files: the store's cesium.files.Files.  name: of the file in it, made or replaced.  store_uuid: 16
-    bytes.  filter_keys: how many keys the filter is sized for (0: no filter).  Keys are heads (int) in
-    the fixed form and encoded bytes in the variable form.  Not thread safe.
+    files: the store's cesium.files.Files.  name: of the file in it, made or replaced.  store_uuid:
+    16 bytes.  filter_keys: how many keys the filter is sized for (0: no filter).  Keys are heads
+    (int) in the fixed form and encoded bytes in the variable form.  Not thread safe.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -684,8 +683,8 @@ cdef class SegmentBuilder:
         self.name = name
         self.path = files.path(name)
         self.fd = files.open_direct(name, 0).fd
-        self.builder = new_builder(&shape.shape, self.fd, operations_of(files.operations), segment_id,
-                                   filter_keys)
+        self.builder = new_builder(&shape.shape, self.fd, operations_of(files.operations),
+                                   segment_id, filter_keys)
         if self.builder == NULL:
             self.abort()
             raise MemoryError
@@ -712,8 +711,8 @@ cdef class SegmentBuilder:
             raise CorruptionError(f"what goes into {self.path} is damaged at its source",
                                   file=self.path)
         if status == STATUS_LIMIT:
-            raise LimitError(f"{self.path}: an entry or the whole is larger than a segment takes, or "
-                             "the keys are not in ascending order")
+            raise LimitError(f"{self.path}: an entry or the whole is larger than a segment takes, "
+                             "or the keys are not in ascending order")
         raise Error(f"{self.path}: building failed with status {status}")
 
     cdef int check_open(self) except -1:
@@ -728,7 +727,7 @@ cdef class SegmentBuilder:
         return builder_bytes(self.builder)
 
     def add(self, key, value):
-        """Add one entry; `value` is bytes (the packed row in the fixed form), or None: a delete marker."""
+        """Add one entry; `value` is bytes (in the fixed form the row), or None: a delete marker."""
         cdef Key c_key
         cdef Value c_value
         self.check_open()
@@ -756,7 +755,7 @@ cdef class SegmentBuilder:
         self.check(status)
 
     def add_pairs(self, const uint64_t[:, ::1] pairs, const uint8_t[::1] rows=None):
-        """Add pairs (uint64[n, 2]: head, payload); the payload is the row, or its index in `rows`."""
+        """Add pairs (uint64[n, 2]: head, payload); a payload is the row, or its index in `rows`."""
         cdef int status = STATUS_OK
         cdef uint64_t count = <uint64_t>pairs.shape[0]
         cdef uint64_t available
@@ -767,13 +766,42 @@ cdef class SegmentBuilder:
             raise ValueError("a pair has two parts")
         if rows is not None and count:
             row = &rows[0]
-            available = <uint64_t>rows.shape[0] // max(self.table_shape.shape.value_width, <uint32_t>1)
+            available = <uint64_t>rows.shape[0] // max(
+                self.table_shape.shape.value_width, <uint32_t>1)
             for i in range(count):
                 if pairs[i, 1] >= available:
                     raise IndexError(f"row {pairs[i, 1]} of {available}")
         if count:
             with nogil:
                 status = builder_add_pairs(self.builder, &pairs[0, 0], count, row, row == NULL)
+        self.check(status)
+
+    def add_segment(self, SegmentReader reader not None, uint64_t lower=0, upper=None):
+        """Add entries [lower, upper) of another segment, by rank; upper None: to its end."""
+        cdef PageSource source
+        cdef Position position
+        cdef uint64_t end = UINT64_MAX if upper is None else upper
+        cdef uint64_t rank = 0
+        cdef uint32_t first
+        cdef uint32_t last
+        cdef int status
+        self.check_open()
+        reader.map_file()
+        with nogil:
+            segment_source(&reader.segment, &source)
+            status = source.edge(source.context, &position, 1)
+            while status == STATUS_OK and position.page != NULL and rank < end:
+                last = header_of(position.page).count
+                first = <uint32_t>min(lower - rank, <uint64_t>last) if lower > rank else 0
+                rank += last
+                if rank > end:
+                    last -= <uint32_t>(rank - end)
+                if first < last:
+                    status = builder_add_slots(self.builder, &source, position.page, first, last)
+                if status == STATUS_OK:
+                    status = source.step(source.context, &position, 1)
+        if reader.segment.failed_status < 0:
+            reader.raise_failure()
         self.check(status)
 
     def add_marker(self, lower, upper):
@@ -792,9 +820,9 @@ cdef class SegmentBuilder:
 
         Returns a dict: id, rows (entries, delete markers included), delete_markers, range_deletes,
         lower and upper (bytes; the interval of keys that entries and markers touch, both inclusive,
-        8 big-endian bytes of head in the fixed form, cut to 512 and widened in the variable form, where
-        UNBOUNDED_UPPER stands for no end), page_count, bytes, checksum (of the footer page), key_bytes,
-        value_bytes, first_sequence, last_sequence.  On failure the file is removed.
+        8 big-endian bytes of head in the fixed form, cut to 512 and widened in the variable form,
+        where UNBOUNDED_UPPER stands for no end), page_count, bytes, checksum (of the footer page),
+        key_bytes, value_bytes, first_sequence, last_sequence.  On failure the file is removed.
         """
         cdef int status
         self.check_open()
@@ -828,7 +856,6 @@ cdef class SegmentBuilder:
     cdef dict describe(self):
         cdef Builder *builder = self.builder
         cdef SegmentFooter *footer = &builder.footer
-        cdef const Shape *shape = &self.table_shape.shape
         lower, upper = self.bounds()
         return {
             "id": footer.segment_id,
@@ -850,7 +877,6 @@ cdef class SegmentBuilder:
         cdef Builder *builder = self.builder
         cdef const Shape *shape = &self.table_shape.shape
         cdef const Interval *interval
-        cdef bint unbounded = False
         cdef Key key
         lowers = []
         uppers = []

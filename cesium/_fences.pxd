@@ -1,8 +1,9 @@
-# The fence tree of one mapped segment: checked whole when the segment is mapped, then searched in place.
+# The fence tree of one mapped segment: checked whole when the segment is mapped, then searched in
+# place.
 #
-# Fixed keys are routed in two steps whatever the size: among the first heads of all leaves (an array of
-# 8 bytes per 63,000 rows of 16 bytes), then inside the leaf.  Variable keys walk the tree.  Immutable after
-# `fences_load`; any thread may search.
+# Fixed keys are routed in two steps whatever the size: among the first heads of all leaves (an
+# array of 8 bytes per 63,000 rows of 16 bytes), then inside the leaf.  Variable keys walk the tree.
+# Immutable after `fences_load`; any thread may search.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -27,8 +28,8 @@ ctypedef int (*CheckedPage)(void *context, uint32_t number, uint8_t type,
 
 # The shape of a table's fence pages.
 cdef void fence_shape(const Shape *shape, Shape *fences) noexcept nogil
-# Checks every fence page and fills *fences; its footer has been checked.  *failed is the page of the
-# first failure.  fences_free also after a failure.
+# Checks every fence page and fills *fences; its footer has been checked.  *failed is the page of
+# the first failure.  fences_free also after a failure.
 cdef int fences_load(Fences *fences, const Shape *shape, const SegmentFooter *footer,
                      const uint8_t *map, const PageSource *source, CheckedPage checked,
                      uint32_t *failed) noexcept nogil

@@ -9,7 +9,6 @@ from cesium._layout cimport (
 )
 from cesium._native cimport (
     HEADS_GROUP, HeadsSearch, heads_lower_bound, heads_lower_bound_group, heads_upper_bound,
-    prefetch_read,
 )
 from cesium._page cimport header_of, heads_of, page_find, page_key_bytes, run_of
 
@@ -29,7 +28,7 @@ cdef void fence_shape(const Shape *shape, Shape *fences) noexcept nogil:
         fences.slots_max = max(shape.slots_max, <uint32_t>2)
 
 
-# --- checking ----------------------------------------------------------------------------------------
+# --- checking ------------------------------------------------------------------------------------
 
 
 cdef struct Level:                  # the pages of one level: page numbers in fence order
@@ -37,11 +36,13 @@ cdef struct Level:                  # the pages of one level: page numbers in fe
     uint32_t count
 
 
-cdef inline uint32_t child_of(const Fences *fences, const uint8_t *page, uint32_t slot) noexcept nogil:
+cdef inline uint32_t child_of(const Fences *fences, const uint8_t *page,
+                              uint32_t slot) noexcept nogil:
     return (<uint32_t *>run_of(&fences.shape, page, 0))[slot]
 
 
-cdef inline uint32_t rank_of(const Fences *fences, const uint8_t *page, uint32_t slot) noexcept nogil:
+cdef inline uint32_t rank_of(const Fences *fences, const uint8_t *page,
+                             uint32_t slot) noexcept nogil:
     return (<uint32_t *>run_of(&fences.shape, page, 1))[slot]
 
 
@@ -87,7 +88,7 @@ cdef int check_inner(Fences *fences, const uint8_t *page, const uint32_t *number
 
 cdef int check_keys(const Fences *fences, const uint8_t *page, bint first,
                     uint64_t *last_head) noexcept nogil:
-    """The first fence of a level takes every smaller key; heads ascend (variable keys: see verify)."""
+    """The first fence of a level takes every smaller key; heads ascend (others: see verify)."""
     cdef uint32_t slot
     cdef uint64_t *heads = heads_of(page)
     if fences.shape.key_width == 0:
@@ -203,7 +204,7 @@ cdef void fences_free(Fences *fences) noexcept nogil:
     memset(fences, 0, sizeof(Fences))
 
 
-# --- routing -----------------------------------------------------------------------------------------
+# --- routing -------------------------------------------------------------------------------------
 
 
 cdef inline const uint64_t *leaf_run(const Fences *fences, uint32_t leaf) noexcept nogil:
@@ -243,7 +244,7 @@ cdef int route_in_tree(const Fences *fences, const Key *key, uint32_t *ordinal) 
             return status
         if not exact:
             if slot == 0:
-                return STATUS_CORRUPT   # the level above sent us to a page that begins above the key
+                return STATUS_CORRUPT   # the level above routed to a page above the key
             slot -= 1
         level -= 1
         if level == 0:

@@ -1,11 +1,11 @@
 # Sorted entries in, packed pages out: what the data pages and each fence level of a segment have in
 # common.
 #
-# Fixed keys with fixed rows are packed in place, in the writer's own buffer.  In every other shape a
-# page's layout (its prefix, its capacity) is known only when it is full, so entries are staged first; what
-# spills goes straight into the overflow run that precedes the page.  Each page packed is
-# listed, so that the level above can be packed from the list.  One thread at a time; statuses as in
-# _builder.pxd.
+# Fixed keys with fixed rows are packed in place, in the writer's own buffer.  In every other shape
+# a page's layout (its prefix, its capacity) is known only when it is full, so entries are staged
+# first; what spills goes straight into the overflow run that precedes the page.  Each page packed
+# is listed, so that the level above can be packed from the list.  One thread at a time; statuses as
+# in _builder.pxd.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -42,8 +42,7 @@ cdef struct Packer:
     uint8_t type
     uint8_t level
     bint in_place
-    uint64_t rank                   # entries of the segment before the next entry; counts itself,
-                                    # but a fence level is told it before each entry
+    uint64_t rank                   # entries of the segment before the next one; fences are told
     PageList pages
     uint32_t overflow_pages
     # the page in the making
@@ -69,13 +68,14 @@ cdef int packer_open(Packer *packer, const Shape *shape, PageWriter *writer, uin
                      uint8_t level) noexcept nogil
 cdef void packer_close(Packer *packer) noexcept nogil
 cdef void page_list_free(PageList *pages) noexcept nogil
-# Adds one entry behind all others.  The value is in memory, or (`origin` not NULL) overflowed in the
-# page it comes from; its bytes and kind are in `value` in both cases.
+# Adds one entry behind all others.  The value is in memory, or (`origin` not NULL) overflowed in
+# the page it comes from; its bytes and kind are in `value` in both cases.
 cdef int packer_add(Packer *packer, const Key *key, const Value *value,
                     const ValueOrigin *origin) noexcept nogil
 # In place only: memory for up to `wanted` plain entries in one page.  *slot is the first of *count
 # slots; fill heads and runs, then packer_filled.
-cdef int packer_room(Packer *packer, uint64_t wanted, uint32_t *slot, uint32_t *count) noexcept nogil
+cdef int packer_room(Packer *packer, uint64_t wanted, uint32_t *slot,
+                     uint32_t *count) noexcept nogil
 cdef int packer_filled(Packer *packer, uint32_t count) noexcept nogil
 # Finishes the page in the making, if any.
 cdef int packer_seal(Packer *packer) noexcept nogil

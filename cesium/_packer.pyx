@@ -5,15 +5,15 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from cesium._layout cimport (
-    FORM_VARIABLE_KEYS, KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_KEY_OVERFLOW, KIND_MASK, KIND_VALUE,
+    KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_KEY_OVERFLOW, KIND_MASK, KIND_VALUE,
     KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES, PAGE_BYTES, PAGE_DATA, PAGE_HEADER_BYTES,
     PAGE_OVERFLOW, STATUS_FULL, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, VALUE_BYTES_MAX,
     VALUE_INLINE_BYTES,
 )
 from cesium._native cimport load_head
 from cesium._page cimport (
-    header_of, heads_of, page_append_slots, page_columns_bytes, page_copy_value, page_fixed_capacity,
-    page_format, page_insert,
+    header_of, heads_of, page_append_slots, page_columns_bytes, page_copy_value,
+    page_fixed_capacity, page_format, page_insert,
 )
 from cesium._page_writer cimport page_writer_page, page_writer_seal
 
@@ -40,7 +40,7 @@ cdef extern from *:
     uint32_t common_bytes(const uint8_t *a, const uint8_t *b, uint32_t limit) noexcept nogil
 
 
-# --- the list of pages -----------------------------------------------------------------------------
+# --- the list of pages ---------------------------------------------------------------------------
 
 
 cdef int grow(void **memory, uint64_t count, uint64_t item_bytes) noexcept nogil:
@@ -104,7 +104,7 @@ cdef int list_page(Packer *packer, uint64_t head) noexcept nogil:
     return STATUS_OK
 
 
-# --- one packer ------------------------------------------------------------------------------------
+# --- one packer ----------------------------------------------------------------------------------
 
 
 cdef int packer_open(Packer *packer, const Shape *shape, PageWriter *writer, uint8_t type,
@@ -162,7 +162,7 @@ cdef int packer_seal(Packer *packer) noexcept nogil:
     return seal_in_place(packer) if packer.in_place else seal_staged(packer)
 
 
-# --- fixed keys and rows, in place -------------------------------------------------------------------
+# --- fixed keys and rows, in place ---------------------------------------------------------------
 
 
 cdef void begin_in_place(Packer *packer, bint kinds) noexcept nogil:
@@ -215,7 +215,8 @@ cdef int add_in_place(Packer *packer, const Key *key, const Value *value) noexce
     return seal_in_place(packer) if packer.count == packer.capacity else STATUS_OK
 
 
-cdef int packer_room(Packer *packer, uint64_t wanted, uint32_t *slot, uint32_t *count) noexcept nogil:
+cdef int packer_room(Packer *packer, uint64_t wanted, uint32_t *slot,
+                     uint32_t *count) noexcept nogil:
     if packer.rank + wanted > UINT32_MAX:
         return STATUS_LIMIT
     if packer.count == 0:
@@ -234,7 +235,7 @@ cdef int packer_filled(Packer *packer, uint32_t count) noexcept nogil:
     return STATUS_OK
 
 
-# --- every other shape, staged -----------------------------------------------------------------------
+# --- every other shape, staged -------------------------------------------------------------------
 
 
 cdef inline uint32_t remainder_bytes(uint32_t key_bytes) noexcept nogil:

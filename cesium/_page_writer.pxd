@@ -1,10 +1,10 @@
-# Pages on their way into one new file: made in place in a buffer, checksummed, written behind the back
-# of whoever makes them.
+# Pages on their way into one new file: made in place in a buffer, checksummed, written behind the
+# back of whoever makes them.
 #
-# Two buffers take turns: while the writer thread writes one (with direct I/O where the file takes it),
-# the next pages are made in the other.  The thread starts with the first full buffer, so a small file
-# costs none.  A PageWriter is used by one thread at a time; its own thread touches only the buffer that
-# was handed to it.  After the first failure every function returns that failure.
+# Two buffers take turns: while the writer thread writes one (with direct I/O where the file takes
+# it), the next pages are made in the other.  The thread starts with the first full buffer, so a
+# small file costs none.  A PageWriter is used by one thread at a time; its own thread touches only
+# the buffer that was handed to it.  After the first failure every function returns that failure.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -59,5 +59,5 @@ cdef inline uint8_t *page_writer_page(PageWriter *writer) noexcept nogil:
 cdef int page_writer_seal(PageWriter *writer) noexcept nogil
 # Writes what is left and waits until all is written; syncs when asked.
 cdef int page_writer_flush(PageWriter *writer, bint sync) noexcept nogil
-# Ends the thread (its last write included) and frees the buffers; the pages not flushed are dropped.
+# Ends the thread (its last write included) and frees the buffers; pages not flushed are dropped.
 cdef void page_writer_close(PageWriter *writer) noexcept nogil

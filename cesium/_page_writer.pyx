@@ -10,8 +10,8 @@ cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **memory, size_t alignment, size_t size)
 
 cdef extern from "<pthread.h>" nogil:
-    int pthread_create(pthread_t *thread, const void *attributes, void *(*run)(void *) noexcept nogil,
-                       void *argument)
+    int pthread_create(pthread_t *thread, const void *attributes,
+                       void *(*run)(void *) noexcept nogil, void *argument)
     int pthread_join(pthread_t thread, void **result)
     int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
     int pthread_mutex_destroy(pthread_mutex_t *mutex)
@@ -34,8 +34,8 @@ cdef extern from *:
     #define O_DIRECT 0
     #endif
 
-    /* Some file systems take O_DIRECT when a file is opened and refuse it at the first write.  Takes
-     * the flag away; 1 when it was there. */
+    /* Some file systems take O_DIRECT when a file is opened and refuse it at the first write.
+     * Takes the flag away; 1 when it was there. */
     static int refuse_direct(int fd) {
         int flags = fcntl(fd, F_GETFL);
         if (flags < 0 || !(flags & O_DIRECT)) return 0;

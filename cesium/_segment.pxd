@@ -1,11 +1,11 @@
 # One immutable segment file: reading it (SegmentReader).  Building is in _builder.pxd.
 #
-# A reader is created from what the manifest says and touches nothing; at first use the file is mapped
-# as np.memmap (advised random), its footer, fences, range-deletes checked and the first fence of every
-# leaf put into an array.  A data page is checked (checksum, form, bounds) at its first touch, then
-# remembered in a bitmap of atomics.  Thread safety: every function may be called from any thread;
-# mapping is once, under the reader's own lock, with the GIL taken for its time (so call with no engine
-# lock held).
+# A reader is created from what the manifest says and touches nothing; at first use the file is
+# mapped as np.memmap (advised random), its footer, fences, range-deletes checked and the first
+# fence of every leaf put into an array.  A data page is checked (checksum, form, bounds) at its
+# first touch, then remembered in a bitmap of atomics.  Thread safety: every function may be called
+# from any thread; mapping is once, under the reader's own lock, with the GIL taken for its time (so
+# call with no engine lock held).
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -21,7 +21,7 @@ cdef struct Segment:
     uint32_t data_pages
     uint64_t entries
     uint64_t delete_markers
-    Key lower                   # smallest and largest key, from the manifest: routing without mapping
+    Key lower                   # smallest and largest key, from the manifest: no mapping to route
     Key upper                   # (inclusive, entries and markers both); at most 513 bytes, widened
     bint upper_unbounded        # a range-delete marker without upper end
     const uint32_t *page_numbers    # data ordinal -> page number; NULL when they are equal
@@ -29,7 +29,7 @@ cdef struct Segment:
     const uint32_t *filter      # first filter page in the map, NULL when none
     uint64_t filter_blocks
     IntervalSet *markers        # NULL when none
-    int failed_status           # first failure; failed_page, failed_expected, failed_found for the error
+    int failed_status           # first failure; failed_page and so on describe it
     int failed_claim            # private: whoever sets it first describes the failure
     uint32_t failed_page
     uint32_t failed_expected    # checksum in the page, and of its bytes; equal when the checksum is
@@ -50,8 +50,8 @@ cdef int segment_route(Segment *segment, const Key *key, uint32_t *ordinal) noex
 # Many keys of the fixed form at once, sorted or not; interleaved so that cache misses overlap.
 cdef int segment_route_heads(Segment *segment, const uint64_t *heads, uint32_t count,
                              uint32_t *ordinals) noexcept nogil
-# 0: surely absent.  The hash is hash_head or hash_bytes of the key.  Before the segment is ready, and
-# where the filter is damaged, the answer is 1.
+# 0: surely absent.  The hash is hash_head or hash_bytes of the key.  Before the segment is ready,
+# and where the filter is damaged, the answer is 1.
 cdef bint segment_may_contain(const Segment *segment, uint64_t hash) noexcept nogil
 # STATUS_OK with the entry (any kind), or STATUS_NOT_FOUND (markers are not looked at).
 cdef int segment_find(Segment *segment, const Key *key, Position *position) noexcept nogil
@@ -82,4 +82,4 @@ cdef class SegmentReader:
     cdef int corrupt(self, object offset, str what, object expected, object found) except -1
     cdef int raise_damage(self, const Segment *segment) except -1
     cdef int gate(self, int status) except -1       # raises for a status < 0, or gives it back
-    cdef int raise_failure(self) except -1   # the gate: CorruptionError or OSError with path, offset
+    cdef int raise_failure(self) except -1   # the gate: CorruptionError, OSError

@@ -1,9 +1,9 @@
-"""Reading one segment file: see _segment.pxd for the contract, docs/format-segment.md for the bytes."""
+"""Reading one segment file: contract in _segment.pxd, bytes in docs/format-segment.md."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport UINT32_MAX, uint16_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 import threading
 
@@ -14,8 +14,8 @@ from cesium._interval cimport (
     Interval, IntervalSet, interval_set_add, interval_set_new, interval_set_release, key_compare,
 )
 from cesium._layout cimport (
-    BLOCK_MAP_IDENTITY, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FORMAT_VERSION, KEY_BYTES_MAX,
-    KEY_INLINE_BYTES, KIND_KEY_OVERFLOW, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES,
+    BLOCK_MAP_IDENTITY, FIELDS_MAX, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FORMAT_VERSION,
+    KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_KEY_OVERFLOW, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES,
     OverflowReference, PAGE_BYTES, PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_FOOTER,
     PAGE_HEADER_BYTES, PAGE_OVERFLOW, PAGE_RANGE_DELETE, SEGMENT_MAGIC, STATUS_CORRUPT, STATUS_IO,
     STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK, VALUE_BYTES_MAX, VALUE_INLINE_BYTES,
@@ -50,7 +50,8 @@ cdef extern from *:
         __atomic_store_n((void **)place, (void *)map, __ATOMIC_RELEASE);
     }
     static inline int segment_is_checked(const uint64_t *checked, uint32_t number) {
-        return (int)(__atomic_load_n(checked + (number >> 6), __ATOMIC_ACQUIRE) >> (number & 63) & 1);
+        uint64_t word = __atomic_load_n(checked + (number >> 6), __ATOMIC_ACQUIRE);
+        return (int)(word >> (number & 63) & 1);
     }
     static inline void segment_set_checked(uint64_t *checked, uint32_t number) {
         __atomic_fetch_or(checked + (number >> 6), 1ULL << (number & 63), __ATOMIC_RELEASE);
@@ -79,7 +80,7 @@ cdef extern from *:
     const int MADV_POPULATE_READ
 
 
-# --- one page ----------------------------------------------------------------------------------------
+# --- one page ------------------------------------------------------------------------------------
 
 
 cdef int damaged(Segment *segment, uint32_t number, uint32_t expected,
@@ -100,7 +101,8 @@ cdef int check_reference(const OverflowReference *reference, uint32_t number, ui
     cdef uint64_t offset = reference.location % PAGE_BYTES
     if reference.bytes <= least or reference.bytes > most or offset < PAGE_HEADER_BYTES:
         return STATUS_CORRUPT
-    if first + (offset - PAGE_HEADER_BYTES + reference.bytes - 1) // OVERFLOW_PAYLOAD_BYTES >= number:
+    offset += reference.bytes - PAGE_HEADER_BYTES - 1       # the last byte, in the payloads
+    if first + offset // OVERFLOW_PAYLOAD_BYTES >= number:
         return STATUS_CORRUPT
     return STATUS_OK
 
@@ -200,7 +202,7 @@ cdef int read_overflow(void *context, uint64_t location, uint64_t skip, uint8_t 
     return STATUS_OK
 
 
-# --- search ------------------------------------------------------------------------------------------
+# --- search --------------------------------------------------------------------------------------
 
 
 cdef int map_from_nogil(Segment *segment) noexcept with gil:
@@ -305,7 +307,7 @@ cdef uint64_t segment_rank_of_page(Segment *segment, uint32_t ordinal) noexcept 
     return fences_rank(<Fences *>segment.fences, ordinal)
 
 
-# --- as a source of pages ------------------------------------------------------------------------------
+# --- as a source of pages ------------------------------------------------------------------------
 
 
 cdef int go_to(Segment *segment, uint64_t ordinal, int direction,
@@ -334,8 +336,8 @@ cdef int source_step(void *context, Position *position, int direction) noexcept 
     if position.ordinal + 1 >= segment.data_pages if direction > 0 else position.ordinal == 0:
         position.page = NULL
         return STATUS_OK
-    return go_to(segment, position.ordinal + 1 if direction > 0 else position.ordinal - 1, direction,
-                 position)
+    return go_to(segment, position.ordinal + 1 if direction > 0 else position.ordinal - 1,
+                 direction, position)
 
 
 cdef int source_seek(void *context, const Key *key, Position *position) noexcept nogil:
@@ -356,7 +358,7 @@ cdef void segment_source(Segment *segment, PageSource *source) noexcept nogil:
     source.read_overflow = read_overflow
 
 
-# --- mapping -------------------------------------------------------------------------------------------
+# --- mapping -------------------------------------------------------------------------------------
 
 
 cdef int checked_for_fences(void *context, uint32_t number, uint8_t type,
@@ -538,7 +540,7 @@ cdef void read_ahead_task(void *context, size_t task) noexcept nogil:
                 return
 
 
-# --- Python ----------------------------------------------------------------------------------------------
+# --- Python --------------------------------------------------------------------------------------
 
 
 cdef bytes copy_of(const uint8_t *data, uint64_t count):
@@ -625,8 +627,9 @@ cdef class SegmentReader:
         memory = self.files.map_readonly(self.name)
         view = memory
         draft.map = &view[0]
-        footer = self.check_footer(&draft, <uint64_t>view.shape[0])
+        # First of all, or the footer alone would cost a readahead of 4 MiB.
         madvise(<void *>draft.map, <size_t>view.shape[0], MADV_RANDOM)
+        footer = self.check_footer(&draft, <uint64_t>view.shape[0])
         draft.failed_claim = 0
         draft.failed_status = STATUS_OK
         with nogil:
@@ -654,12 +657,13 @@ cdef class SegmentReader:
         return 0
 
     cdef const SegmentFooter *check_footer(self, Segment *draft, uint64_t size) except NULL:
-        """The footer page of a file just mapped, checked against all that is known of the segment."""
+        """The footer page of a file just mapped, checked against all that is known of it."""
         cdef const Shape *shape = draft.shape
         cdef uint64_t pages = size // PAGE_BYTES
         cdef const uint8_t *page = draft.map + (pages - 1) * PAGE_BYTES
         cdef const SegmentFooter *footer = <const SegmentFooter *>page
         cdef uint32_t found = page_checksum(draft.id, pages - 1, page)
+        cdef const uint16_t *widths
         place = (pages - 1) * PAGE_BYTES
         if size % PAGE_BYTES:
             self.corrupt(place, "the file is cut off", "a multiple of 4096 bytes", f"{size} bytes")
@@ -671,8 +675,8 @@ cdef class SegmentReader:
                 self.corrupt(place, "the file is another segment", draft.id, footer.segment_id)
             self.corrupt(place, "wrong checksum of the footer", hex(footer.checksum), hex(found))
         if footer.format_version != FORMAT_VERSION:
-            raise Error(f"{self.path}: has format version {footer.format_version}; this cesium reads "
-                        f"version {FORMAT_VERSION}")
+            raise Error(f"{self.path}: has format version {footer.format_version}; "
+                        f"this cesium reads version {FORMAT_VERSION}")
         if footer.incompatible_features:
             names = ", ".join(f"bit {bit}" for bit in range(64)
                               if footer.incompatible_features >> bit & 1)
@@ -689,12 +693,14 @@ cdef class SegmentReader:
         if (footer.key_width != shape.key_width or footer.value_width != shape.value_width
                 or footer.field_count != shape.field_count
                 or memcmp(page + FOOTER_FIELDS_OFFSET, shape.field_widths, shape.field_count * 2)):
+            widths = <const uint16_t *>(page + FOOTER_FIELDS_OFFSET)
+            count = min(footer.field_count, <uint32_t>FIELDS_MAX)
             self.corrupt(
                 place, "the segment holds other keys or values than its table",
-                f"key_width {shape.key_width}, value_width {shape.value_width}, "
-                f"{shape.field_count} fields",
-                f"key_width {footer.key_width}, value_width {footer.value_width}, "
-                f"{footer.field_count} fields")
+                f"key_width {shape.key_width}, value_width {shape.value_width}, fields "
+                f"{[shape.field_widths[i] for i in range(shape.field_count)]}",
+                f"key_width {footer.key_width}, value_width {footer.value_width}, fields "
+                f"{[widths[i] for i in range(count)]}")
         if footer.entries != self.record.rows:
             self.corrupt(place, "wrong number of entries", self.record.rows, footer.entries)
         if check_geometry(footer, pages) != STATUS_OK:
@@ -745,7 +751,7 @@ cdef class SegmentReader:
         self.gate(job.status)
 
     def footer(self):
-        """What the footer says: a dict of SegmentFooter's fields, and fields (widths), min_key, max_key."""
+        """The footer: a dict of SegmentFooter's fields, and fields (widths), min_key, max_key."""
         self.map_file()
         cdef const uint8_t *page = (
             self.segment.map + <uint64_t>(self.segment.page_count - 1) * PAGE_BYTES)

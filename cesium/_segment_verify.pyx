@@ -1,9 +1,10 @@
 """Verifying one segment: every byte from the drive, then what the pages say of one another.
 
-`verify(reader)` yields (page, what, expected, found) for each problem and raises only what is not about
-the segment (no memory, no such file).  It may run beside readers.  First every page is read afresh, with
-direct I/O where the file system has it, so that the page cache cannot hide a bad drive; then the
-content is checked through the mapping: order of keys in and across pages, fences, ranks, counts, filter.
+`verify(reader)` yields (page, what, expected, found) for each problem and raises only what is not
+about the segment (no memory, no such file).  It may run beside readers.  First every page is read
+afresh, with direct I/O where the file system has it, so that the page cache cannot hide a bad
+drive; then the content is checked through the mapping: order of keys in and across pages, fences,
+ranks, counts, filter.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -12,8 +13,8 @@ from libc.string cimport memcpy
 
 from cesium._files cimport FileOperations, operations_of
 from cesium._layout cimport (
-    FOOTER_KEYS_OFFSET, KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_DELETE, KIND_MASK, PAGE_BYTES, PAGE_DATA,
-    PAGE_FILTER, STATUS_CORRUPT, STATUS_NO_MEMORY, STATUS_OK, SegmentFooter,
+    KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_DELETE, KIND_MASK, PAGE_BYTES, PAGE_FILTER,
+    STATUS_NO_MEMORY, STATUS_OK,
 )
 from cesium._native cimport compare_bytes, hash_bytes, hash_head, load_head
 from cesium._page cimport (
@@ -22,8 +23,8 @@ from cesium._page cimport (
 )
 from cesium._page_writer cimport page_checksum
 from cesium._segment cimport (
-    Segment, SegmentReader, segment_checked, segment_may_contain, segment_page, segment_rank_of_page,
-    segment_route, segment_source,
+    Segment, SegmentReader, segment_checked, segment_may_contain, segment_page,
+    segment_rank_of_page, segment_route, segment_source,
 )
 
 from cesium.errors import CorruptionError

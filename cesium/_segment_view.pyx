@@ -1,7 +1,8 @@
 """One segment seen from Python, entry by entry: for repair, tools and tests; not for speed.
 
-Keys are heads (int) in the fixed form and encoded bytes in the variable form.  A value is the packed row
-or the bytes, None for a delete marker.  Safe from any thread; a view keeps its reader alive.
+Keys are heads (int) in the fixed form and encoded bytes in the variable form.  A value is the
+packed row or the bytes, None for a delete marker.  Safe from any thread; a view keeps its reader
+alive.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -11,11 +12,11 @@ from cesium._interval cimport Interval
 from cesium._layout cimport KEY_BYTES_MAX, KIND_DELETE, KIND_MASK, STATUS_NOT_FOUND, STATUS_OK
 from cesium._native cimport hash_bytes, hash_head, load_head
 from cesium._page cimport (
-    Key, PageSource, Position, Shape, header_of, heads_of, kind_of, page_copy_key, page_copy_row, page_copy_value,
-    page_key_bytes, page_value_bytes,
+    Key, PageSource, Position, Shape, header_of, heads_of, kind_of, page_copy_key, page_copy_row,
+    page_copy_value, page_key_bytes, page_value_bytes,
 )
 from cesium._segment cimport (
-    Segment, SegmentReader, segment_find, segment_may_contain, segment_rank, segment_ready,
+    SegmentReader, segment_find, segment_may_contain, segment_rank, segment_ready,
     segment_route, segment_route_heads, segment_source,
 )
 
@@ -140,10 +141,9 @@ cdef class SegmentView:
         return found
 
     def entries(self, start=None, *, bint reverse=False):
-        """Yield (key, value) from the first entry >= start on, or backwards from the last below it."""
+        """Yield (key, value) from the first entry >= start, or backwards from the last below it."""
         cdef PageSource source
         cdef Position position
-        cdef Position before
         cdef Key key
         cdef int status
         cdef int direction = -1 if reverse else 1

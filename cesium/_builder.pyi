@@ -1,0 +1,43 @@
+import numpy as np
+import numpy.typing as npt
+
+from cesium._page import TableShape
+from cesium._segment import SegmentReader
+from cesium.files import Files
+
+_Bytes = bytes
+_Key = int | bytes
+
+class SegmentBuilder:
+    def __init__(
+        self,
+        files: Files,
+        name: str,
+        segment_id: int,
+        store_uuid: _Bytes,
+        shape: TableShape,
+        *,
+        filter_keys: int = 0,
+        first_sequence: int = 0,
+        last_sequence: int = 0,
+        table_id: int = 0,
+    ) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    def add(self, key: _Key, value: _Bytes | None) -> None: ...
+    def add_columns(
+        self, heads: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint8]
+    ) -> None: ...
+    def add_pairs(
+        self, pairs: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint8] | None = None
+    ) -> None: ...
+    def add_segment(
+        self, reader: SegmentReader, lower: int = 0, upper: int | None = None
+    ) -> None: ...
+    def add_marker(self, lower: _Key, upper: _Key | None) -> None: ...
+    def finish(self) -> dict[str, object]: ...
+    def abort(self) -> None: ...
