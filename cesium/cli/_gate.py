@@ -45,15 +45,17 @@ class Commands(click.Group):
 
 def report(error: BaseException) -> int:
     """Says what went wrong, in one line, and returns the exit code."""
+    # Click turns a closed pipe into an exit of its own; what led to it is its context.
+    cause = error.__context__ if isinstance(error, SystemExit) else error
+    if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
+        # The reader has gone (`cesium range ... | head`): let the shutdown flush into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
     if isinstance(error, SystemExit):
         raise error
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         say("interrupted")
         return EXIT_INTERRUPTED
-    if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        # The reader has gone (`cesium range ... | head`): let the shutdown flush into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE_CLOSED
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return EXIT_USAGE
