@@ -16,6 +16,7 @@ from cesium._page cimport Key, PageSource, Position, Shape
 
 cdef struct Input:              # one source under the merge
     PageSource source
+    const PageSource *parts     # a run of several segments: their sources, by ordinal >> 32; or NULL
     const IntervalSet *markers  # hide what older inputs hold; may be NULL
     Position position           # smallest (backwards: largest) entry not yet consumed
     Key key                     # its key; variable form: bytes in `buffer`

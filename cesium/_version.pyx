@@ -109,7 +109,7 @@ cdef int run_edge(void *context, Position *position, int direction) noexcept nog
 
 cdef int run_read_overflow(void *context, uint64_t location, uint64_t skip, uint8_t *destination,
                            uint64_t bytes) noexcept nogil:
-    return STATUS_CORRUPT       # a run of several segments hands out its segments' own sources
+    return STATUS_CORRUPT       # never called: a cursor goes to the segment's own source
 
 
 cdef SegmentRun *segment_run_new(list readers) except NULL:
@@ -346,6 +346,8 @@ cdef int version_fill_inputs(VersionSource *items, uint32_t count, Cursor *curso
         cursor.inputs[first_input + index].source = items[index].source
         cursor.inputs[first_input + index].markers = items[index].markers
         run = items[index].run
+        if run != NULL and run.count > 1:
+            cursor.inputs[first_input + index].parts = run.sources
         if run != NULL and run.marked:
             status = segment_ready(run.segments[0])
             if status != STATUS_OK:
