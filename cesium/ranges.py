@@ -79,6 +79,25 @@ class Range:
             return iter(turned)
         return reversed(list(self))
 
+    def __getitem__(self, key: Any) -> Any:
+        """The value of a key in the range, KeyError for any other.
+
+        With `keys` this makes `dict(view)` work, which takes what has keys for a mapping.
+        """
+        store = self._store
+        value = store[key]
+        place = store.keys_codec.lower_bound(key, True)
+        if self._lower is None or place < self._lower:
+            raise KeyError(key)
+        if self._upper is not None and place >= self._upper:
+            raise KeyError(key)
+        if self._limit is not None:
+            after = store.keys_codec.lower_bound(key, False)
+            ends = (after, self._upper) if self._reverse else (self._lower, place)
+            if len(Range(store, *ends, False, None)) >= self._limit:
+                raise KeyError(key)
+        return value
+
     def keys(self) -> Range:
         """The same range, yielding keys."""
         return self._with(KEYS)
