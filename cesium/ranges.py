@@ -93,8 +93,8 @@ class Range:
             raise KeyError(key)
         if self._limit is not None:
             after = store.keys_codec.lower_bound(key, False)
-            ends = (after, self._upper) if self._reverse else (self._lower, place)
-            if len(Range(store, *ends, False, None)) >= self._limit:
+            lower, upper = (after, self._upper) if self._reverse else (self._lower, place)
+            if len(Range(store, lower, upper, False, None)) >= self._limit:
                 raise KeyError(key)
         return value
 
