@@ -1,11 +1,13 @@
 """The format documents against the code: every offset, size and constant, and the worked examples.
 
-The tables, the byte maps and the examples of docs/format*.md are read as they stand; what they say is
-compared with the compiled structs, with the struct formats of the Python layer, and with bytes made now.
+The tables, the byte maps and the examples of docs/format*.md are read as they stand; what they say
+is compared with the compiled structs, with the struct formats of the Python layer, and with bytes
+made now.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from pathlib import Path
@@ -68,7 +70,7 @@ def byte_maps(text: str) -> list[list[Field]]:
                 continue
             edges = [index for index, character in enumerate(line) if character == "|"]
             assert edges[0] == 0 and edges[-1] == 8 * MAP_CELL, line
-            for start, end in zip(edges, edges[1:]):
+            for start, end in itertools.pairwise(edges):
                 name = line[start + 1 : end].strip()
                 assert start % MAP_CELL == 0, line
                 count = (end - start) // MAP_CELL
