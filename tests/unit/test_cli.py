@@ -9,8 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -542,6 +544,11 @@ def test_demo(tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch)
         assert piece in output, output
     with cesium.open(directory / "flights.cesium", flag="r") as store:
         assert len(store) > 288
+    snippet = output[output.index("  import cesium") : output.index("Your own data")]
+    scope: dict[str, Any] = {}
+    exec(textwrap.dedent(snippet).replace("2013-12-24", "2013-07-04"), scope)
+    assert len(scope["values"]) == 96
+    scope["store"].close()
     succeed("demo", "--directory", directory)  # over its own directory
 
 
