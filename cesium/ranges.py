@@ -59,9 +59,7 @@ class Range:
         if self._lower is None:
             self._store._check_open()
             return iter(())
-        return self._store._rows(
-            self._lower, self._upper, self._reverse, self._limit, self._yields
-        )
+        return self._store._rows(self._lower, self._upper, self._reverse, self._limit, self._yields)
 
     def __len__(self) -> int:
         """The exact number of rows."""
@@ -93,7 +91,9 @@ class Range:
                 self._store, self._lower, self._upper, not self._reverse, None, self._yields
             )
             return iter(turned)
-        return reversed(list(self))
+        rows = list(self)
+        rows.reverse()
+        return iter(rows)
 
     def keys(self) -> Range:
         """The same range, yielding keys."""

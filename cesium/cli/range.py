@@ -49,11 +49,11 @@ def range_(
             if prefix is not None:
                 view = store.prefix(parse_key(schema, prefix, partial=True))
                 return itertools.islice(reversed(view) if reverse else iter(view), count)
-            bounds = [
+            lower, upper = (
                 None if bound is None else parse_key(schema, bound, partial=True)
                 for bound in (low, high)
-            ]
-            return iter(store.range(*bounds, reverse=reverse, limit=count))
+            )
+            return iter(store.range(lower, upper, reverse=reverse, limit=count))
 
         if as_json:
             for key, value in rows(limit):
