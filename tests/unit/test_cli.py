@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 import zipfile
 from pathlib import Path
@@ -229,6 +232,43 @@ def test_absent_numbers_are_null_in_json(tmp_path: Path) -> None:
     assert json.loads(succeed("get", path, 1, "--json")) == {"a": None, "b": None}
     succeed("put", path, 2, '{"a": null, "b": null}')
     assert succeed("range", path) == "1\t\t\n2\t\t\n"
+
+
+def on_terminal(*arguments: object, columns: int = 60) -> str:
+    """What a command prints on a terminal so wide, without colours."""
+    control, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (50, columns))
+    environment = ENVIRONMENT | {"TERM": "dumb"}
+    environment.pop("COLUMNS", None)
+    with subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=terminal, stderr=terminal, env=environment
+    ):
+        os.close(terminal)
+        pieces = []
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while piece := os.read(control, 65536):
+                pieces.append(piece)
+    os.close(control)
+    return b"".join(pieces).decode()
+
+
+def test_a_terminal_gets_a_table(trades: Path) -> None:
+    output = on_terminal("range", trades, "--limit", 1)
+    assert "key: datetime64[s]" in output and "2020-01-01T12:00:00" in output
+    assert "size" in output and "too wide" not in output
+    narrow = on_terminal("range", trades, "--limit", 1, columns=44)
+    assert "price" in narrow and "too wide for: size" in narrow
+    assert "(datetime64[s], str)" in on_terminal("info", trades)
+
+
+def test_a_terminal_gets_the_first_rows(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with cesium.open(path, key="u8", value="u8") as store:
+        store.bulk_load(np.arange(1000, 2000, dtype="u8"), np.arange(1000, dtype="u8"))
+    output = on_terminal("range", path)
+    assert "1039" in output and "1040" not in output and "--limit" in output
+    assert "1040" in on_terminal("range", path, "--limit", 41)
+    assert "--limit" not in on_terminal("range", path, "--limit", 41)
 
 
 # Facts
