@@ -320,7 +320,11 @@ cdef bint next_visible(Cursor *cursor, Run *stretch, Run *run) noexcept nogil:
         return False
     run[0] = stretch[0]
     if cursor.keep_markers or header_of(stretch.page).kinds_offset == 0:
-        stretch.first = stretch.last
+        # Emptied at the end that a part of the run may be given back to.
+        if cursor.direction > 0:
+            stretch.first = stretch.last
+        else:
+            stretch.last = stretch.first
         return True
     kinds = stretch.page + header_of(stretch.page).kinds_offset
     if cursor.direction > 0:
