@@ -64,6 +64,8 @@ class StoreEngine:
     another process writes.
     """
 
+    lock: WriterLock | None = None  # of a writable store with files
+
     def __init__(self, path: str | None, options: Options, slots_max: int = 0) -> None:
         self.path = path
         self.options = options
@@ -75,7 +77,6 @@ class StoreEngine:
         self.ended = threading.Event()
         self.maintenance = threading.RLock()
         self.maintaining = False  # with `maintenance` held: by a call further up in this thread
-        self.lock: WriterLock | None = None
         self.writable = options.flag != "r"
         self.make_room: Callable[[StoreEngine], None] = lambda engine: None
         self.retired: dict[int, SegmentReader] = {}  # merged away, still in the manifest
@@ -281,6 +282,7 @@ class StoreEngine:
         version = self.core.version
         sources = list(version.sources)
         base = sources.pop() if version.last_run_is_base else []
+        assert isinstance(base, list)
         return sources, base
 
     def allocate_segment_id(self) -> int:
