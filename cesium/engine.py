@@ -146,16 +146,19 @@ class StoreEngine:
             )
         key = key_codec(options.key)
         value = value_codec("bytes" if options.value is None else options.value)
-        # A manifest of a fresh state first: then what the old files held is gone at one stroke.
         state = State(
             secrets.token_bytes(16),
             next_table_id=2,
             tables={1: TableRecord(1, "", key.spec, value.spec)},
         )
-        for name in sorted(names, reverse=True):
-            if name != "LOCK":
-                self.files.unlink(name)
+        # Wherever this stops, what is left opens: the old store without its newest commits, or the
+        # new one with segments that nothing names.
+        for name in sorted(journals, reverse=True):
+            self.files.unlink(name)
         manifest = Manifest.create(self.files, state)
+        for name in names:
+            if segment_numbers([name]) or name.endswith(UNFINISHED):
+                self.files.unlink(name)
         return self.files.list(), manifest
 
     def check_schema(self, options: Options) -> None:
@@ -270,6 +273,18 @@ class StoreEngine:
         if writer is not None and writer.fully_synced:
             self._durable = max(self._durable, sequence)
         return max(self._durable, self.manifest.state.flushed_sequence)
+
+    def sync(self) -> None:
+        """Returns when all commits so far are on stable storage; PoisonedError if the drive fails."""
+        inner = self.core_engine
+        if inner.journal is None and not self.in_memory:
+            with WriteGuard(inner):
+                if inner.journal is None:
+                    # Nothing was written since opening, but a killed process may have left commits
+                    # that the system has not synced yet.
+                    self.journal.sync()
+                    self._durable = max(self._durable, inner.sequence)
+        inner.wait(*inner.durable_position())
 
     # -- what the compiled engine asks for, under the writer lock
 

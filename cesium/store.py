@@ -318,7 +318,7 @@ class Store(CompiledTable):
         """Returns when all commits so far are on stable storage.  PoisonedError if the drive fails."""
         self._check_open()
         if not self.read_only:
-            self.engine.wait(*self.engine.durable_position())
+            self._engine.sync()
 
     def checkpoint(self) -> None:
         """Writes memtables out as segments and lets go of their journal; returns when it is durable."""
