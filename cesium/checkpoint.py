@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from cesium._builder import UNBOUNDED_UPPER, SegmentBuilder
+from cesium._builder import SegmentBuilder
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
 from cesium._merge import Merge, memtable_bounds
-from cesium._segment import SegmentReader
+from cesium._segment import UNBOUNDED_UPPER, SegmentReader
 from cesium._version import Version
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine, segment_name
 from cesium.state import Edit, SegmentRecord
@@ -239,5 +239,3 @@ def close(engine: StoreEngine) -> None:
                     checkpoint(engine)
         finally:
             engine.release()
-
-

@@ -60,6 +60,8 @@ class StoreEngine:
     another process writes.
     """
 
+    lock: WriterLock | None = None  # of a writable store with files
+
     def __init__(self, path: str | None, options: Options, slots_max: int = 0) -> None:
         self.path = path
         self.options = options
@@ -68,7 +70,6 @@ class StoreEngine:
         self.handles = 0
         self.identity = (0, 0)  # device and inode of the directory
         self.maintenance = threading.RLock()
-        self.lock: WriterLock | None = None
         self.writable = options.flag != "r"
         self.make_room: Callable[[StoreEngine], None] = lambda engine: None
         self.retired: dict[int, SegmentReader] = {}  # merged away, still in the manifest
@@ -254,6 +255,7 @@ class StoreEngine:
         version = self.core.version
         sources = list(version.sources)
         base = sources.pop() if version.last_run_is_base else []
+        assert isinstance(base, list)
         return sources, base
 
     def allocate_segment_id(self) -> int:

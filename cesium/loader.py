@@ -16,6 +16,7 @@ from dataclasses import replace
 from cesium._builder import SegmentBuilder
 from cesium._core import Commit
 from cesium._engine import WriteGuard
+from cesium._journal import JournalWriter
 from cesium._keys import EncodedKeys
 from cesium._load import LoadRows, keys_part, values_part
 from cesium._merge import Merge
@@ -154,9 +155,7 @@ def merge_runs(
     try:
         for run in runs:
             parts.append(write_run(engine, run, TIER_BASE, threads, None))
-        sources = [
-            [engine.reader(record) for record in part.records] for part in reversed(parts)
-        ]
+        sources = [[engine.reader(record) for record in part.records] for part in reversed(parts)]
         output.write_merge(
             Merge(Version(engine.shape, sources, False), False),
             SEGMENT_BYTES,
@@ -172,7 +171,7 @@ def merge_runs(
 
 def attach(
     engine: StoreEngine, records: list[SegmentRecord], bounds: Bounds
-) -> tuple[list[SegmentRecord], object, int]:
+) -> tuple[list[SegmentRecord], JournalWriter | None, int]:
     """The commit of a load: journal frame, then visible.  Returns what to sync to."""
     inner = engine.core_engine
     with WriteGuard(inner):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -121,11 +121,10 @@ class Store(CompiledTable):
     """
 
     def __new__(cls, engine: StoreEngine, options: Options) -> Store:
-        store: Store = super().__new__(
+        return super().__new__(
             cls, engine.core, engine.keys, engine.values, options.durability,
             options.flag == "r",
         )  # fmt: skip
-        return store
 
     def __init__(self, engine: StoreEngine, options: Options) -> None:
         self._engine = engine
@@ -162,7 +161,7 @@ class Store(CompiledTable):
         return self._edge(True)
 
     def _edge(self, reverse: bool) -> tuple[Any, Any]:
-        pair: tuple[Any, Any] | None = self._nearest(self._lowest, None, reverse)
+        pair = self._nearest(self._lowest, None, reverse)
         if pair is None:
             raise KeyError("the store is empty")
         return pair
@@ -267,8 +266,7 @@ class Store(CompiledTable):
         lower, upper = self._bounds(lo, hi, (True, False))
         if lower is None:
             lower, upper = self._lowest, self._lowest
-        commit: Commit = self._delete_encoded(lower, upper, durability)
-        return commit
+        return self._delete_encoded(lower, upper, durability)
 
     def bulk_load(
         self,
@@ -307,7 +305,7 @@ class Store(CompiledTable):
     @property
     def sequence(self) -> int:
         """The sequence of the last commit."""
-        return int(self.engine.sequence)
+        return self.engine.sequence
 
     @property
     def durable_sequence(self) -> int:
@@ -387,7 +385,3 @@ class Store(CompiledTable):
         state = "closed " if self.closed else "read-only " if self.read_only else ""
         key, value = self.options.key, self.options.value
         return f"<{state}cesium store {self.path!r}, key={key!r}, value={value!r}>"
-
-    def __iter__(self) -> Iterator[Any]:
-        rows: Iterator[Any] = super().__iter__()
-        return rows
