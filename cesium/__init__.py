@@ -1,11 +1,11 @@
 """cesium: an embedded, durable, ordered key-value engine for people who work in numpy.
 
-    import cesium
+import cesium
 
-    with cesium.open("ticks.cesium", key="u8", value="f8") as store:
-        store[42] = 1.5
-        store.bulk_load(keys, values)
-        keys, values = store[10:1000].arrays()
+with cesium.open("ticks.cesium", key="u8", value="f8") as store:
+    store[42] = 1.5
+    store.bulk_load(keys, values)
+    keys, values = store[10:1000].arrays()
 """
 
 from cesium._core import Commit

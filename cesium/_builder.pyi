@@ -1,12 +1,30 @@
+from typing import TypedDict
+
 import numpy as np
 import numpy.typing as npt
 
 from cesium._page import TableShape
+from cesium._segment import UNBOUNDED_UPPER as UNBOUNDED_UPPER
 from cesium._segment import SegmentReader
 from cesium.files import Files
 
 _Bytes = bytes
 _Key = int | bytes
+
+class _Made(TypedDict):
+    id: int
+    rows: int
+    delete_markers: int
+    range_deletes: int
+    lower: _Bytes
+    upper: _Bytes
+    page_count: int
+    bytes: int
+    checksum: int
+    key_bytes: int
+    value_bytes: int
+    first_sequence: int
+    last_sequence: int
 
 class SegmentBuilder:
     def __init__(
@@ -29,9 +47,7 @@ class SegmentBuilder:
     @property
     def bytes(self) -> int: ...
     def add(self, key: _Key, value: _Bytes | None) -> None: ...
-    def add_columns(
-        self, heads: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint8]
-    ) -> None: ...
+    def add_columns(self, heads: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint8]) -> None: ...
     def add_pairs(
         self, pairs: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint8] | None = None
     ) -> None: ...
@@ -39,5 +55,5 @@ class SegmentBuilder:
         self, reader: SegmentReader, lower: int = 0, upper: int | None = None
     ) -> None: ...
     def add_marker(self, lower: _Key, upper: _Key | None) -> None: ...
-    def finish(self) -> dict[str, object]: ...
+    def finish(self) -> _Made: ...
     def abort(self) -> None: ...

@@ -16,7 +16,8 @@ from cesium._page cimport Key, PageSource, Position, Shape
 
 cdef struct Input:              # one source under the merge
     PageSource source
-    const PageSource *parts     # a run of several segments: their sources, by ordinal >> 32; or NULL
+    const PageSource *parts     # of a run of several segments: whose page it is says the upper half of
+                                # the ordinal; NULL: the source's own
     const IntervalSet *markers  # hide what older inputs hold; may be NULL
     Position position           # smallest (backwards: largest) entry not yet consumed
     Key key                     # its key; variable form: bytes in `buffer`

@@ -45,8 +45,8 @@ cdef void cursor_free(Cursor *cursor) noexcept nogil:
     free(cursor)
 
 
-cdef inline const PageSource *owner_of(Input *input) noexcept nogil:
-    """The source whose overflow runs the current page refers to."""
+cdef inline const PageSource *pages_of(const Input *input) noexcept nogil:
+    """Where the overflowed keys and values of the input's page are read."""
     if input.parts == NULL:
         return &input.source
     return input.parts + (input.position.ordinal >> 32)
@@ -67,7 +67,7 @@ cdef int load_key(Cursor *cursor, Input *input) noexcept nogil:
             return STATUS_NO_MEMORY
         input.buffer = buffer
         input.buffer_bytes = bytes * 2
-    status = page_copy_key(cursor.shape, input.position.page, input.position.slot, owner_of(input),
+    status = page_copy_key(cursor.shape, input.position.page, input.position.slot, pages_of(input),
                            input.buffer)
     if status != STATUS_OK:
         return status
@@ -148,7 +148,7 @@ cdef int move_to(Cursor *cursor, Input *input, int64_t slot) noexcept nogil:
 cdef int slot_before(Cursor *cursor, Input *input, const Key *key, uint32_t *slot) noexcept nogil:
     """First slot of the input's page whose key is >= key."""
     cdef bint exact
-    return page_find(cursor.shape, input.position.page, key, owner_of(input), slot, &exact)
+    return page_find(cursor.shape, input.position.page, key, pages_of(input), slot, &exact)
 
 
 cdef int clip_forward(Cursor *cursor, uint32_t chosen, const Key *limit, bint limited,
@@ -193,7 +193,7 @@ cdef int clip_backward(Cursor *cursor, uint32_t chosen, const Key *limit, bint l
     cdef int status
     first[0] = 0
     if limited:
-        status = page_find(cursor.shape, input.position.page, limit, owner_of(input), &slot, &exact)
+        status = page_find(cursor.shape, input.position.page, limit, pages_of(input), &slot, &exact)
         if status != STATUS_OK:
             return status
         first[0] = max(first[0], slot + exact)
@@ -302,7 +302,7 @@ cdef int next_stretch(Cursor *cursor, Run *run) noexcept nogil:
     if second >= 0:
         limit = &cursor.inputs[second].key
     run.page = input.position.page
-    run.source = owner_of(input)
+    run.source = pages_of(input)
     if cursor.direction > 0:
         status = clip_forward(cursor, <uint32_t>chosen, limit, second >= 0, &edge)
         if status != STATUS_OK:

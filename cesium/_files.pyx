@@ -96,7 +96,7 @@ cdef class FaultyOperations:
     cdef FileOperations operations
     cdef FaultCounters counters
 
-    def __init__(self):
+    def __cinit__(self):
         self.operations.context = &self.counters
         self.operations.write_all = faulty_write_all
         self.operations.read_all = faulty_read_all

@@ -1,7 +1,7 @@
 from typing import TypedDict
 
-class Layout(TypedDict):
+class _Layout(TypedDict):
     constants: dict[str, int]
     structs: dict[str, dict[str, int]]
 
-def describe() -> Layout: ...
+def describe() -> _Layout: ...

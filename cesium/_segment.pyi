@@ -1,33 +1,23 @@
 from collections.abc import Iterator
-from typing import Protocol
 
 from cesium._page import TableShape
 from cesium.files import Files
+from cesium.state import SegmentRecord
 
 UNBOUNDED_UPPER: bytes
-
-class _Record(Protocol):
-    @property
-    def id(self) -> int: ...
-    @property
-    def lower(self) -> bytes: ...
-    @property
-    def upper(self) -> bytes: ...
-    @property
-    def rows(self) -> int: ...
 
 class SegmentReader:
     doomed: bool
     def __init__(
         self,
-        record: _Record,
+        record: SegmentRecord,
         files: Files,
         name: str,
         shape: TableShape,
         store_uuid: bytes | None = None,
     ) -> None: ...
     @property
-    def record(self) -> _Record: ...
+    def record(self) -> SegmentRecord: ...
     @property
     def name(self) -> str: ...
     @property

@@ -112,6 +112,14 @@ cdef int run_read_overflow(void *context, uint64_t location, uint64_t skip, uint
     return STATUS_CORRUPT       # never called: a cursor goes to the segment's own source
 
 
+cdef void segment_run_source(SegmentRun *run, PageSource *source) noexcept nogil:
+    source.context = run
+    source.seek = run_seek
+    source.step = run_step
+    source.edge = run_edge
+    source.read_overflow = run_read_overflow
+
+
 cdef SegmentRun *segment_run_new(list readers) except NULL:
     cdef SegmentRun *run = <SegmentRun *>calloc(1, sizeof(SegmentRun))
     cdef SegmentReader reader
@@ -175,11 +183,7 @@ cdef class Version:
                 if item.run.count == 1:
                     item.source = item.run.sources[0]
                 else:
-                    item.source.context = item.run
-                    item.source.seek = run_seek
-                    item.source.step = run_step
-                    item.source.edge = run_edge
-                    item.source.read_overflow = run_read_overflow
+                    segment_run_source(item.run, &item.source)
             self.count += 1
 
     def __dealloc__(self):

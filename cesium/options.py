@@ -23,7 +23,9 @@ def parse_bytes(size: int | str) -> int:
     if isinstance(size, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
         if match is None or match[2].upper() not in UNITS:
-            raise ValueError(f"a size is a number with B, KB, MB, GB, KiB, MiB or GiB, not {size!r}")
+            raise ValueError(
+                f"a size is a number with B, KB, MB, GB, KiB, MiB or GiB, not {size!r}"
+            )
         return int(float(match[1]) * UNITS[match[2].upper()])
     if isinstance(size, bool) or not isinstance(size, int):
         raise ValueError(f"a size is a number of bytes or a text such as '1GiB', not {size!r}")

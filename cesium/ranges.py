@@ -59,9 +59,7 @@ class Range:
         if self._lower is None:
             self._store._check_open()
             return iter(())
-        return self._store._rows(
-            self._lower, self._upper, self._reverse, self._limit, self._yields
-        )
+        return self._store._rows(self._lower, self._upper, self._reverse, self._limit, self._yields)
 
     def __len__(self) -> int:
         """The exact number of rows."""
@@ -70,6 +68,22 @@ class Range:
     def __bool__(self) -> bool:
         return next(iter(self), None) is not None
 
+    def __contains__(self, key: object) -> bool:
+        return self._holds(key) and key in self._store
+
+    def __getitem__(self, key: Any) -> Any:
+        """The value of a key of the range, as it is now; KeyError outside.  So dict(view) works."""
+        if not self._holds(key):
+            raise KeyError(key)
+        return self._store[key]
+
+    def _holds(self, key: Any) -> bool:
+        """Whether the bounds allow a key."""
+        encoded = self._store.keys_codec.lookup_key(key)
+        if encoded is None or self._lower is None or encoded < self._lower:
+            return False
+        return self._upper is None or encoded < self._upper
+
     def __reversed__(self) -> Iterator[Any]:
         """The same rows backwards; a limit is applied first."""
         if self._limit is None or self._lower is None:
@@ -77,7 +91,9 @@ class Range:
                 self._store, self._lower, self._upper, not self._reverse, None, self._yields
             )
             return iter(turned)
-        return reversed(list(self))
+        rows = list(self)
+        rows.reverse()
+        return iter(rows)
 
     def __getitem__(self, key: Any) -> Any:
         """The value of a key in the range, KeyError for any other.

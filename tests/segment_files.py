@@ -7,9 +7,8 @@ import struct
 from collections.abc import Iterable
 from types import SimpleNamespace
 
-from cesium._kernels import crc32c
-
 from cesium._builder import SegmentBuilder
+from cesium._kernels import crc32c
 from cesium._page import TableShape
 from cesium._segment import SegmentReader
 from cesium._segment_view import SegmentView

@@ -26,8 +26,8 @@ def verify(context: click.Context, path: Path, as_json: bool) -> None:
             report = store.verify()
     except cesium.CorruptionError as error:
         if as_json:
-            problem = {"file": error.file, "page": None, "message": str(error)}
-            click.echo(to_json({"ok": False, "pages": 0, "problems": [problem]}))
+            damage = {"file": error.file, "page": None, "message": str(error)}
+            click.echo(to_json({"ok": False, "pages": 0, "problems": [damage]}))
         else:
             click.echo(f"cesium: {error}", err=True)
         context.exit(EXIT_CORRUPT)

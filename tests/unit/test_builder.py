@@ -23,7 +23,7 @@ def builder(files: Files, shape: TableShape, **options: int) -> SegmentBuilder:
     return SegmentBuilder(files, NAME, SEGMENT_ID, UUID, shape, **options)
 
 
-ROWS = 150_000      # 4.5 MiB of 32-byte rows: both buffers take their turn
+ROWS = 150_000  # 4.5 MiB of 32-byte rows: both buffers take their turn
 
 
 @pytest.mark.parametrize("fields", [(8,), (4, 4), (1, 2, 5), (8, 8, 16), (3,)])
@@ -73,8 +73,10 @@ def test_columns_pairs_and_single_entries_give_the_same_file(
 
 def test_every_page_has_its_own_checksum() -> None:
     files, record = build(
-        TableShape(0, 0), [(b"%05d" % i, b"v" * (i % 3000)) for i in range(500)],
-        [(b"a", b"b")], filter_keys=500,
+        TableShape(0, 0),
+        [(b"%05d" % i, b"v" * (i % 3000)) for i in range(500)],
+        [(b"a", b"b")],
+        filter_keys=500,
     )
     data = content(files)
     for number in range(record.page_count):

@@ -55,14 +55,21 @@ heads = st.one_of(
 )
 keys = st.one_of(
     st.binary(max_size=12),
-    st.builds(lambda a, n, b: bytes([a]) * n + b, st.sampled_from([0, 97, 255]),
-              st.sampled_from([0, 1, 7, 8, 9, 500, 504, 505, 511, 512, 513, 520, 700, 5000]),
-              st.binary(max_size=3)),
+    st.builds(
+        lambda a, n, b: bytes([a]) * n + b,
+        st.sampled_from([0, 97, 255]),
+        st.sampled_from([0, 1, 7, 8, 9, 500, 504, 505, 511, 512, 513, 520, 700, 5000]),
+        st.binary(max_size=3),
+    ),
 )
 values = st.one_of(
-    st.none(), st.binary(max_size=20),
-    st.builds(lambda n, b: b * n, st.sampled_from([0, 1023, 1024, 1025, 4032, 9000]),
-              st.binary(min_size=1, max_size=1)),
+    st.none(),
+    st.binary(max_size=20),
+    st.builds(
+        lambda n, b: b * n,
+        st.sampled_from([0, 1023, 1024, 1025, 4032, 9000]),
+        st.binary(min_size=1, max_size=1),
+    ),
 )
 
 
@@ -123,17 +130,18 @@ def big_segment(form: str) -> tuple[TableShape, list[Entry], Files, SimpleNamesp
     if has_heads:
         found: list[Key] = sorted(chance.sample(range(10_000), 400))
     else:
-        found = sorted({
-            chance.choice([b"", b"a" * 600, b"key-" * 3, b"z" * 5000]) + b"%d" % i
-            for i in range(400)
-        })
+        found = sorted(
+            {
+                chance.choice([b"", b"a" * 600, b"key-" * 3, b"z" * 5000]) + b"%d" % i
+                for i in range(400)
+            }
+        )
     entries: list[Entry] = []
     for i, key in enumerate(found):
         value = chance.randbytes(width) if width else bytes([i % 256]) * chance.choice([0, 5, 3000])
         entries.append((key, None if i % 17 == 0 else value))
     markers: list[tuple[Key, Key | None]] = (
-        [(3, 9), (20, 30), (2**63, None)] if has_heads
-        else [(b"b", b"c" * 5000), (b"y", None)]
+        [(3, 9), (20, 30), (2**63, None)] if has_heads else [(b"b", b"c" * 5000), (b"y", None)]
     )
     files, record = build(shape, entries, markers, filter_keys=len(entries))
     return shape, entries, files, record
@@ -187,9 +195,7 @@ def test_many_heads_are_routed_as_one_by_one(slots: int) -> None:
 
 def test_the_filter_excludes_most_of_what_is_absent() -> None:
     shape = TableShape(8, 8)
-    files, record = build(
-        shape, [(i * 2, bytes(8)) for i in range(20_000)], filter_keys=20_000
-    )
+    files, record = build(shape, [(i * 2, bytes(8)) for i in range(20_000)], filter_keys=20_000)
     _, view = open_segment(files, record, shape)
     assert all(view.may_contain(i * 2) for i in range(20_000))
     assert sum(view.may_contain(i * 2 + 1) for i in range(20_000)) < 600
@@ -208,7 +214,7 @@ def test_opening_touches_nothing_and_a_missing_file_raises_when_used(tmp_path: o
     fd = empty.create(NAME)
     os.pwrite(fd, data, 0)
     os.close(fd)
-    assert view.find(1) == (1, bytes(8))        # the failure was not the segment's
+    assert view.find(1) == (1, bytes(8))  # the failure was not the segment's
 
 
 def test_doomed_files_go_with_the_last_reference() -> None:
@@ -226,8 +232,9 @@ def test_doomed_files_go_with_the_last_reference() -> None:
 # --- damage
 
 
-def read_everything(files: Files, record: SimpleNamespace, shape: TableShape, probe: list[Key]) -> (
-        list[object]):
+def read_everything(
+    files: Files, record: SimpleNamespace, shape: TableShape, probe: list[Key]
+) -> list[object]:
     """Every kind of read; CorruptionError is an answer, anything else escapes."""
     answers: list[object] = []
     reader, view = open_segment(files, record, shape)
@@ -319,16 +326,23 @@ def test_hostile_pages_with_right_checksums_never_crash(form: str, data: st.Data
         start = number * PAGE_BYTES
         place = start + data.draw(st.one_of(st.integers(4, 64), st.integers(4, PAGE_BYTES - 1)))
         size = data.draw(st.sampled_from([1, 2, 4, 8]))
-        value = data.draw(st.one_of(
-            st.integers(0, 2 ** (8 * size) - 1), st.sampled_from([0, 1, 2 ** (8 * size) - 1])))
+        value = data.draw(
+            st.one_of(
+                st.integers(0, 2 ** (8 * size) - 1), st.sampled_from([0, 1, 2 ** (8 * size) - 1])
+            )
+        )
         hostile[place : place + size] = value.to_bytes(size, "little")[: start + PAGE_BYTES - place]
         del hostile[pages * PAGE_BYTES :]
         seal(hostile, number)
     record = SimpleNamespace(**vars(record))
     del record.checksum
     try:
-        read_everything(with_content(bytes(hostile)), record, shape,
-                        [entries[0][0], entries[200][0], entries[-1][0]])
+        read_everything(
+            with_content(bytes(hostile)),
+            record,
+            shape,
+            [entries[0][0], entries[200][0], entries[-1][0]],
+        )
     except CorruptionError:
         raise
     except Error as refused:
@@ -371,10 +385,13 @@ def test_strangers_are_refused() -> None:
     refuse("other keys or values", shape=TableShape(7, 12, (8, 4)))
 
 
-@pytest.mark.parametrize(("offset", "form", "value", "message"), [
-    (16, "<I", 2, "format version 2"),
-    (32, "<Q", 1 << 9, "features that this cesium does not know: bit 9"),
-])
+@pytest.mark.parametrize(
+    ("offset", "form", "value", "message"),
+    [
+        (16, "<I", 2, "format version 2"),
+        (32, "<Q", 1 << 9, "features that this cesium does not know: bit 9"),
+    ],
+)
 def test_newer_formats_are_refused_by_name(
     offset: int, form: str, value: int, message: str
 ) -> None:
@@ -394,7 +411,9 @@ def test_a_page_written_to_the_wrong_place_is_seen() -> None:
     shape, _, files, record = big_segment("fixed")
     data = content(files)
     data[:PAGE_BYTES], data[PAGE_BYTES : 2 * PAGE_BYTES] = (
-        data[PAGE_BYTES : 2 * PAGE_BYTES], data[:PAGE_BYTES])
+        data[PAGE_BYTES : 2 * PAGE_BYTES],
+        data[:PAGE_BYTES],
+    )
     reader, view = open_segment(with_content(bytes(data)), record, shape)
     assert [number for number, *_ in reader.verify()] == [0, 1]
     with pytest.raises(CorruptionError) as raised:

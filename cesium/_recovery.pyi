@@ -1,0 +1,15 @@
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Buffer
+
+from cesium._engine import TableCore
+
+def apply_span(
+    core: TableCore,
+    data: Buffer | npt.NDArray[np.uint8],
+    start: int,
+    end: int,
+    attach: Callable[[int, bytes], None],
+) -> None: ...
