@@ -78,11 +78,20 @@ class Range:
         return self._store[key]
 
     def _holds(self, key: Any) -> bool:
-        """Whether the bounds allow a key."""
-        encoded = self._store.keys_codec.lookup_key(key)
+        """Whether the bounds and the limit allow a key."""
+        store = self._store
+        encoded: Any = store.keys_codec.lookup_key(key)  # of the same form as the bounds
         if encoded is None or self._lower is None or encoded < self._lower:
             return False
-        return self._upper is None or encoded < self._upper
+        if self._upper is not None and encoded >= self._upper:
+            return False
+        if self._limit is None:
+            return True
+        before = Range(store, self._lower, encoded, False, None)
+        if self._reverse:
+            after = store.keys_codec.lower_bound(key, False)
+            before = Range(store, after, self._upper, False, None)
+        return len(before) < self._limit
 
     def __reversed__(self) -> Iterator[Any]:
         """The same rows backwards; a limit is applied first."""
@@ -94,25 +103,6 @@ class Range:
         rows = list(self)
         rows.reverse()
         return iter(rows)
-
-    def __getitem__(self, key: Any) -> Any:
-        """The value of a key in the range, KeyError for any other.
-
-        With `keys` this makes `dict(view)` work, which takes what has keys for a mapping.
-        """
-        store = self._store
-        value = store[key]
-        place = store.keys_codec.lower_bound(key, True)
-        if self._lower is None or place < self._lower:
-            raise KeyError(key)
-        if self._upper is not None and place >= self._upper:
-            raise KeyError(key)
-        if self._limit is not None:
-            after = store.keys_codec.lower_bound(key, False)
-            lower, upper = (after, self._upper) if self._reverse else (self._lower, place)
-            if len(Range(store, lower, upper, False, None)) >= self._limit:
-                raise KeyError(key)
-        return value
 
     def keys(self) -> Range:
         """The same range, yielding keys."""
