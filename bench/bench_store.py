@@ -445,45 +445,49 @@ def test_put_many(alternate: Alternate, table: Any, stored: cesium.Store) -> Non
     )  # fmt: skip
 
 
-def drive_counter(path: Path) -> tuple[str, Callable[[], int]]:
-    """Bytes written so far, by the drive's own count where there is one, and where it was read."""
+def own_written() -> int:
+    """Bytes that this process has caused to be written, as the kernel counts them."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("write_bytes")).split()[1])
+
+
+def drive_counter(path: Path) -> Callable[[], int]:
+    """Bytes written to the drive of the path by anybody; without a drive, by this process."""
     device = path.stat().st_dev
     counter = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
-    if counter.exists():
-        return "the drive's counter", lambda: int(counter.read_text().split()[6]) * 512
-
-    def process() -> int:
-        lines = Path("/proc/self/io").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("write_bytes")).split()[1])
-
-    return "/proc/self/io", process
+    if not counter.exists():
+        return own_written
+    return lambda: int(counter.read_text().split()[6]) * 512
 
 
 def test_synced_put(benchmark: Any, table: Any, fresh_dir: Path) -> None:
-    """Others may write to the drive meanwhile: the median leaves them out, the mean does not."""
-    source, written = drive_counter(fresh_dir)
+    """Others write to the drive meanwhile, so the commonest count and this process's own decide."""
+    written = drive_counter(fresh_dir)
     keys = iter([int(key) for key in new_keys(220, 400)])
-    counts, times = [], []
+    drive, own, times = [], [], []
     with cesium.open(fresh_dir / "store", key="u8", value="f8", durability="sync") as store:
         for _ in range(20):
             store.put(next(keys), 1.5)
         os.sync()
 
         def put() -> None:
-            key, before, start = next(keys), written(), time.perf_counter()
+            key, own_before, before = next(keys), own_written(), written()
+            start = time.perf_counter()
             store.put(key, 1.5)
             times.append(time.perf_counter() - start)
-            counts.append(written() - before)
+            drive.append(written() - before)
+            own.append(own_written() - own_before)
 
         benchmark.pedantic(put, rounds=200)
-    median = statistics.median(counts)
+    commonest, mean = statistics.mode(drive), statistics.mean(own)
     table.add(
         "bytes written by one put with `sync`",
-        f"median {median / 1024:.1f} KiB, mean {statistics.mean(counts) / 1024:.1f} KiB",
+        f"drive: mostly {commonest / 1024:.1f} KiB, median {statistics.median(drive) / 1024:.1f}, "
+        f"mean {statistics.mean(drive) / 1024:.1f}; process: mean {mean / 1024:.1f}",
         f"{statistics.median(times) * 1e6:.0f} us a put",
-        f"by {source}",
+        "drive: everybody's writes",
         "<= 8 KiB",
-        median <= 8192,
+        commonest <= 8192 and mean <= 8192,
     )
 
 
