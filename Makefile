@@ -61,7 +61,7 @@ test: .venv/.installed-test
 	$(BIN)/pytest -q $(TESTS)
 	CESIUM_PORTABLE=1 $(BIN)/pytest -q tests/unit
 
-# All suites, or one, with fewer rows: make bench BENCH=bench/bench_store.py ROWS=1000000
+# All suites, or one, with fewer rows: make bench BENCH='bench/bench_store*.py' ROWS=1000000
 bench: .venv/.installed-bench
 	CESIUM_BENCH_ROWS=$(ROWS) $(BIN)/pytest -q $(BENCH) --benchmark-only \
 		--benchmark-columns=median,min,rounds

@@ -1,7 +1,7 @@
 """The promises of cesium, each measured beside its reference in the same run.
 
 `make bench`, or `make bench ROWS=1000000` for a few minutes less; bench/README.md says how to read
-the table that ends the run.  Each test is one or two of its rows.
+the table that ends the run.  Each test is one or two of its rows; writes are in bench_store_writes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ import cesium
 PROBES = 1_000_000
 SINGLE_PROBES = 200_000
 ITERATED_ROWS_MOST = 4_000_000
-STORED_ROWS = 1_000_000  # in the store that single puts and batches go into
-BATCH_ROWS = 10_000
 MEBIBYTE = 1 << 20
 
 Alternate = Callable[..., list[float]]
@@ -48,23 +46,6 @@ def save(path: Path, keys: Any, values: Any) -> None:
             np.save(file, array)
             file.flush()
             os.fsync(file.fileno())
-
-
-class Fresh:
-    """Hands out fresh paths below one directory; clear() removes what they have become."""
-
-    def __init__(self, parent: Path) -> None:
-        self.parent = parent
-        self.count = 0
-
-    def path(self) -> Path:
-        self.count += 1
-        return self.parent / str(self.count)
-
-    def clear(self) -> None:
-        for path in self.parent.iterdir():
-            shutil.rmtree(path)
-        os.sync()  # what the last round left to write is not the next one's burden
 
 
 @pytest.fixture(scope="session")
@@ -106,18 +87,11 @@ def misses() -> Any:
     return np.random.default_rng(5).integers(0, 2**64, PROBES, np.uint64)
 
 
-def rate(rows: int, seconds: float) -> str:
-    return f"{rows / seconds / 1e6:.1f} M rows/s"
-
-
 # -- loads
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_load_sorted(
-    alternate: Alternate, table: Any, data: Any, fresh_dir: Path, threads: int
-) -> None:
-    fresh = Fresh(fresh_dir)
+def test_load_sorted(alternate: Alternate, table: Any, data: Any, fresh: Any, threads: int) -> None:
     measured, reference = alternate(
         lambda: load(fresh.path(), data.keys, data.values, threads),
         lambda: save(fresh.path(), data.keys, data.values),
@@ -126,7 +100,7 @@ def test_load_sorted(
     ratio = measured / reference
     table.add(
         f"bulk_load, sorted, to durable{', two threads' if threads == 2 else ''}",
-        f"{measured * 1e3:.0f} ms, {rate(data.rows, measured)}",
+        f"{measured * 1e3:.0f} ms, {table.rate(data.rows, measured)}",
         f"ratio {ratio:.2f}",
         f"np.save of both arrays + fsync: {reference * 1e3:.0f} ms",
         "ratio <= 0.70" if threads == 1 else "",
@@ -134,8 +108,7 @@ def test_load_sorted(
     )
 
 
-def test_load_shuffled(alternate: Alternate, table: Any, data: Any, fresh_dir: Path) -> None:
-    fresh = Fresh(fresh_dir)
+def test_load_shuffled(alternate: Alternate, table: Any, data: Any, fresh: Any) -> None:
 
     def shuffled(threads: int) -> Callable[[], float]:
         keys, values = data.shuffled_keys, data.shuffled_values
@@ -152,7 +125,7 @@ def test_load_shuffled(alternate: Alternate, table: Any, data: Any, fresh_dir: P
     ratio = one / (sort + ascending)
     table.add(
         "bulk_load, shuffled, to durable",
-        f"{one * 1e3:.0f} ms, {rate(data.rows, one)}",
+        f"{one * 1e3:.0f} ms, {table.rate(data.rows, one)}",
         f"ratio {ratio:.2f}",
         f"np.argsort {sort * 1e3:.0f} ms + sorted load {ascending * 1e3:.0f} ms",
         "ratio <= 0.70",
@@ -160,7 +133,7 @@ def test_load_shuffled(alternate: Alternate, table: Any, data: Any, fresh_dir: P
     )
     table.add(
         "bulk_load, shuffled, two threads",
-        f"{two * 1e3:.0f} ms, {rate(data.rows, two)}",
+        f"{two * 1e3:.0f} ms, {table.rate(data.rows, two)}",
         f"ratio {two / one:.2f}",
         f"one thread: {one * 1e3:.0f} ms",
         "ratio <= 0.70",
@@ -168,9 +141,8 @@ def test_load_shuffled(alternate: Alternate, table: Any, data: Any, fresh_dir: P
     )
 
 
-def test_first_scan(alternate: Alternate, table: Any, data: Any, fresh_dir: Path) -> None:
+def test_first_scan(alternate: Alternate, table: Any, data: Any, fresh: Any) -> None:
     """Right after a load, its pages unmapped and unchecked as yet, beside the same scan again."""
-    fresh = Fresh(fresh_dir)
     opened: list[cesium.Store] = []
 
     def reload() -> None:
@@ -359,12 +331,12 @@ def test_arrays(alternate: Alternate, table: Any, store: Any, data: Any) -> None
         table.add(
             work,
             f"{seconds / rows * data.rows * 1e3:.0f} ms for all rows",
-            rate(rows, seconds),
-            f"copies of two arrays in memory: {rate(data.rows, copy)}",
+            table.rate(rows, seconds),
+            f"copies of two arrays in memory: {table.rate(data.rows, copy)}",
             ">= 150 M rows/s",
             rows / seconds >= 150e6,
         )
-    table.add("full scan, two threads", f"{two * 1e3:.0f} ms", rate(data.rows, two))
+    table.add("full scan, two threads", f"{two * 1e3:.0f} ms", table.rate(data.rows, two))
 
 
 def test_iteration(alternate: Alternate, table: Any, store: Any, data: Any) -> None:
@@ -378,117 +350,8 @@ def test_iteration(alternate: Alternate, table: Any, store: Any, data: Any) -> N
     (seconds,) = alternate(iterate)
     table.add(
         "for key, value in range", f"{seconds / rows * 1e9:.0f} ns a row",
-        rate(rows, seconds), "", ">= 10 M rows/s", rows / seconds >= 10e6,
+        table.rate(rows, seconds), "", ">= 10 M rows/s", rows / seconds >= 10e6,
     )  # fmt: skip
-
-
-# -- writes
-
-
-@pytest.fixture
-def stored(fresh_dir: Path, data: Any, table: Any) -> Iterator[cesium.Store]:
-    """A loaded store of 1 M rows to write into."""
-    with cesium.open(fresh_dir / "store", key="u8", value="f8", durability="process") as opened:
-        opened.bulk_load(data.shuffled_keys[:STORED_ROWS], data.shuffled_values[:STORED_ROWS])
-        yield opened
-
-
-def new_keys(rows: int, seed: int) -> Any:
-    return np.random.default_rng(seed).integers(0, 2**64, rows, np.uint64)
-
-
-def time_puts(alternate: Alternate, store: cesium.Store, seed: int) -> float:
-    """Median nanoseconds of one put of a new key, in random order."""
-    batches = [[int(key) for key in new_keys(50_000, seed + number)] for number in range(6)]
-    rounds = iter(batches)
-
-    def puts() -> None:
-        put = store.put
-        for key in next(rounds):
-            put(key, 1.5)
-
-    (seconds,) = alternate(puts)
-    return seconds / len(batches[0]) * 1e9
-
-
-def test_put(alternate: Alternate, table: Any, stored: cesium.Store) -> None:
-    nanoseconds = time_puts(alternate, stored, 100)
-    table.add(
-        "put, single, shuffled, `process`, into 1 M rows", f"{nanoseconds:.0f} ns",
-        f"{1e3 / nanoseconds:.1f} M puts/s", "", "<= 1000 ns", nanoseconds <= 1000,
-    )  # fmt: skip
-
-
-def test_put_into_a_full_memtable(alternate: Alternate, table: Any, stored: cesium.Store) -> None:
-    stored.put_many(new_keys(STORED_ROWS, 99), np.ones(STORED_ROWS))
-    nanoseconds = time_puts(alternate, stored, 200)
-    table.add(
-        "the same with 1 M more rows in the memtable", f"{nanoseconds:.0f} ns",
-        f"{1e3 / nanoseconds:.1f} M puts/s",
-    )  # fmt: skip
-
-
-def test_put_many(alternate: Alternate, table: Any, stored: cesium.Store) -> None:
-    values = np.ones(BATCH_ROWS)
-    rounds = iter([new_keys(20 * BATCH_ROWS, 300 + number) for number in range(6)])
-
-    def batches() -> None:
-        keys = next(rounds)
-        for at in range(0, len(keys), BATCH_ROWS):
-            stored.put_many(keys[at : at + BATCH_ROWS], values)
-
-    (seconds,) = alternate(batches)
-    rows = 20 * BATCH_ROWS
-    table.add(
-        "put_many of 10,000, `process`", f"{seconds / rows * BATCH_ROWS * 1e3:.2f} ms a batch",
-        rate(rows, seconds), "", ">= 3 M rows/s", rows / seconds >= 3e6,
-    )  # fmt: skip
-
-
-def own_written() -> int:
-    """Bytes that this process has caused to be written, as the kernel counts them."""
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("write_bytes")).split()[1])
-
-
-def drive_counter(path: Path) -> Callable[[], int]:
-    """Bytes written to the drive of the path by anybody; without a drive, by this process."""
-    device = path.stat().st_dev
-    counter = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
-    if not counter.exists():
-        return own_written
-    return lambda: int(counter.read_text().split()[6]) * 512
-
-
-def test_synced_put(benchmark: Any, table: Any, fresh_dir: Path) -> None:
-    """Others write to the drive meanwhile, so the commonest count and this process's own decide."""
-    written = drive_counter(fresh_dir)
-    keys = iter([int(key) for key in new_keys(220, 400)])
-    drive, own, times = [], [], []
-    with cesium.open(fresh_dir / "store", key="u8", value="f8", durability="sync") as store:
-        for _ in range(20):
-            store.put(next(keys), 1.5)
-        os.sync()
-
-        def put() -> None:
-            key, own_before, before = next(keys), own_written(), written()
-            start = time.perf_counter()
-            store.put(key, 1.5)
-            times.append(time.perf_counter() - start)
-            drive.append(written() - before)
-            own.append(own_written() - own_before)
-
-        benchmark.pedantic(put, rounds=200)
-    commonest, mean = statistics.mode(drive), statistics.mean(own)
-    table.add(
-        "bytes written by one put with `sync`",
-        f"drive: mostly {commonest / 1024:.1f} KiB, median {statistics.median(drive) / 1024:.1f}, "
-        f"mean {statistics.mean(drive) / 1024:.1f}; process: mean {mean / 1024:.1f}",
-        f"{statistics.median(times) * 1e6:.0f} us a put",
-        "drive: everybody's writes",
-        "<= 8 KiB",
-        commonest <= 8192 and mean <= 8192,
-    )
 
 
 # -- the store as a whole

@@ -71,6 +71,11 @@ class Table:
         """One more row."""
         self.lines.append(Line(work, measured, reference, figure, must_reach, met))
 
+    @staticmethod
+    def rate(rows: int, seconds: float) -> str:
+        """Rows in a time, as a text."""
+        return f"{rows / seconds / 1e6:.1f} M rows/s"
+
     def markdown(self) -> str:
         """The machine as a list, then the table."""
         heads = ("work", "measured", "reference", "ratio or rate", "must reach", "met")
@@ -116,6 +121,28 @@ def fresh_dir(bench_dir: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+class Fresh:
+    """Hands out fresh paths below one directory; clear() removes what they have become."""
+
+    def __init__(self, parent: Path) -> None:
+        self.parent = parent
+        self.count = 0
+
+    def path(self) -> Path:
+        self.count += 1
+        return self.parent / str(self.count)
+
+    def clear(self) -> None:
+        for path in self.parent.iterdir():
+            shutil.rmtree(path)
+        os.sync()  # what the last round left to write is not the next one's burden
+
+
+@pytest.fixture
+def fresh(fresh_dir: Path) -> Fresh:
+    return Fresh(fresh_dir)
 
 
 @pytest.fixture(scope="session")
