@@ -11,6 +11,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 TESTS ?= tests
 ROUNDS ?= 1
+BENCH ?= bench
+ROWS ?= 16000000
 
 BIN := $(CURDIR)/.venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
@@ -59,8 +61,10 @@ test: .venv/.installed-test
 	$(BIN)/pytest -q $(TESTS)
 	CESIUM_PORTABLE=1 $(BIN)/pytest -q tests/unit
 
+# All suites, or one, with fewer rows: make bench BENCH='bench/bench_store*.py' ROWS=1000000
 bench: .venv/.installed-bench
-	$(BIN)/pytest -q bench --benchmark-only
+	CESIUM_BENCH_ROWS=$(ROWS) $(BIN)/pytest -q $(BENCH) --benchmark-only \
+		--benchmark-columns=median,min,rounds
 
 lint: .venv/.installed-lint
 	$(BIN)/ruff check .
