@@ -78,11 +78,20 @@ class Range:
         return self._store[key]
 
     def _holds(self, key: Any) -> bool:
-        """Whether the bounds allow a key."""
-        encoded = self._store.keys_codec.lookup_key(key)
+        """Whether the bounds and the limit allow a key."""
+        store = self._store
+        encoded: Any = store.keys_codec.lookup_key(key)  # of the same form as the bounds
         if encoded is None or self._lower is None or encoded < self._lower:
             return False
-        return self._upper is None or encoded < self._upper
+        if self._upper is not None and encoded >= self._upper:
+            return False
+        if self._limit is None:
+            return True
+        before = Range(store, self._lower, encoded, False, None)
+        if self._reverse:
+            after = store.keys_codec.lower_bound(key, False)
+            before = Range(store, after, self._upper, False, None)
+        return len(before) < self._limit
 
     def __reversed__(self) -> Iterator[Any]:
         """The same rows backwards; a limit is applied first."""
