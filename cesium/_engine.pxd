@@ -45,8 +45,8 @@ cdef class Engine:
     cdef void unlock(self) noexcept
     cdef int begin_write(self) except -1
     cdef void end_write(self) noexcept
-    # Both append one commit of sequence + 1 and give the position to sync to; the caller applies it and
-    # then raises `sequence`.  They do nothing in a store without a journal.
+    # Both append one commit of sequence + 1 and give the position to sync to; the caller applies it
+    # and then raises `sequence`.  They do nothing in a store without a journal.
     cdef int append(self, uint8_t frame_type, const JournalPart *parts, int part_count,
                     uint32_t operations, uint64_t *end_position) except -1
     cdef int append_single(self, uint32_t table, uint8_t kind, uint8_t flags, const void *key,

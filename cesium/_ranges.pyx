@@ -2,35 +2,29 @@
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 import numpy as np
 
 from cesium._cursor cimport (
-    Cursor, Rows, Run, cursor_fill, cursor_free, cursor_new, cursor_skip,
-    rows_free, rows_reserve,
+    Rows, cursor_fill, cursor_free, cursor_new, cursor_skip, rows_free, rows_reserve,
 )
 from cesium._engine cimport Engine, TableCore
 from cesium._interval cimport IntervalSet, key_compare
 from cesium._keys cimport EncodedKeys, KeyCodec
-from cesium._layout cimport STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK
+from cesium._layout cimport STATUS_NOT_FOUND, STATUS_OK
 from cesium._memtable cimport (
-    Memtable, MemtableCounters, MemtableSnapshot, memtable_counters, memtable_markers,
+    MemtableCounters, MemtableSnapshot, memtable_counters, memtable_markers,
     memtable_root_delete_markers, memtable_root_entries, memtable_root_markers,
     memtable_root_source,
 )
-from cesium._native cimport load_head, parallel_for
+from cesium._native cimport load_head
 from cesium._page cimport Key, Shape
 from cesium._segment cimport Segment, segment_rank, segment_ready
 from cesium._values cimport EncodedValues, ValueCodec
-from cesium._version cimport (
-    SegmentRun, Version, VersionSource, raise_plain, version_fill_inputs,
-)
-from cesium.errors import ClosedError
+from cesium._version cimport VersionSource, version_fill_inputs
 
 cdef enum:
     FIRST_BUFFER_ROWS = 32      # the first rows of an iteration come fast,
@@ -102,7 +96,6 @@ cdef class View:
     def estimated_rows(self):
         """Entries of all sources, delete markers taken off: constant time, never below zero."""
         cdef int64_t rows = 0
-        cdef uint32_t index
         cdef MemtableSnapshot snapshot
         if self.live is not None:
             rows += <int64_t>memtable_root_entries(self.live.root)
@@ -290,7 +283,6 @@ cdef class RangeReader:
         cdef const Shape *shape = self.view.shape
         cdef uint64_t[::1] heads
         cdef uint8_t[::1] fixed
-        cdef int status
         head_array = None
         row_array = None
         memset(&rows, 0, sizeof(Rows))

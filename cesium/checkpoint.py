@@ -1,7 +1,7 @@
 """Flush and checkpoint: from memtables to segments, from the journal to the manifest.
 
-Every function here holds `engine.maintenance` or takes it.  Files are written and synced first, then
-published to readers, then recorded in the manifest, and only then is what they replace unlinked.
+Every function here holds `engine.maintenance` or takes it.  Files are written and synced first,
+then published to readers, then recorded in the manifest; what they replace is unlinked last.
 """
 
 from __future__ import annotations
@@ -234,8 +234,8 @@ def close(engine: StoreEngine) -> None:
         if inner.closed:
             return
         try:
-            if engine.writable and not engine.in_memory and not inner.forked:
-                if inner.poisoned is None:
-                    checkpoint(engine)
+            keeps = engine.writable and not engine.in_memory and not inner.forked
+            if keeps and inner.poisoned is None:
+                checkpoint(engine)
         finally:
             engine.release()

@@ -1,7 +1,7 @@
 """One open store in this process: its files, lock, journal, manifest, and the compiled engine.
 
-Handles (cesium.store.Store) on the same path share one StoreEngine, which is counted.  It answers the
-compiled engine's calls for a journal file and for room in the memtable.
+Handles (cesium.store.Store) on the same path share one StoreEngine, which is counted.  It answers
+the compiled engine's calls for a journal file and for room in the memtable.
 
 Locks, in the order taken: `maintenance` (flush, merge, checkpoint, close), then the compiled writer
 lock.  `registry_lock` is above both and held while handles are counted.
@@ -172,8 +172,8 @@ class StoreEngine:
             given_value is not None and given_value.spec != stored_value
         ):
             raise SchemaError(
-                f"{self.path} stores key={stored_key!r}, value={stored_value!r}; it was opened with "
-                f"key={given_key.spec if given_key else stored_key!r}, "
+                f"{self.path} stores key={stored_key!r}, value={stored_value!r}; it was opened "
+                f"with key={given_key.spec if given_key else stored_key!r}, "
                 f"value={given_value.spec if given_value else stored_value!r}"
             )
         return (
@@ -310,7 +310,7 @@ class StoreEngine:
         )
 
     def release(self) -> None:
-        """Ends the engine: no call succeeds afterwards.  What was not flushed stays in the journal."""
+        """Ends the engine: no call succeeds afterwards.  The journal keeps what was not flushed."""
         engine = self.core_engine
         if engine.forked:
             engine.closed = True
@@ -338,7 +338,7 @@ def segment_numbers(names: Iterable[str]) -> list[int]:
 
 
 class _Weak:
-    """The compiled engine's way back to its StoreEngine, without a cycle that only gc would free."""
+    """The compiled engine's way back to its StoreEngine, without a cycle for gc to free."""
 
     def __init__(self, engine: StoreEngine) -> None:
         self._engine = weakref.ref(engine)

@@ -1,9 +1,9 @@
 """Bulk loads: arrays in any order to segments, made visible by one attach frame.
 
 Rows are encoded and sorted in memory, in runs within the memory limit; several runs are written as
-segments and merged.  Segments are written and synced first; then, under the writer lock, the memtable
-is frozen and a frame that names the segments is appended: that frame is the commit.  A load that
-overlaps nothing goes to the last tier at once, else above all that is there.
+segments and merged.  Segments are written and synced first; then, under the writer lock, the
+memtable is frozen and a frame that names the segments is appended: that frame is the commit.  A
+load that overlaps nothing goes to the last tier at once, else above all that is there.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What to merge and when: keeps the sources few and the last tier tidy.
 
 Runs in the thread whose write found the memtable full, or in `compact`.  Every merge reads a run of
-neighbouring sources that ends at the last tier, and the segments of the last tier that they overlap;
-the rest of the last tier stays as it is, so a time-ordered store is never rewritten.
+neighbouring sources that ends at the last tier, and the segments of the last tier that they
+overlap; the rest of the last tier stays as it is, so a time-ordered store is never rewritten.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def merge_if_due(engine: StoreEngine) -> None:
 
 
 def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
-    """Brings everything into one run without delete markers; progress is called with rows written."""
+    """Brings everything into one run without delete markers; progress gets the rows written."""
     with engine.maintenance:
         checkpoint(engine)
         newer = mergeable(engine)
