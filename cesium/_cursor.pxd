@@ -18,6 +18,7 @@ from cesium._page cimport Key, PageSource, Position, Shape
 
 cdef struct Input:              # one source under the merge
     PageSource source
+    const PageSource *parts     # of a run of several segments, by the ordinal's upper half; or NULL
     const IntervalSet *markers  # hide what older inputs hold; may be NULL
     Position position           # smallest (backwards: largest) entry not yet consumed
     Key key                     # its key; variable form: bytes in `buffer`

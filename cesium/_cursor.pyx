@@ -42,6 +42,13 @@ cdef void cursor_free(Cursor *cursor) noexcept nogil:
     free(cursor)
 
 
+cdef inline const PageSource *pages_of(const Input *input) noexcept nogil:
+    """Where the overflowed keys and values of the input's page are read."""
+    if input.parts == NULL:
+        return &input.source
+    return input.parts + (input.position.ordinal >> 32)
+
+
 cdef int load_key(Cursor *cursor, Input *input) noexcept nogil:
     """Reads the key at the input's position into its Key."""
     cdef uint64_t bytes
@@ -57,7 +64,7 @@ cdef int load_key(Cursor *cursor, Input *input) noexcept nogil:
             return STATUS_NO_MEMORY
         input.buffer = buffer
         input.buffer_bytes = bytes * 2
-    status = page_copy_key(cursor.shape, input.position.page, input.position.slot, &input.source,
+    status = page_copy_key(cursor.shape, input.position.page, input.position.slot, pages_of(input),
                            input.buffer)
     if status != STATUS_OK:
         return status
@@ -138,7 +145,7 @@ cdef int move_to(Cursor *cursor, Input *input, int64_t slot) noexcept nogil:
 cdef int slot_before(Cursor *cursor, Input *input, const Key *key, uint32_t *slot) noexcept nogil:
     """First slot of the input's page whose key is >= key."""
     cdef bint exact
-    return page_find(cursor.shape, input.position.page, key, &input.source, slot, &exact)
+    return page_find(cursor.shape, input.position.page, key, pages_of(input), slot, &exact)
 
 
 cdef int clip_forward(Cursor *cursor, uint32_t chosen, const Key *limit, bint limited,
@@ -183,7 +190,7 @@ cdef int clip_backward(Cursor *cursor, uint32_t chosen, const Key *limit, bint l
     cdef int status
     first[0] = 0
     if limited:
-        status = page_find(cursor.shape, input.position.page, limit, &input.source, &slot, &exact)
+        status = page_find(cursor.shape, input.position.page, limit, pages_of(input), &slot, &exact)
         if status != STATUS_OK:
             return status
         first[0] = max(first[0], slot + exact)
@@ -292,7 +299,7 @@ cdef int next_stretch(Cursor *cursor, Run *run) noexcept nogil:
     if second >= 0:
         limit = &cursor.inputs[second].key
     run.page = input.position.page
-    run.source = &input.source
+    run.source = pages_of(input)
     if cursor.direction > 0:
         status = clip_forward(cursor, <uint32_t>chosen, limit, second >= 0, &edge)
         if status != STATUS_OK:
@@ -317,7 +324,11 @@ cdef bint next_visible(Cursor *cursor, Run *stretch, Run *run) noexcept nogil:
         return False
     run[0] = stretch[0]
     if cursor.keep_markers or header_of(stretch.page).kinds_offset == 0:
-        stretch.first = stretch.last
+        # Emptied at the end that a part of the run may be given back to.
+        if cursor.direction > 0:
+            stretch.first = stretch.last
+        else:
+            stretch.last = stretch.first
         return True
     kinds = stretch.page + header_of(stretch.page).kinds_offset
     if cursor.direction > 0:

@@ -35,6 +35,10 @@ cdef int fences_load(Fences *fences, const Shape *shape, const SegmentFooter *fo
                      uint32_t *failed) noexcept nogil
 cdef void fences_free(Fences *fences) noexcept nogil
 # The last data page whose fence is <= key.
+# The same for a head of the fixed key form, and about which of `slots` slots it has in its page, if
+# keys are spread evenly there.
+cdef void fences_locate(const Fences *fences, uint64_t head, uint32_t slots, uint32_t *ordinal,
+                        uint32_t *guess) noexcept nogil
 cdef int fences_route(const Fences *fences, const Key *key, uint32_t *ordinal) noexcept nogil
 cdef void fences_route_heads(const Fences *fences, const uint64_t *heads, uint32_t count,
                              uint32_t *ordinals) noexcept nogil

@@ -8,7 +8,8 @@ from cesium._layout cimport (
     STATUS_OK,
 )
 from cesium._native cimport (
-    HEADS_GROUP, HeadsSearch, heads_lower_bound, heads_lower_bound_group, heads_upper_bound,
+    HEADS_GROUP, HeadsSearch, heads_guess, heads_lower_bound, heads_lower_bound_group,
+    heads_lower_bound_near, heads_upper_bound,
 )
 from cesium._page cimport header_of, heads_of, page_find, page_key_bytes, run_of
 
@@ -263,6 +264,24 @@ cdef int fences_route(const Fences *fences, const Key *key, uint32_t *ordinal) n
     ordinal[0] = fences.leaf_ordinals[leaf] - 1 + heads_upper_bound(
         leaf_run(fences, leaf), leaf_slots(fences, leaf), key.head)
     return STATUS_OK
+
+
+cdef void fences_locate(const Fences *fences, uint64_t head, uint32_t slots, uint32_t *ordinal,
+                        uint32_t *guess) noexcept nogil:
+    cdef uint32_t leaf = heads_upper_bound(fences.leaf_heads, fences.leaf_count, head) - 1
+    cdef const uint64_t *run = leaf_run(fences, leaf)
+    cdef uint32_t count = leaf_slots(fences, leaf)
+    cdef uint32_t near = 0
+    if leaf + 1 < fences.leaf_count:
+        near = heads_guess(head, fences.leaf_heads[leaf], fences.leaf_heads[leaf + 1], count)
+    # The fence at or below: the first that is not below, or the one before it.
+    near = heads_lower_bound_near(run, count, head, near)
+    if near == count or run[near] != head:
+        near -= 1
+    ordinal[0] = fences.leaf_ordinals[leaf] + near
+    guess[0] = slots // 2
+    if near + 1 < count:
+        guess[0] = heads_guess(head, run[near], run[near + 1], slots)
 
 
 cdef void fences_route_heads(const Fences *fences, const uint64_t *heads, uint32_t count,

@@ -17,6 +17,13 @@ cdef extern from "_native.h" nogil:
     uint32_t heads_lower_bound(const uint64_t *heads, uint32_t count, uint64_t key) noexcept
     uint32_t heads_upper_bound(const uint64_t *heads, uint32_t count, uint64_t key) noexcept
 
+    # where a key lies among evenly spread heads, and a search that looks there first
+    uint32_t heads_guess(uint64_t key, uint64_t low, uint64_t high, uint32_t count) noexcept
+    uint32_t heads_lower_bound_near(const uint64_t *heads, uint32_t count, uint64_t key,
+                                    uint32_t guess) noexcept
+    enum:
+        HEADS_NEAR              # how far from the guess it looks
+
     ctypedef struct HeadsSearch:
         const uint64_t *heads
         uint32_t count

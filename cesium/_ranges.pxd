@@ -37,6 +37,7 @@ cdef class RangeReader:
     cdef Cursor *cursor
     cdef Run pending
     cdef uint64_t left                  # rows that the limit still allows
+    cdef uint64_t rows_exact            # rows of the whole range where fences tell, else 2^64 - 1
     cdef readonly bint exhausted
 
     cdef uint64_t fill(self, Rows *rows, uint64_t most) except? 0xFFFFFFFFFFFFFFFF

@@ -9,7 +9,8 @@ from libc.string cimport memset
 import numpy as np
 
 from cesium._cursor cimport (
-    Rows, cursor_fill, cursor_free, cursor_new, cursor_skip, rows_free, rows_reserve,
+    Bounds, Cursor, Rows, Run, cursor_fill, cursor_free, cursor_new, cursor_skip,
+    rows_free, rows_reserve,
 )
 from cesium._engine cimport Engine, TableCore
 from cesium._interval cimport IntervalSet, key_compare
@@ -20,15 +21,19 @@ from cesium._memtable cimport (
     memtable_root_delete_markers, memtable_root_entries, memtable_root_markers,
     memtable_root_source,
 )
-from cesium._native cimport load_head
-from cesium._page cimport Key, Shape
-from cesium._segment cimport Segment, segment_rank, segment_ready
+from cesium._native cimport load_head, parallel_for
+from cesium._page cimport Key, Shape, heads_of
+from cesium._segment cimport (
+    Segment, segment_page, segment_rank, segment_rank_of_page, segment_ready,
+)
 from cesium._values cimport EncodedValues, ValueCodec
-from cesium._version cimport VersionSource, version_fill_inputs
+from cesium._version cimport SegmentRun, VersionSource, segment_run_source, version_fill_inputs
+from cesium.errors import CorruptionError
 
 cdef enum:
     FIRST_BUFFER_ROWS = 32      # the first rows of an iteration come fast,
     BUFFER_ROWS = 1024          # later ones in buffers that stay in L2
+    FILL_ROWS_MIN = 65536       # fewer rows than this are not worth a thread
 
 
 cdef int key_from(object encoded, bint fixed, Key *key) except -1:
@@ -287,6 +292,7 @@ cdef class RangeReader:
         row_array = None
         memset(&rows, 0, sizeof(Rows))
         self.view.rank_bounds(self.interval, &capacity, &exact)
+        self.rows_exact = capacity if exact else <uint64_t>-1
         capacity = min(capacity, self.left)
         if most is not None:
             capacity = min(capacity, <uint64_t>most)
@@ -358,8 +364,139 @@ cdef class RangeReader:
         return encoded_keys, encoded_values
 
     cdef bint fill_in_threads(self, Rows *rows, uint64_t capacity, int threads) except -1:
-        """Fixed rows of a single run are copied in parallel: fences say where each part begins."""
-        return False
+        """Fixed rows of a single run, whose number is known, are copied in parallel; False when the
+        range is not of that kind, and nothing was done."""
+        cdef const Shape *shape = self.view.shape
+        cdef FillTask *tasks
+        cdef uint32_t parts
+        cdef uint32_t part
+        cdef uint64_t done = 0
+        cdef int status = STATUS_OK
+        parts = <uint32_t>min(<uint64_t>threads, capacity // FILL_ROWS_MIN)
+        if (parts < 2 or self.cursor.direction < 0 or self.cursor.started or shape.key_width == 0
+                or shape.value_width == 0 or capacity != self.rows_exact):
+            return False
+        tasks = <FillTask *>calloc(parts, sizeof(FillTask))
+        if tasks == NULL:
+            raise MemoryError
+        try:
+            with nogil:
+                for part in range(parts):
+                    status = prepare_part(self.view.items[0].run, &self.interval.bounds, rows,
+                                          shape, capacity, part, parts, tasks)
+                    if status != STATUS_OK:
+                        break
+                if status == STATUS_OK:
+                    parallel_for(parts, <int>parts, fill_part, tasks)
+            self.view.raise_status(status)
+            for part in range(parts):
+                self.view.raise_status(tasks[part].status)
+                done += tasks[part].rows.count
+            if done != capacity:
+                raise CorruptionError(f"a range of {capacity} rows gave {done}")
+        finally:
+            for part in range(parts):
+                cursor_free(tasks[part].cursor)
+            free(tasks)
+        rows.count = capacity
+        self.left -= capacity
+        self.exhausted = True
+        return True
+
+
+cdef struct FillTask:           # one thread's part of a range: a cursor of its own
+    Cursor *cursor
+    Rows rows
+    uint64_t first_row          # where in the arrays the part begins
+    int status
+
+
+cdef int prepare_part(SegmentRun *run, const Bounds *bounds, const Rows *rows, const Shape *shape,
+                      uint64_t capacity, uint32_t part, uint32_t parts,
+                      FillTask *tasks) noexcept nogil:
+    """Gives a part its cursor; it begins at the first key of a page, and ends the part before."""
+    cdef FillTask *task = &tasks[part]
+    cdef Segment *segment
+    cdef const uint8_t *page
+    cdef uint64_t before = 0
+    cdef uint64_t wanted
+    cdef uint64_t skipped = 0
+    cdef uint32_t index = 0
+    cdef uint32_t low = 0
+    cdef uint32_t high
+    cdef uint32_t middle
+    cdef int status
+    task.cursor = cursor_new(shape, 1, 1, False)
+    if task.cursor == NULL:
+        return STATUS_NO_MEMORY
+    if run.count == 1:
+        task.cursor.inputs[0].source = run.sources[0]
+    else:
+        segment_run_source(run, &task.cursor.inputs[0].source)
+        task.cursor.inputs[0].parts = run.sources
+    task.cursor.bounds = bounds[0]
+    task.rows.skip_values = rows.skip_values
+    if part:
+        status = rows_before(run, &bounds.lower, &skipped)
+        if status != STATUS_OK:
+            return status
+        wanted = skipped + capacity * part // parts
+        while wanted - before >= run.segments[index].entries:
+            before += run.segments[index].entries
+            index += 1
+        segment = run.segments[index]
+        status = segment_ready(segment)
+        if status != STATUS_OK:
+            return status
+        high = segment.data_pages
+        while low + 1 < high:
+            middle = (low + high) >> 1
+            if before + segment_rank_of_page(segment, middle) <= wanted:
+                low = middle
+            else:
+                high = middle
+        status = segment_page(segment, low, &page)
+        if status != STATUS_OK:
+            return status
+        wanted = before + segment_rank_of_page(segment, low)
+        if wanted > skipped:    # else the part before begins in this page too, and this is empty
+            task.first_row = wanted - skipped
+            task.cursor.bounds.lower.head = heads_of(page)[0]
+        tasks[part - 1].cursor.bounds.upper = task.cursor.bounds.lower
+        tasks[part - 1].cursor.bounds.unbounded = False
+    task.rows.heads = rows.heads + task.first_row
+    if rows.rows != NULL:
+        task.rows.rows = rows.rows + task.first_row * shape.value_width
+    task.rows.capacity = capacity - task.first_row
+    return STATUS_OK
+
+
+cdef int rows_before(SegmentRun *run, const Key *key, uint64_t *rows) noexcept nogil:
+    """How many rows of the run lie below the key."""
+    cdef uint64_t rank
+    cdef uint32_t index
+    cdef int status
+    rows[0] = 0
+    for index in range(run.count):
+        if run.segments[index].lower.head >= key.head:
+            break
+        status = segment_ready(run.segments[index])
+        if status == STATUS_OK:
+            status = segment_rank(run.segments[index], key, &rank)
+        if status != STATUS_OK:
+            return status
+        rows[0] += rank
+    return STATUS_OK
+
+
+cdef void fill_part(void *context, size_t number) noexcept nogil:
+    cdef FillTask *task = <FillTask *>context + number
+    cdef Run pending
+    memset(&pending, 0, sizeof(Run))
+    # The rows handed in are counted, so a page that lies about its keys cannot write past them.
+    task.status = cursor_fill(task.cursor, &pending, &task.rows, task.rows.capacity)
+    if task.status == STATUS_NOT_FOUND:
+        task.status = STATUS_OK
 
 
 cdef class RowIterator:

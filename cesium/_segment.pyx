@@ -8,7 +8,7 @@ from libc.string cimport memcmp, memcpy
 import threading
 
 from cesium._fences cimport (
-    Fences, fences_free, fences_load, fences_rank, fences_route, fences_route_heads,
+    Fences, fences_free, fences_load, fences_locate, fences_rank, fences_route, fences_route_heads,
 )
 from cesium._interval cimport (
     Interval, IntervalSet, interval_set_add, interval_set_new, interval_set_release, key_compare,
@@ -20,9 +20,12 @@ from cesium._layout cimport (
     PAGE_HEADER_BYTES, PAGE_OVERFLOW, PAGE_RANGE_DELETE, SEGMENT_MAGIC, STATUS_CORRUPT, STATUS_IO,
     STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK, VALUE_BYTES_MAX, VALUE_INLINE_BYTES,
 )
-from cesium._native cimport bloom_contains, load_head, parallel_for, prefetch_read
+from cesium._native cimport (
+    HEADS_NEAR, bloom_contains, load_head, parallel_for, prefetch_read,
+)
 from cesium._page cimport (
-    header_of, kind_of, page_check, page_find, page_key_reference, page_value_reference,
+    header_of, kind_of, page_check, page_find, page_fixed_capacity, page_key_reference,
+    page_value_reference,
 )
 from cesium._page_writer cimport page_checksum
 
@@ -239,6 +242,31 @@ cdef int segment_route(Segment *segment, const Key *key, uint32_t *ordinal) noex
     elif segment.page_numbers == NULL:
         prefetch_search(segment.map + <uint64_t>ordinal[0] * PAGE_BYTES)
     return status
+
+
+cdef int segment_locate(Segment *segment, uint64_t head, uint32_t *ordinal,
+                        uint32_t *guess) noexcept nogil:
+    cdef const uint8_t *page
+    cdef const uint8_t *line
+    cdef const Shape *shape = segment.shape
+    cdef uint32_t slots
+    cdef int status = segment_ready(segment)
+    if status != STATUS_OK:
+        return status
+    if segment.data_pages == 0:
+        return STATUS_NOT_FOUND
+    slots = page_fixed_capacity(shape, False) if shape.value_width else HEADS_NEAR
+    fences_locate(<Fences *>segment.fences, head, slots, ordinal, guess)
+    if segment.page_numbers == NULL:
+        page = segment.map + <uint64_t>ordinal[0] * PAGE_BYTES
+        prefetch_read(page)
+        line = page + PAGE_HEADER_BYTES + (guess[0] - min(guess[0], <uint32_t>HEADS_NEAR)) * 8
+        while line < page + PAGE_HEADER_BYTES + (guess[0] + HEADS_NEAR) * 8:
+            prefetch_read(line)
+            line += 64
+        if shape.value_width == 8:
+            prefetch_read(page + PAGE_HEADER_BYTES + (slots + guess[0]) * 8)
+    return STATUS_OK
 
 
 cdef int segment_route_heads(Segment *segment, const uint64_t *heads, uint32_t count,

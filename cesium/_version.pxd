@@ -48,6 +48,8 @@ cdef int raise_plain(int status) except -1      # the gate for a status that car
 # that is, of waiting for the drive; so a caller may hold the GIL.
 cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, const Key *key,
                       bint warm_only, Found *found) noexcept nogil
+# A run of several segments as one page source.
+cdef void segment_run_source(SegmentRun *run, PageSource *source) noexcept nogil
 # Maps the segments whose range-deletes a cursor needs, and fills its inputs from `first_input` on.
 cdef int version_fill_inputs(VersionSource *items, uint32_t count, Cursor *cursor,
                              uint32_t first_input) noexcept nogil

@@ -12,15 +12,16 @@ from cesium._layout cimport (
 )
 from cesium._memtable cimport MemtableSnapshot, memtable_root_markers, memtable_root_source
 from cesium._native cimport (
-    HeadsSearch, SortPair, hash_bytes, hash_head, heads_lower_bound_group, prefetch_read,
+    HeadsSearch, SortPair, hash_bytes, hash_head, heads_lower_bound_group, heads_lower_bound_near,
+    prefetch_read,
 )
 from cesium._page cimport (
     Key, PageSource, Position, Shape, TableShape, header_of, heads_of, kind_of, page_copy_row,
     page_find, run_of,
 )
 from cesium._segment cimport (
-    Segment, SegmentReader, segment_find, segment_may_contain, segment_page, segment_ready,
-    segment_route, segment_route_heads, segment_source,
+    Segment, SegmentReader, segment_find, segment_locate, segment_may_contain, segment_page,
+    segment_ready, segment_route, segment_route_heads, segment_source,
 )
 from cesium.errors import ClosedError, CorruptionError, Error, LimitError, PoisonedError
 
@@ -109,6 +110,14 @@ cdef int run_read_overflow(void *context, uint64_t location, uint64_t skip, uint
     return STATUS_CORRUPT       # a run of several segments hands out its segments' own sources
 
 
+cdef void segment_run_source(SegmentRun *run, PageSource *source) noexcept nogil:
+    source.context = run
+    source.seek = run_seek
+    source.step = run_step
+    source.edge = run_edge
+    source.read_overflow = run_read_overflow
+
+
 cdef SegmentRun *segment_run_new(list readers) except NULL:
     cdef SegmentRun *run = <SegmentRun *>calloc(1, sizeof(SegmentRun))
     cdef SegmentReader reader
@@ -172,11 +181,7 @@ cdef class Version:
                 if item.run.count == 1:
                     item.source = item.run.sources[0]
                 else:
-                    item.source.context = item.run
-                    item.source.seek = run_seek
-                    item.source.step = run_step
-                    item.source.edge = run_edge
-                    item.source.read_overflow = run_read_overflow
+                    segment_run_source(item.run, &item.source)
             self.count += 1
 
     def __dealloc__(self):
@@ -243,9 +248,14 @@ cdef int find_if_warm(const Shape *shape, Segment *segment, const Key *key,
     """segment_find on a page that was checked before; STATUS_FULL when the page is cold."""
     cdef uint32_t ordinal
     cdef uint32_t page_number
+    cdef uint32_t guess
     cdef bint exact
     cdef PageSource source
-    cdef int status = segment_route(segment, key, &ordinal)
+    cdef int status
+    if shape.key_width:
+        status = segment_locate(segment, key.head, &ordinal, &guess)
+    else:
+        status = segment_route(segment, key, &ordinal)
     if status != STATUS_OK:
         return status
     page_number = ordinal if segment.page_numbers == NULL else segment.page_numbers[ordinal]
@@ -255,8 +265,13 @@ cdef int find_if_warm(const Shape *shape, Segment *segment, const Key *key,
     if status != STATUS_OK:
         return status
     position.ordinal = ordinal
-    if shape.key_width == 0:
-        segment_source(segment, &source)
+    if shape.key_width:
+        position.slot = heads_lower_bound_near(
+            heads_of(position.page), header_of(position.page).count, key.head, guess)
+        exact = (position.slot < header_of(position.page).count
+                 and heads_of(position.page)[position.slot] == key.head)
+        return STATUS_OK if exact else STATUS_NOT_FOUND
+    segment_source(segment, &source)
     status = page_find(shape, position.page, key, &source, &position.slot, &exact)
     if status == STATUS_OK and not exact:
         return STATUS_NOT_FOUND
@@ -333,6 +348,8 @@ cdef int version_fill_inputs(VersionSource *items, uint32_t count, Cursor *curso
         cursor.inputs[first_input + index].source = items[index].source
         cursor.inputs[first_input + index].markers = items[index].markers
         run = items[index].run
+        if run != NULL and run.count > 1:
+            cursor.inputs[first_input + index].parts = run.sources
         if run != NULL and run.marked:
             status = segment_ready(run.segments[0])
             if status != STATUS_OK:

@@ -315,7 +315,9 @@ class StoreEngine:
         if engine.forked:
             engine.closed = True
             return
-        with WriteGuard(engine):  # a commit in flight ends first
+        # A commit in flight ends first; where none may begin there is none to wait for.
+        idle = not self.writable or engine.poisoned is not None
+        with contextlib.nullcontext() if idle else WriteGuard(engine):
             engine.closed = True
             try:
                 with contextlib.suppress(OSError):
@@ -361,7 +363,7 @@ class _Weak:
 
 # --- one engine a path and process -----------------------------------------------------------
 
-registry_lock = threading.Lock()
+registry_lock = threading.RLock()
 registry: dict[tuple[int, int], StoreEngine] = {}  # by device and inode of the directory
 _engines: weakref.WeakSet[StoreEngine] = weakref.WeakSet()
 
@@ -369,7 +371,7 @@ _engines: weakref.WeakSet[StoreEngine] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     """A child has the parent's memory but none of its threads, locks or rights."""
     global registry_lock
-    registry_lock = threading.Lock()
+    registry_lock = threading.RLock()
     for engine in list(_engines):
         engine.core_engine.forked = True
     registry.clear()

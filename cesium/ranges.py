@@ -68,6 +68,22 @@ class Range:
     def __bool__(self) -> bool:
         return next(iter(self), None) is not None
 
+    def __contains__(self, key: object) -> bool:
+        return self._holds(key) and key in self._store
+
+    def __getitem__(self, key: Any) -> Any:
+        """The value of a key of the range, as it is now; KeyError outside.  So dict(view) works."""
+        if not self._holds(key):
+            raise KeyError(key)
+        return self._store[key]
+
+    def _holds(self, key: Any) -> bool:
+        """Whether the bounds allow a key."""
+        encoded: Any = self._store.keys_codec.lookup_key(key)  # all heads, or all bytes
+        if encoded is None or self._lower is None or encoded < self._lower:
+            return False
+        return self._upper is None or bool(encoded < self._upper)
+
     def __reversed__(self) -> Iterator[Any]:
         """The same rows backwards; a limit is applied first."""
         if self._limit is None or self._lower is None:

@@ -70,15 +70,19 @@ def _acquire(path: str | os.PathLike[str], options: Options, slots_max: int) -> 
         return engine
     text = os.path.abspath(text)
     with engines.registry_lock:
-        engine_or_none = _shared(text, options)
-        if engine_or_none is None:
-            engine_or_none = StoreEngine(text, options, slots_max)
-            engine_or_none.make_room = maintenance.make_room
-            status = os.stat(text)
-            engine_or_none.identity = (status.st_dev, status.st_ino)
-            engines.registry[engine_or_none.identity] = engine_or_none
-        engine_or_none.handles += 1
-        return engine_or_none
+        while True:
+            engine_or_none = _shared(text, options)
+            if engine_or_none is None:
+                engine_or_none = StoreEngine(text, options, slots_max)
+                engine_or_none.make_room = maintenance.make_room
+                status = os.stat(text)
+                engine_or_none.identity = (status.st_dev, status.st_ino)
+                engines.registry[engine_or_none.identity] = engine_or_none
+            engine_or_none.handles += 1
+            # Garbage collected just now, in this thread and so inside the lock, may have been the
+            # engine's last handle until then.
+            if not engine_or_none.core_engine.closed:
+                return engine_or_none
 
 
 def _shared(path: str, options: Options) -> StoreEngine | None:
@@ -366,7 +370,8 @@ class Store(CompiledTable):
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
-            self.close()
+            if not self.closed:
+                self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._engine.path is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,10 @@ class NotFound(Exception):
     """A key that a command was asked for is not in the store."""
 
 
+class ReaderGone(Exception):
+    """Nobody reads standard output any more."""
+
+
 class Commands(click.Group):
     """A group whose commands never end in a traceback.
 
@@ -39,6 +42,12 @@ class Commands(click.Group):
             code = report(error)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click has an answer of its own to these, with another code
+            raise ReaderGone from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order in which a newcomer meets them
 
@@ -47,13 +56,13 @@ def report(error: BaseException) -> int:
     """Says what went wrong, in one line, and returns the exit code."""
     if isinstance(error, SystemExit):
         raise error
+    if isinstance(error, (ReaderGone, BrokenPipeError)):
+        # `cesium range ... | head`: let the shutdown flush into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         say("interrupted")
         return EXIT_INTERRUPTED
-    if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        # The reader has gone (`cesium range ... | head`): let the shutdown flush into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE_CLOSED
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return EXIT_USAGE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,41 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, show_header=False, title_justify="left")
+    # As Text: rich would read the [s] of datetime64[s] as markup.
+    table = Table(title=Text(title), show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, content in facts.items():
         number = isinstance(content, int) and not isinstance(content, bool)
-        table.add_row(name.replace("_", " "), f"{content:,}" if number else cell_text(content))
+        cell = f"{content:,}" if number else cell_text(content)
+        table.add_row(Text(name.replace("_", " ")), Text(cell))
     Console().print(table)
+
+
+def print_rows(keys: Sequence[str], values: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows as a table on a terminal: the keys' columns, and as many of the values' as fit."""
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    table = Table()
+    room = console.width - 1
+    hidden: list[str] = []
+    for number, name in enumerate([*keys, *values]):
+        cells = [name, *(row[number] for row in rows)]
+        room -= max(map(cell_len, cells)) + 3  # a border and a blank on either side
+        is_key = number < len(keys)
+        if hidden or (room < 0 and number > len(keys)):
+            hidden.append(name)
+        else:
+            table.add_column(Text(name), style="bold" if is_key else "", overflow="fold")
+    shown = len(table.columns)
+    for row in rows:
+        table.add_row(*map(Text, row[:shown]))
+    console.print(table)
+    if hidden:
+        console.print(Text(f"too wide for: {', '.join(hidden)} (--json has all)", style="dim"))

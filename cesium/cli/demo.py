@@ -68,9 +68,10 @@ The stores stay in {directory}. From the shell:
   cesium range {flights} --from 2013-12-24 --to 2013-12-25 --limit 10
   cesium get {weather} 2013-07-04T12:00:00,JFK
 From Python:
-  import cesium
+  import cesium, numpy as np
   store = cesium.open("{flights}", flag="r")
-  keys, values = store.range(("2013-07-04",), ("2013-07-05",)).arrays()
+  day = np.datetime64("2013-12-24")
+  keys, values = store.range((day,), (day + 1,)).arrays()
 Your own data:
   cesium load FILE.csv mine.cesium --key COLUMN     (or store.bulk_load(keys, values))
 README.md has the guarantees, the limits and the measured numbers; docs/format.md has the bytes.""",

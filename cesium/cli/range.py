@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import cesium
-from cesium.cli._show import PATH, opened
+from cesium.cli._show import PATH, opened, print_rows
 from cesium.cli._text import field_names, key_cells, key_parts, parse_key, to_json, value_cells
 
 TERMINAL_ROWS = 40
@@ -49,17 +49,17 @@ def range_(
             if prefix is not None:
                 view = store.prefix(parse_key(schema, prefix, partial=True))
                 return itertools.islice(reversed(view) if reverse else iter(view), count)
-            lower, upper = (
+            lo, hi = (
                 None if bound is None else parse_key(schema, bound, partial=True)
                 for bound in (low, high)
             )
-            return iter(store.range(lower, upper, reverse=reverse, limit=count))
+            return iter(store.range(lo, hi, reverse=reverse, limit=count))
 
         if as_json:
             for key, value in rows(limit):
                 click.echo(f'{{"key": {to_json(key)}, "value": {to_json(value)}}}')
         elif sys.stdout.isatty():
-            _print_table(store, rows(TERMINAL_ROWS + 1 if limit is None else limit), limit)
+            _print_table(store, rows(limit), limit)
         else:
             _print_lines(store, rows(limit))
 
@@ -71,23 +71,13 @@ def _print_lines(store: cesium.Store, rows: Iterator[tuple[Any, Any]]) -> None:
 
 
 def _print_table(store: cesium.Store, rows: Iterator[tuple[Any, Any]], limit: int | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for part in key_parts(store.options.key):
-        table.add_column(f"key\n{part}", style="bold")
-    for name in field_names(store.options.value):
-        table.add_column(name)
-    more = False
-    for number, (key, value) in enumerate(rows):
-        if limit is None and number == TERMINAL_ROWS:
-            more = True
-            break
-        cells = key_cells(store.options.key, key) + value_cells(store.options.value, value)
-        table.add_row(*map(Text, cells))
-    console = Console()
-    console.print(table)
+    key_schema, value_schema = store.options.key, store.options.value
+    cells = [
+        key_cells(key_schema, key) + value_cells(value_schema, value)
+        for key, value in itertools.islice(rows, None if limit is not None else TERMINAL_ROWS + 1)
+    ]
+    more = limit is None and len(cells) > TERMINAL_ROWS
+    names = [f"key: {part}" for part in key_parts(key_schema)]
+    print_rows(names, field_names(value_schema), cells[:TERMINAL_ROWS] if more else cells)
     if more:
-        console.print(f"the first {TERMINAL_ROWS} rows; --limit asks for more", style="dim")
+        click.echo(f"the first {TERMINAL_ROWS} rows; --limit asks for more")

