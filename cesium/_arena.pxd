@@ -49,6 +49,7 @@ cdef struct Pin:                # embedded in a MemtableRoot
 
 cdef struct Arena:
     pthread_mutex_t mutex
+    uint64_t forks              # of the process when it was made
     uint64_t generation         # of what is made now; above that of every pin
     uint64_t newest_pin         # atomic: generation of the newest live pin, 0 when there is none
     uint64_t bytes              # atomic: pages (retired ones too) and blocks in use
@@ -59,6 +60,10 @@ cdef struct Arena:
     uint8_t *fresh_end
     Chunk *chunks
     uint64_t allowance          # allocations that may still succeed: tests make the n-th fail
+
+# Whether it came from the process that forked this one.  The mutex may be held by a thread that is
+# not here, so what an inherited arena holds is leaked.
+cdef bint arena_is_inherited(const Arena *arena) noexcept nogil
 
 cdef int arena_open(Arena *arena) noexcept nogil
 # Frees every page; blocks must have been dropped and pins released before.

@@ -16,6 +16,9 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_lock(pthread_mutex_t *mutex)
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
 
+cdef extern from "_fork.h":
+    uint64_t process_forks
+
 cdef extern from *:
     """
     #include <assert.h>
@@ -68,6 +71,10 @@ cdef struct Chunk:
 cdef uint64_t held = 0
 
 
+cdef bint arena_is_inherited(const Arena *arena) noexcept nogil:
+    return arena.forks != process_forks
+
+
 cdef uint64_t arena_held_bytes() noexcept nogil:
     return __atomic_load_n(&held, __ATOMIC_RELAXED)
 
@@ -89,6 +96,7 @@ cdef int arena_open(Arena *arena) noexcept nogil:
     arena.fresh_end = NULL
     arena.chunks = NULL
     arena.allowance = ALLOWANCE_UNLIMITED
+    arena.forks = process_forks
     return pthread_mutex_init(&arena.mutex, NULL)
 
 

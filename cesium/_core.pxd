@@ -22,7 +22,7 @@ cdef class CompiledTable:
     cdef bint handle_closed
     cdef int level                      # durability: index into LEVELS
     cdef const Shape *shape
-    cdef object counted                 # (version, memtable, changes, rows) of the last len()
+    cdef object counted                 # ((version, changes), rows) of the last len()
 
     cdef int check_readable(self) except -1
     cdef int check_writable(self) except -1

@@ -5,7 +5,7 @@ from collections import namedtuple
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.slice cimport PySlice_Check
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
@@ -18,9 +18,9 @@ from cesium._journal cimport JournalPart, JournalWriter
 from cesium._keys cimport KEY_INSIDE, EncodedKeys, KeyCodec
 from cesium._layout cimport (
     KIND_DELETE, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW, STATUS_FULL, STATUS_NOT_FOUND,
-    STATUS_OK,
+    STATUS_OK, VALUE_INLINE_BYTES,
 )
-from cesium._memtable cimport MemtableCounters, memtable_counters, memtable_find
+from cesium._memtable cimport memtable_find
 from cesium._lookup cimport find_batch
 from cesium._native cimport load_head
 from cesium._page cimport (
@@ -128,15 +128,19 @@ cdef class CompiledTable:
         cdef Position position
         cdef Found found
         cdef Version version
-        cdef uint8_t row[512]
+        cdef uint8_t row[VALUE_INLINE_BYTES]    # no fixed row is longer than an inline value
+        cdef uint64_t size
         cdef bint masked
-        cdef bytes data
         cdef int status
         self.check_readable()
         holder = self.lookup_key(key, &encoded)
         if holder is None:
             return missing
+        # Nothing that allocates, or could raise, stands between the locking and the unlocking.
         self.engine.lock_shared()
+        if self.engine.closed:      # since the check above: the version is, or will be, emptied
+            self.engine.unlock()
+            raise ClosedError("the store is closed")
         status = memtable_find(self.core.live.state, &encoded, &position, &masked)
         if status == STATUS_OK:
             if (kind_of(position.page, position.slot) & KIND_MASK) == KIND_DELETE:
@@ -149,11 +153,10 @@ cdef class CompiledTable:
             if kind_of(position.page, position.slot) & KIND_VALUE_OVERFLOW:
                 self.engine.unlock()
                 return self.lookup_pinned(&encoded, missing)
-            data = PyBytes_FromStringAndSize(
-                <const char *>page_value_inline(position.page, position.slot),
-                page_value_bytes(position.page, position.slot))
+            size = page_value_bytes(position.page, position.slot)
+            memcpy(row, page_value_inline(position.page, position.slot), size)
             self.engine.unlock()
-            return self.values_codec.decode(<const uint8_t *>PyBytes_AS_STRING(data), len(data))
+            return self.values_codec.decode(row, size)
         version = self.core.version_now
         self.engine.unlock()
         if status != STATUS_NOT_FOUND:
@@ -206,16 +209,21 @@ cdef class CompiledTable:
         if PySlice_Check(key):
             return self._slice(key)
         value = self.lookup(key, MISSING)
+        self.core.self_check()
         if value is MISSING:
             raise KeyError(key)
         return value
 
     def get(self, key, default=None):
         """The value of `key`, or `default`.  SchemaError when the key's type does not belong."""
-        return self.lookup(key, default)
+        value = self.lookup(key, default)
+        self.core.self_check()
+        return value
 
     def __contains__(self, key):
-        return self.lookup(key, MISSING) is not MISSING
+        value = self.lookup(key, MISSING)
+        self.core.self_check()
+        return value is not MISSING
 
     # --- single writes ------------------------------------------------------------------------
 
@@ -237,6 +245,7 @@ cdef class CompiledTable:
             engine.host.memtable_full(self.core)
         if level == LEVEL_SYNC:
             engine.wait_synced(journal, position)
+        self.core.self_check()
         return sequence
 
     cdef uint64_t commit_locked(self, uint8_t kind, Key *key, Value *value,
@@ -364,6 +373,7 @@ cdef class CompiledTable:
             self.engine.host.memtable_full(self.core)
         if level == LEVEL_SYNC and position:
             self.engine.wait_synced(journal, position)
+        self.core.self_check()
 
     # --- batches ------------------------------------------------------------------------------
 
@@ -498,6 +508,7 @@ cdef class CompiledTable:
             answer.rows = np.empty((encoded.count, self.shape.value_width), np.uint8)
             answer.rows[:] = np.frombuffer(miss, np.uint8)
         find_batch(View(self.core), encoded, answer, found, miss, threads or 1)
+        self.core.self_check()
         found = found.view(np.bool_)
         return self.values_codec.decode_array(answer, found if default is None else None), found
 
@@ -508,6 +519,7 @@ cdef class CompiledTable:
         encoded = self.keys_codec.encode_array(keys, lookup=True)
         found = np.zeros(encoded.count, np.uint8)
         find_batch(View(self.core), encoded, None, found, b"", threads or 1)
+        self.core.self_check()
         return found.view(np.bool_)
 
     # --- order --------------------------------------------------------------------------------
@@ -524,6 +536,7 @@ cdef class CompiledTable:
     def _rows(self, lower, upper, bint reverse, limit, int yields):
         """A RowIterator over an encoded range: pairs (0), keys (1) or values (2)."""
         self.check_readable()
+        self.core.self_check()
         return RowIterator(
             RangeReader(View(self.core), EncodedRange(self.core, lower, upper), reverse, limit),
             self.keys_codec, self.values_codec, yields)
@@ -535,18 +548,17 @@ cdef class CompiledTable:
         return self._rows(0 if self.shape.key_width else b"", None, True, None, 1)
 
     def __len__(self):
-        cdef MemtableCounters counters
         cdef View view
         self.check_readable()
         view = View(self.core)
-        self.engine.lock_shared()
-        memtable_counters(self.core.live.state, &counters)
-        self.engine.unlock()
-        state = (view.version.number, id(self.core.live), counters.changes)
-        if self.counted is None or self.counted[0] != state:
-            # A commit between the two looks only costs a second count later on.
-            self.counted = (state, view.row_count())
-        return self.counted[1]
+        # Of the very moment of the view; a live memtable is replaced only with the version.
+        state = (view.version.number, view.changes)
+        counted = self.counted
+        if counted is None or counted[0] != state:
+            counted = (state, view.row_count())
+            self.counted = counted
+        self.core.self_check()
+        return counted[1]
 
     def __bool__(self):
         return self._nearest(0 if self.shape.key_width else b"", None, False) is not None

@@ -4,18 +4,21 @@
 # Locks, in the order in which they may be taken (a thread that would block first gives up the GIL):
 #   1. `writer`: one commit at a time; held from choosing the sequence to making the commit visible
 #   2. `lock`: shared for point reads of the live memtable and for reading `version`; exclusive for
-#      changing either, and for pinning a snapshot.  Exclusive regions are short, pure C, no GIL.
+#      changing either, and for pinning a snapshot.  Exclusive regions are short and allocate no
+#      Python object, so no finalizer, signal handler or other thread's Python runs inside.
 # The journal's own mutex (group commit) is taken with neither held.
 #
 # Invariants:
 #   1. a commit is in the journal before it is in the memtable, and `sequence` rises last
 #   2. `version` and `live` are only replaced together under `lock`, so a reader sees one state
 #   3. once `poisoned` is set, nothing is appended again
+#   4. `closed` is set before the version is emptied, so who finds it unset under `lock` sees the
+#      store
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from cesium._journal cimport JournalPart, JournalWriter
-from cesium._memtable cimport Memtable
+from cesium._memtable cimport Memtable, MemtableSnapshot
 from cesium._page cimport Key, TableShape, Value
 from cesium._version cimport Version
 
@@ -40,6 +43,8 @@ cdef class Engine:
     cdef uint64_t writer_thread
 
     cdef int check_open(self) except -1
+    cdef int take_writer(self) except -1
+    cdef int rotate(self, uint64_t frame_bytes) except -1
     cdef void lock_shared(self) noexcept
     cdef void lock_exclusive(self) noexcept
     cdef void unlock(self) noexcept
@@ -73,10 +78,17 @@ cdef class TableCore:
     cdef Memtable live
     cdef Version version_now
     cdef public uint64_t memtable_limit_bytes
+    cdef uint64_t checks                # calls since the memtable was last checked (debug builds)
 
     # All three need the writer lock; they take `lock` themselves.
     cdef int apply_one(self, const Key *key, const Value *value) except -1
     cdef int apply_batch(self, const Batch *batch) except -1
     cdef int apply_delete_range(self, const Key *lower, const Key *upper, bint unbounded) except -1
     cdef uint64_t live_bytes(self) noexcept
+    # Pins the live memtable into an empty snapshot; `lock` is held, exclusive.  STATUS_NOT_FOUND:
+    # there is nothing to pin.  The snapshot is made before the lock is taken, because any
+    # allocation of a Python object may run the collector, and finalizers with it.
+    cdef int pin_into(self, MemtableSnapshot snapshot, uint64_t *changes) noexcept
+    # In a debug build, checks every invariant of the live memtable; otherwise nothing.
+    cdef int self_check(self) except -1
     cdef int fail_half_applied(self, int status) except -1

@@ -9,14 +9,16 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from cesium._frames cimport JOURNAL_FRAME_ATTACH
 from cesium._interval cimport IntervalSet
 from cesium._journal cimport (
-    JournalPart, JournalWriter, journal_append, journal_append_single, journal_sync,
+    JournalPart, JournalWriter, journal_append, journal_append_single, journal_end_position,
+    journal_sync,
 )
 from cesium._layout cimport (
-    KIND_DELETE, STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK,
+    KIND_DELETE, STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_NOT_FOUND, STATUS_NO_MEMORY,
+    STATUS_OK,
 )
 from cesium._memtable cimport (
     Memtable, MemtableCounters, MemtableSnapshot, memtable_counters, memtable_delete_range,
-    memtable_markers, memtable_put,
+    memtable_check, memtable_markers, memtable_pin, memtable_put,
 )
 from cesium._native cimport SortPair, load_head, sort_columns, sort_strings
 from cesium._page cimport Key, TableShape, Value
@@ -55,6 +57,20 @@ cdef extern from "<pthread.h>" nogil:
     uint64_t pthread_self()
 
 
+cdef extern from *:
+    """
+    #ifdef CESIUM_DEBUG
+    #define DEBUG_BUILD 1
+    #else
+    #define DEBUG_BUILD 0
+    #endif
+    """
+    const bint DEBUG_BUILD
+
+cdef enum:
+    CHECKED_PAGES_A_CALL = 16   # what the check of a debug build may walk for each call, on average
+
+
 cdef inline uint64_t now_nanoseconds() noexcept nogil:
     cdef timespec moment
     clock_gettime(CLOCK_REALTIME, &moment)
@@ -65,7 +81,7 @@ cdef class Engine:
     """Engine(host, journaled, sequence): see the header for locks and invariants.
 
     host must have open_journal() -> JournalWriter and rotate_journal(bytes) -> JournalWriter,
-    called under the writer lock.
+    called under the writer lock, and journal_writer(), the last one that either of them gave.
     """
 
     def __cinit__(self, object host, bint journaled, uint64_t sequence):
@@ -100,8 +116,7 @@ cdef class Engine:
     cdef void unlock(self) noexcept:
         pthread_rwlock_unlock(&self.lock)
 
-    cdef int begin_write(self) except -1:
-        self.check_open()
+    cdef int take_writer(self) except -1:
         if pthread_mutex_trylock(&self.writer):
             if self.writer_thread == pthread_self():
                 raise Error("a write inside a write of the same thread (a signal handler, a "
@@ -110,6 +125,16 @@ cdef class Engine:
             with nogil:
                 pthread_mutex_lock(&self.writer)
         self.writer_thread = pthread_self()
+        return 0
+
+    @property
+    def is_writing_here(self):
+        """Whether the calling thread is inside a write."""
+        return self.writer_thread == pthread_self()
+
+    cdef int begin_write(self) except -1:
+        self.check_open()
+        self.take_writer()
         try:
             self.check_open()
             if self.read_only:
@@ -140,6 +165,20 @@ cdef class Engine:
         self.poisoned = Error(f"the journal refused a frame (status {status})")
         raise self.poisoned
 
+    cdef int rotate(self, uint64_t frame_bytes) except -1:
+        """Goes on in the next journal file, or the first one that is written since opening."""
+        try:
+            if self.journal is None:
+                self.journal = self.host.open_journal()
+            else:
+                self.journal = self.host.rotate_journal(frame_bytes)
+        except BaseException:
+            # Interrupted, but perhaps not before the next file said where this one ends: a frame
+            # behind that place would be lost.
+            self.journal = self.host.journal_writer()
+            raise
+        return 0
+
     cdef int append(self, uint8_t frame_type, const JournalPart *parts, int part_count,
                     uint32_t operations, uint64_t *end_position) except -1:
         cdef uint64_t size = 0
@@ -153,7 +192,7 @@ cdef class Engine:
             return 0
         moment = now_nanoseconds()
         if self.journal is None:
-            self.journal = self.host.open_journal()
+            self.rotate(0)
         while True:
             journal = self.journal
             with nogil:
@@ -167,7 +206,7 @@ cdef class Engine:
                 raise Error("a fresh journal file is too small for the frame")
             for index in range(part_count):
                 size += parts[index].bytes + 8
-            self.journal = self.host.rotate_journal(size)
+            self.rotate(size)
 
     cdef int append_single(self, uint32_t table, uint8_t kind, uint8_t flags, const void *key,
                            uint32_t key_bytes, const void *value, uint32_t value_bytes,
@@ -178,7 +217,7 @@ cdef class Engine:
             end_position[0] = 0
             return 0
         if self.journal is None:
-            self.journal = self.host.open_journal()
+            self.rotate(0)
         while True:
             status = journal_append_single(&self.journal.file, self.sequence + 1,
                                            now_nanoseconds(), table, kind, flags, key, key_bytes,
@@ -190,7 +229,7 @@ cdef class Engine:
             if rotated:
                 raise Error("a fresh journal file is too small for the frame")
             rotated = True
-            self.journal = self.host.rotate_journal(key_bytes + value_bytes + 256)
+            self.rotate(key_bytes + value_bytes + 256)
 
     cdef int wait_synced(self, JournalWriter journal, uint64_t position) except -1:
         cdef int status
@@ -205,10 +244,13 @@ cdef class Engine:
                 from self.poisoned
         return 0
 
-    def append_attach(self, bytes payload):
-        """Appends the attach frame of the next sequence (writer lock held); gives what to sync to.
+    def commit_attach(self, bytes payload, TableCore core, Version version, output):
+        """Commits a load (writer lock held): its attach frame, then its version.  Gives what to
+        sync to.
 
-        payload: JSON bytes.  The caller publishes the segments and calls `committed`.
+        payload: JSON bytes.  output.committed is set once the frame is there: from then on the
+        files belong to the store.  No Python runs in between, so no KeyboardInterrupt parts the
+        two.
         """
         cdef JournalPart parts[2]
         cdef uint64_t length = len(payload)
@@ -218,18 +260,16 @@ cdef class Engine:
         parts[1].data = PyBytes_AS_STRING(payload)
         parts[1].bytes = length
         self.append(JOURNAL_FRAME_ATTACH, parts, 2, 0, &position)
-        return self.journal, position
-
-    def committed(self):
-        """Makes the appended frame's sequence the last visible one, and returns it."""
+        output.committed = True
+        core.publish(version)
         self.sequence += 1
-        return self.sequence
+        return self.journal, position
 
     def durable_position(self):
         """(journal, position) that a sync has to reach for every commit so far."""
         if self.journal is None:
             return None, 0
-        return self.journal, self.journal.file.position
+        return self.journal, journal_end_position(&self.journal.file)
 
     def wait(self, JournalWriter journal, uint64_t position):
         """Waits until the journal is on stable storage up to the position.
@@ -240,15 +280,23 @@ cdef class Engine:
 
 
 cdef class WriteGuard:
-    """`with WriteGuard(engine):` holds the writer lock, for the Python side of the engine."""
+    """`with WriteGuard(engine):` holds the writer lock, for the Python side of flush and recovery.
+
+    closing: also where no write may begin, because the store is read-only or poisoned.
+    """
 
     cdef Engine engine
+    cdef bint closing
 
-    def __cinit__(self, Engine engine):
+    def __cinit__(self, Engine engine, bint closing=False):
         self.engine = engine
+        self.closing = closing
 
     def __enter__(self):
-        self.engine.begin_write()
+        if self.closing:
+            self.engine.take_writer()
+        else:
+            self.engine.begin_write()
         return self
 
     def __exit__(self, *exception):
@@ -279,9 +327,14 @@ cdef class TableCore:
 
     cdef int apply_one(self, const Key *key, const Value *value) except -1:
         cdef int status
-        self.engine.lock_exclusive()
-        status = memtable_put(self.live.state, key, value)
-        self.engine.unlock()
+        if pthread_rwlock_trywrlock(&self.engine.lock) == 0:
+            status = memtable_put(self.live.state, key, value)
+            pthread_rwlock_unlock(&self.engine.lock)
+        else:       # not lock_exclusive: it would hold the lock while it waits for the GIL
+            with nogil:
+                pthread_rwlock_wrlock(&self.engine.lock)
+                status = memtable_put(self.live.state, key, value)
+                pthread_rwlock_unlock(&self.engine.lock)
         if status != STATUS_OK:
             self.fail_half_applied(status)
         return 0
@@ -335,6 +388,7 @@ cdef class TableCore:
             return None
         fresh = Memtable(self.shape)
         snapshot = MemtableSnapshot(full)
+        snapshot.last_sequence = self.engine.sequence
         version = Version(self.shape, [snapshot, *self.version_now.sources],
                           self.version_now.last_run_is_base)
         _old = self.version_now
@@ -353,14 +407,44 @@ cdef class TableCore:
 
     def pin_live(self):
         """A MemtableSnapshot of the live memtable, or None when it is empty."""
-        snapshot = None
+        cdef MemtableSnapshot snapshot = MemtableSnapshot.__new__(MemtableSnapshot)
+        cdef uint64_t changes
+        cdef int status
         self.engine.lock_exclusive()
-        try:
-            if not self.live_is_empty():
-                snapshot = MemtableSnapshot(self.live)
-        finally:
-            self.engine.unlock()
-        return snapshot
+        status = self.pin_into(snapshot, &changes)
+        self.engine.unlock()
+        if status == STATUS_NO_MEMORY:
+            raise MemoryError
+        return snapshot if status == STATUS_OK else None
+
+    cdef int pin_into(self, MemtableSnapshot snapshot, uint64_t *changes) noexcept:
+        cdef MemtableCounters counters
+        cdef const IntervalSet *markers = memtable_markers(self.live.state)
+        memtable_counters(self.live.state, &counters)
+        changes[0] = counters.changes
+        if counters.entries == 0 and (markers == NULL or markers.count == 0):
+            return STATUS_NOT_FOUND
+        snapshot.memtable = self.live
+        snapshot.root = memtable_pin(self.live.state)
+        return STATUS_NO_MEMORY if snapshot.root == NULL else STATUS_OK
+
+    cdef int self_check(self) except -1:
+        # A check walks the whole memtable, so a large one is checked more rarely.  The GIL stays
+        # held, for snapshots are dropped under it, and the check walks what they pin.
+        cdef MemtableCounters counters
+        cdef int broken = 0
+        if not DEBUG_BUILD:
+            return 0
+        self.engine.lock_shared()
+        memtable_counters(self.live.state, &counters)
+        self.checks += 1
+        if self.checks * CHECKED_PAGES_A_CALL >= counters.pages:
+            self.checks = 0
+            broken = memtable_check(self.live.state)
+        self.engine.unlock()
+        if broken:
+            raise AssertionError(f"invariant {broken} of the memtable is broken")
+        return 0
 
     def live_counters(self):
         """What the live memtable holds, as a dict of counts and bytes."""

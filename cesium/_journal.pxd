@@ -76,6 +76,8 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
 # and for all who come later.
 cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil
 
+# The end of the last frame.  Any thread may ask.
+cdef uint64_t journal_end_position(const JournalFile *file) noexcept nogil
 cdef uint64_t journal_synced_position(const JournalFile *file) noexcept nogil
 
 
@@ -87,6 +89,7 @@ cdef class JournalWriter:
     cdef object _view
     cdef object _operations
     cdef JournalWriter _previous     # keeps file.previous alive
+    cdef uint64_t forks              # of the process when it was made
     cdef readonly uint64_t number
     cdef readonly uint64_t base_sequence
     cdef int check_open(self) except -1

@@ -26,6 +26,9 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
     int pthread_cond_broadcast(pthread_cond_t *condition)
 
+cdef extern from "_fork.h":
+    uint64_t process_forks
+
 cdef extern from *:
     """
     #include <errno.h>
@@ -217,6 +220,10 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
 
 # ---------------------------------------------------------------- syncing
 
+cdef uint64_t journal_end_position(const JournalFile *file) noexcept nogil:
+    return load_position(&file.position)
+
+
 cdef uint64_t journal_synced_position(const JournalFile *file) noexcept nogil:
     return load_position(&file.synced_position)
 
@@ -295,6 +302,7 @@ cdef class JournalWriter:
     """
 
     def __cinit__(self, *args, **options):
+        self.forks = process_forks
         pthread_mutex_init(&self.file.mutex, NULL)
         pthread_cond_init(&self.file.changed, NULL)
 
@@ -327,6 +335,8 @@ cdef class JournalWriter:
         self.file.previous = &previous.file if previous is not None else NULL
 
     def __dealloc__(self):
+        if self.forks != process_forks:
+            return      # destroying a condition waits for its waiters, which are the parent's
         pthread_cond_destroy(&self.file.changed)
         pthread_mutex_destroy(&self.file.mutex)
 
@@ -431,7 +441,7 @@ cdef class JournalWriter:
 
     @property
     def position(self):
-        return self.file.position
+        return load_position(&self.file.position)
 
     @property
     def capacity_bytes(self):

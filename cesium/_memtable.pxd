@@ -65,5 +65,6 @@ cdef class Memtable:            # owns a MemtableState for the lifetime of its P
 
 cdef class MemtableSnapshot:    # owns one pin
     cdef readonly Memtable memtable
+    cdef public uint64_t last_sequence      # of a frozen memtable: that of its last commit
     cdef MemtableRoot *root
     cdef View *view(self) except NULL

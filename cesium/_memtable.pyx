@@ -24,7 +24,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport free, malloc
 
 from cesium._arena cimport (
-    ALLOWANCE_UNLIMITED, Pin, arena_held_bytes, arena_pin, arena_retired_bytes, arena_unpin,
+    ALLOWANCE_UNLIMITED, Pin, arena_held_bytes, arena_is_inherited, arena_pin,
+    arena_retired_bytes, arena_unpin,
 )
 from cesium._directory cimport chunk_source
 from cesium._draft cimport DraftEntry
@@ -78,6 +79,8 @@ cdef MemtableState *memtable_new(const Shape *shape) noexcept nogil:
 
 
 cdef void memtable_free(MemtableState *memtable) noexcept nogil:
+    if arena_is_inherited(&memtable.vector.arena):
+        return
     interval_set_release(memtable.vector.live.markers)
     vector_close(&memtable.vector)
     free(memtable)
@@ -107,6 +110,8 @@ cdef MemtableRoot *memtable_pin(MemtableState *memtable) noexcept nogil:
 
 
 cdef void memtable_unpin(MemtableState *memtable, MemtableRoot *root) noexcept nogil:
+    if arena_is_inherited(&memtable.vector.arena):
+        return
     arena_unpin(&memtable.vector.arena, &root.pin)
     interval_set_release(root.view.markers)
     free(root)

@@ -8,7 +8,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from cesium._cursor cimport Bounds, Cursor, Rows, Run
-from cesium._engine cimport TableCore
+from cesium._engine cimport Engine, TableCore
 from cesium._keys cimport KeyCodec
 from cesium._memtable cimport MemtableSnapshot
 from cesium._page cimport Key, Shape
@@ -21,6 +21,7 @@ cdef class View:
     cdef readonly Version version
     cdef VersionSource *items           # the live memtable first, then the version's sources
     cdef uint32_t count
+    cdef uint64_t changes               # of the live memtable when it was pinned
     cdef const Shape *shape
 
     cdef int raise_status(self, int status) except -1
@@ -47,6 +48,7 @@ cdef class RangeReader:
 
 cdef class RowIterator:                 # decodes row by row from a small buffer of copied rows
     cdef RangeReader reader
+    cdef Engine engine
     cdef KeyCodec keys
     cdef ValueCodec values
     cdef int yields                     # 0 pairs, 1 keys, 2 values

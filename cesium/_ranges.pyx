@@ -13,12 +13,11 @@ from cesium._cursor cimport (
     rows_free, rows_reserve,
 )
 from cesium._engine cimport Engine, TableCore
-from cesium._interval cimport IntervalSet, key_compare
+from cesium._interval cimport key_compare
 from cesium._keys cimport EncodedKeys, KeyCodec
-from cesium._layout cimport STATUS_NOT_FOUND, STATUS_OK
+from cesium._layout cimport STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK
 from cesium._memtable cimport (
-    MemtableCounters, MemtableSnapshot, memtable_counters, memtable_markers,
-    memtable_root_delete_markers, memtable_root_entries, memtable_root_markers,
+    MemtableSnapshot, memtable_root_delete_markers, memtable_root_entries, memtable_root_markers,
     memtable_root_source,
 )
 from cesium._native cimport load_head, parallel_for
@@ -28,7 +27,7 @@ from cesium._segment cimport (
 )
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport SegmentRun, VersionSource, segment_run_source, version_fill_inputs
-from cesium.errors import CorruptionError
+from cesium.errors import ClosedError, CorruptionError
 
 cdef enum:
     FIRST_BUFFER_ROWS = 32      # the first rows of an iteration come fast,
@@ -53,22 +52,24 @@ cdef class View:
 
     def __cinit__(self, TableCore core):
         cdef Engine engine = core.engine
-        cdef MemtableCounters counters
-        cdef const IntervalSet *markers
+        cdef MemtableSnapshot snapshot = MemtableSnapshot.__new__(MemtableSnapshot)
         cdef uint32_t first = 0
         cdef uint32_t index
+        cdef bint closed
+        cdef int status
         self.core = core
         self.shape = &core.shape.shape
         engine.lock_exclusive()
-        try:
-            memtable_counters(core.live.state, &counters)
-            markers = memtable_markers(core.live.state)
-            if counters.entries or (markers != NULL and markers.count):
-                self.live = MemtableSnapshot(core.live)
-            self.version = core.version_now
-        finally:
-            engine.unlock()
-        if self.live is not None:
+        closed = engine.closed
+        status = core.pin_into(snapshot, &self.changes)
+        self.version = core.version_now
+        engine.unlock()
+        if closed:              # since the caller looked
+            raise ClosedError("the store is closed")
+        if status == STATUS_NO_MEMORY:
+            raise MemoryError
+        if status == STATUS_OK:
+            self.live = snapshot
             first = 1
         self.count = self.version.count + first
         self.items = <VersionSource *>calloc(self.count + 1, sizeof(VersionSource))
@@ -505,6 +506,7 @@ cdef class RowIterator:
     def __cinit__(self, RangeReader reader, KeyCodec keys, ValueCodec values, int yields):
         cdef int status
         self.reader = reader
+        self.engine = reader.view.core.engine
         self.keys = keys
         self.values = values
         self.yields = yields
@@ -554,6 +556,8 @@ cdef class RowIterator:
 
     def __next__(self):
         cdef uint64_t row
+        if self.engine.closed:
+            self.engine.check_open()
         if self.next_row == self.rows.count:
             self.refill()
             if self.next_row == self.rows.count:

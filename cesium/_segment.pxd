@@ -75,6 +75,7 @@ cdef class SegmentReader:
     cdef object store_uuid              # 16 bytes that the footer must say, or None
     cdef object memory                  # np.memmap over the file, once mapped
     cdef object mutex                   # while mapping
+    cdef object process                 # the pid that made it
     cdef object map_failure             # the exception of the last try to map, or None
     cdef bytes lower_bytes              # what segment.lower and segment.upper point into
     cdef bytes upper_bytes

@@ -5,6 +5,7 @@ from libc.stdint cimport UINT32_MAX, uint16_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
+import os
 import threading
 
 from cesium._fences cimport (
@@ -593,7 +594,9 @@ cdef class SegmentReader:
         self.path = files.path(name)
         self.table_shape = shape
         self.store_uuid = store_uuid
-        self.mutex = threading.Lock()
+        # Mapping runs Python: a signal handler or a finalizer in it may read the same segment.
+        self.mutex = threading.RLock()
+        self.process = os.getpid()
         self.lower_bytes = record.lower
         self.upper_bytes = record.upper
         segment.shape = &shape.shape
@@ -606,7 +609,8 @@ cdef class SegmentReader:
         segment.reader = <void *>self
 
     def __del__(self):
-        if self.doomed:
+        # A forked child drops its copy; the file is the parent's.
+        if self.doomed and self.process == os.getpid():
             self.doomed = False
             self.files.unlink(self.name)
 
@@ -668,6 +672,9 @@ cdef class SegmentReader:
             raise MemoryError
         if status != STATUS_OK:
             self.raise_damage(&draft)
+        if segment.map != NULL:     # a signal handler or a finalizer in the midst mapped it
+            unload(&draft)
+            return 0
         # The copies of `source` in the fences must read through the segment that stays.
         (<Fences *>draft.fences).source.context = segment
         self.memory = memory

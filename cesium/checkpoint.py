@@ -1,7 +1,8 @@
 """Flush and checkpoint: from memtables to segments, from the journal to the manifest.
 
-Every function here holds `engine.maintenance` or takes it.  Files are written and synced first,
-then published to readers, then recorded in the manifest; what they replace is unlinked last.
+`checkpoint` and `close` take `engine.maintenance`; the other functions are called with it held.
+Files are written and synced first, then published to readers, then recorded in the manifest, and
+only then is what they replace unlinked.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def source_bounds(source: Source) -> Bounds | None:
     """The interval of keys that a source touches; None for an empty one."""
     if isinstance(source, MemtableSnapshot):
         return memtable_bounds(source)
+    return run_bounds(source)
+
+
+def run_bounds(source: list[SegmentReader]) -> Bounds:
+    """The interval of keys that a run of segments touches."""
     uppers = [record_bounds(reader.record)[1] for reader in source]
     known = [upper for upper in uppers if upper is not None]
     return (
@@ -57,6 +63,7 @@ class SegmentOutput:
         self.first_sequence = first_sequence
         self.last_sequence = last_sequence
         self.records: list[SegmentRecord] = []
+        self.committed = False  # a load's: the journal names the segments
 
     def builder(self, filter_keys: int = 0) -> SegmentBuilder:
         """A builder for the next segment; filter_keys sizes its filter, 0 is none."""
@@ -145,7 +152,7 @@ def flush(engine: StoreEngine, snapshot: MemtableSnapshot) -> list[SegmentReader
     bounds = source_bounds(snapshot)
     overlapping = any(overlaps(bounds, source_bounds(source)) for source in older)
     # Its own last sequence, not today's: a load that attached since is newer.
-    sequence = engine.frozen_sequences[id(snapshot)]
+    sequence = snapshot.last_sequence
     tier = TIER_NEW if overlapping else TIER_BASE
     output = SegmentOutput(engine, tier, engine.manifest.state.flushed_sequence, sequence)
     output.write_merge(
@@ -165,7 +172,6 @@ def flush(engine: StoreEngine, snapshot: MemtableSnapshot) -> list[SegmentReader
             del newer[place]
             base = [*base, *readers]
         engine.core.publish(engine.version_of(newer, base))
-    del engine.frozen_sequences[id(snapshot)]
     return readers
 
 
@@ -174,23 +180,28 @@ def checkpoint(engine: StoreEngine) -> None:
 
     Returns when that is on stable storage.  Commits of other threads go on meanwhile.
     """
-    with engine.maintenance:
-        state = engine.manifest.state
-        with WriteGuard(engine.core_engine):
-            engine.freeze()
-            sequence = engine.core_engine.sequence
-            known = {reader.record.id for reader in engine.core.version.segments()}
-        frozen = list(frozen_memtables(engine))
-        if not frozen and sequence == state.flushed_sequence and known == set(state.segments):
-            return
-        for snapshot in frozen:
-            known.update(reader.record.id for reader in flush(engine, snapshot))
-        record_segments(engine, known, sequence)
-        with WriteGuard(engine.core_engine):
-            engine.journal.drop_through(
-                sequence, including_current=engine.core_engine.sequence == sequence
-            )
-            engine.core_engine.journal = engine.journal.writer
+    with engine.exclusive_maintenance("a checkpoint"):
+        checkpoint_held(engine)
+
+
+def checkpoint_held(engine: StoreEngine) -> None:
+    """The same, with `engine.maintenance` held already."""
+    state = engine.manifest.state
+    with WriteGuard(engine.core_engine):
+        engine.core.freeze()
+        sequence = engine.core_engine.sequence
+        known = {reader.record.id for reader in engine.core.version.segments()}
+    frozen = list(frozen_memtables(engine))
+    if not frozen and sequence == state.flushed_sequence and known == set(state.segments):
+        return
+    for snapshot in frozen:
+        known.update(reader.record.id for reader in flush(engine, snapshot))
+    record_segments(engine, known, sequence)
+    with WriteGuard(engine.core_engine):
+        engine.journal.drop_through(
+            sequence, including_current=engine.core_engine.sequence == sequence
+        )
+        engine.core_engine.journal = engine.journal.writer
 
 
 def record_segments(engine: StoreEngine, known: set[int], sequence: int | None) -> None:
@@ -229,13 +240,13 @@ def retire(engine: StoreEngine, readers: list[SegmentReader]) -> None:
 
 def close(engine: StoreEngine) -> None:
     """Checkpoints a store that was written to, and ends the engine."""
-    with engine.maintenance:
+    with engine.exclusive_maintenance("closing"):
         inner = engine.core_engine
         if inner.closed:
             return
         try:
             keeps = engine.writable and not engine.in_memory and not inner.forked
             if keeps and inner.poisoned is None:
-                checkpoint(engine)
+                checkpoint_held(engine)
         finally:
             engine.release()

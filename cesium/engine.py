@@ -3,8 +3,11 @@
 Handles (cesium.store.Store) on the same path share one StoreEngine, which is counted.  It answers
 the compiled engine's calls for a journal file and for room in the memtable.
 
-Locks, in the order taken: `maintenance` (flush, merge, checkpoint, close), then the compiled writer
-lock.  `registry_lock` is above both and held while handles are counted.
+Locks, in the order taken: `opening_lock` (one store is opened at a time), `maintenance` (flush,
+merge, checkpoint, close), then the compiled writer lock.  `registry_lock` is the innermost, and
+held only to count a handle.  All of Python's are RLocks, for a signal handler or a collected handle
+may come in the midst of what holds them: counting stands that, opening another store too, and
+maintenance of the same store refuses it.
 
 What happens to the sources of the version, happens under the writer lock, by identity: a frozen
 memtable, a segment; so a load that attaches while a merge runs is never lost.
@@ -18,7 +21,7 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from cesium._engine import Engine, TableCore, WriteGuard
@@ -30,7 +33,7 @@ from cesium._recovery import apply_span
 from cesium._segment import SegmentReader
 from cesium._values import ValueCodec
 from cesium._version import Version
-from cesium.errors import CorruptionError, Error, SchemaError
+from cesium.errors import ConflictError, CorruptionError, Error, PoisonedError, SchemaError
 from cesium.files import UNFINISHED, Files, MemoryFiles
 from cesium.journal import PROCESS_STEP_BYTES, SYNC_STEP_BYTES, Journal
 from cesium.keys import key_codec
@@ -40,6 +43,7 @@ from cesium.options import Options
 from cesium.state import Edit, SegmentRecord, State, TableRecord
 from cesium.values import value_codec
 
+OPEN_ATTEMPTS = 20  # beside a writer in another process, which changes files
 TIER_NEW = 0  # sources of flushes and loads, newest first, may overlap
 TIER_BASE = 1  # the last tier: one run, no markers, no filters
 OWN_FILES = ("LOCK", "manifest-", "journal-", "segment-")
@@ -69,16 +73,21 @@ class StoreEngine:
         self.files: Files = MemoryFiles() if path is None else Files(path)
         self.handles = 0
         self.identity = (0, 0)  # device and inode of the directory
+        self.ending_thread = 0  # that closes the last handle, once one does
+        self.ended = threading.Event()
         self.maintenance = threading.RLock()
+        self.maintaining = False  # with `maintenance` held: by a call further up in this thread
         self.writable = options.flag != "r"
         self.make_room: Callable[[StoreEngine], None] = lambda engine: None
         self.retired: dict[int, SegmentReader] = {}  # merged away, still in the manifest
-        self.frozen_sequences: dict[int, int] = {}  # last sequence in each frozen memtable, by id()
         self._id_lock = threading.Lock()
-        self._orphans_removed = False
+        self._orphans: list[str] = []  # what crashes left behind
         self._durable = 0
         try:
-            self._open(options, slots_max)
+            if self.writable:
+                self._open(options, slots_max)
+            else:
+                self._open_beside_writer(options, slots_max)
         except BaseException:
             if self.lock is not None:
                 self.lock.release()
@@ -86,6 +95,31 @@ class StoreEngine:
         _engines.add(self)
 
     # -- opening
+
+    def _open_beside_writer(self, options: Options, slots_max: int) -> None:
+        """Opens without the lock: again, while another process changes the files meanwhile."""
+        for last in [*[False] * (OPEN_ATTEMPTS - 1), True]:
+            before = self._fingerprint()
+            try:
+                self._open(options, slots_max)
+                # What that process merges away later must stay readable: a mapping keeps it.
+                for reader in self.core.version.segments():
+                    with contextlib.suppress(CorruptionError):  # it says so when it is read
+                        reader.map()
+                return
+            except (FileNotFoundError, CorruptionError):
+                if last or self._fingerprint() == before:
+                    raise
+
+    def _fingerprint(self) -> list[tuple[str, int]]:
+        """What differs after another process has checkpointed or merged."""
+        prints = []
+        for name in self.files.list() if self.files.exists() else []:
+            size = 0
+            with contextlib.suppress(FileNotFoundError):
+                size = self.files.size(name) if name.startswith("manifest-") else 0
+            prints.append((name, size))
+        return prints
 
     def _open(self, options: Options, slots_max: int) -> None:
         if self.writable and not self.in_memory:
@@ -113,7 +147,7 @@ class StoreEngine:
         )
         self.core.publish(self._stored_version(state))
         self.journal = self._replay(state, names)
-        self.first_own_id = self.next_segment_id
+        self._orphans = self._find_orphans(names)
 
     def _take_lock(self, options: Options) -> None:
         if not self.files.exists():
@@ -147,16 +181,21 @@ class StoreEngine:
             )
         key = key_codec(options.key)
         value = value_codec("bytes" if options.value is None else options.value)
-        # A manifest of a fresh state first: then what the old files held is gone at one stroke.
         state = State(
             secrets.token_bytes(16),
             next_table_id=2,
             tables={1: TableRecord(1, "", key.spec, value.spec)},
         )
-        for name in sorted(names, reverse=True):
-            if name != "LOCK":
+        # Until the new manifest is there, the old store opens, without its latest commits from the
+        # first unlink on.  Journals go first, the highest before the others: what is left of them
+        # is a chain, and the new manifest must not meet those of another store.
+        for name in sorted(journals, reverse=True):
+            self.files.unlink(name)
+            self.files.sync_directory()
+        manifest = Manifest.create(self.files, state)  # and the old manifests are gone
+        for name in names:
+            if segment_numbers([name]) or name.endswith(UNFINISHED):
                 self.files.unlink(name)
-        manifest = Manifest.create(self.files, state)
         return self.files.list(), manifest
 
     def check_schema(self, options: Options) -> None:
@@ -223,29 +262,21 @@ class StoreEngine:
         records = [SegmentRecord.from_json(item) for item in json.loads(payload)["segments"]]
         for record in records:
             self.next_segment_id = max(self.next_segment_id, record.id + 1)
-        self.attach([self.reader(record) for record in records])
+        self.core.publish(self.version_with([self.reader(record) for record in records]))
 
     # -- sources
 
-    def attach(self, readers: list[SegmentReader]) -> MemtableSnapshot | None:
-        """Puts loaded segments above all that is there, or into the last tier if made for it.
+    def version_with(self, readers: list[SegmentReader]) -> Version:
+        """The version with loaded segments above all that is there, or in the last tier if made for
+        it.
 
-        The writer lock is held, or the store is being opened.  Returns the memtable frozen below.
+        The writer lock is held, or the store is being opened.  Freezes the memtable, to lie below.
         """
-        frozen = self.freeze()
+        self.core.freeze()
         newer, base = self.split_sources()
         if readers[0].record.tier == TIER_BASE:
-            self.core.publish(self.version_of(newer, [*base, *readers]))
-        else:
-            self.core.publish(self.version_of([readers, *newer], base))
-        return frozen
-
-    def freeze(self) -> MemtableSnapshot | None:
-        """Freezes the live memtable (writer lock held); None when it is empty."""
-        snapshot = self.core.freeze()
-        if snapshot is not None:
-            self.frozen_sequences[id(snapshot)] = self.core_engine.sequence
-        return snapshot
+            return self.version_of(newer, [*base, *readers])
+        return self.version_of([readers, *newer], base)
 
     def split_sources(self) -> tuple[list[Source], list[SegmentReader]]:
         """The current sources above the last tier, newest first, and the last tier's run."""
@@ -273,29 +304,56 @@ class StoreEngine:
             self._durable = max(self._durable, sequence)
         return max(self._durable, self.manifest.state.flushed_sequence)
 
+    def sync(self) -> None:
+        """Waits until every commit so far is on stable storage; PoisonedError if a sync fails."""
+        inner = self.core_engine
+        if self.in_memory or not self.writable:
+            return
+        if inner.journal is None:
+            with WriteGuard(inner):
+                if inner.journal is None:
+                    self._sync_replayed()
+        inner.wait(*inner.durable_position())
+
+    def _sync_replayed(self) -> None:
+        """What was replayed came from a process that may not have synced it (writer lock held)."""
+        try:
+            self.journal.sync()
+        except OSError as error:
+            self.core_engine.poisoned = error
+            raise PoisonedError(f"the journal could not be synced ({error})") from error
+        self._durable = max(self._durable, self.core_engine.sequence)
+
     # -- what the compiled engine asks for, under the writer lock
 
     def open_journal(self) -> JournalWriter:
         """The first file to append to since opening; what crashes left behind is removed first."""
-        if not self._orphans_removed:
-            self._remove_orphans()
+        while self._orphans:
+            self.files.unlink(self._orphans[-1])
+            self._orphans.pop()
         return self.rotate_journal(0)
+
+    def journal_writer(self) -> JournalWriter | None:
+        """The journal file that was made last, if it is still there."""
+        return self.journal.writer
 
     def rotate_journal(self, frame_bytes: int) -> JournalWriter:
         """The next journal file, with room for a frame of that length."""
         self.journal.manifest_generation = self.manifest.state.generation
         return self.journal.rotate(frame_bytes)
 
-    def _remove_orphans(self) -> None:
+    def _find_orphans(self, names: list[str]) -> list[str]:
+        """Of the files that were there when the store was opened, those that nothing refers to.
+
+        Found then, because what is merged away later may be pinned, and is then read by its name.
+        """
         live = {reader.record.id for reader in self.core.version.segments()}
-        live.update(self.manifest.state.segments)
-        for name in self.files.list():
-            numbers = segment_numbers([name])
-            if (numbers and numbers[0] not in live and numbers[0] < self.first_own_id) or (
-                name.endswith(UNFINISHED) and name.startswith("manifest-")
-            ):
-                self.files.unlink(name)
-        self._orphans_removed = True
+        return [
+            name
+            for name in names
+            if any(number not in live for number in segment_numbers([name]))
+            or (name.endswith(UNFINISHED) and name.startswith("manifest-"))
+        ]
 
     def memtable_full(self, core: TableCore) -> None:
         """Makes room in the memtable, outside the writer lock, as the maintenance sees fit."""
@@ -315,19 +373,73 @@ class StoreEngine:
         if engine.forked:
             engine.closed = True
             return
-        # A commit in flight ends first; where none may begin there is none to wait for.
-        idle = not self.writable or engine.poisoned is not None
-        with contextlib.nullcontext() if idle else WriteGuard(engine):
+        with WriteGuard(engine, closing=True), contextlib.ExitStack() as steps:
+            # A commit in flight has ended.  The steps run in the order opposite to that written
+            # here, and each of them whatever became of those before it.
+            if self.lock is not None:
+                steps.callback(self.lock.release)
+            # Pins of reads in flight keep what they need; the rest is unmapped.
+            steps.callback(self.core.publish, Version(self.shape, [], False))
+            steps.callback(self.manifest.close)
+            # A failed sync is told: commits that were not acknowledged as synced may be lost.
+            steps.callback(self.journal.close, clean=engine.poisoned is None)
             engine.closed = True
+
+    # -- handles
+
+    def join(self) -> bool:
+        """Counts one more handle; False when the last one has been closed."""
+        with registry_lock:
+            self.handles += 1
+            if self.ending_thread:
+                self.handles -= 1
+                return False
+            return True
+
+    def leave(self) -> bool:
+        """Counts one handle less; True when it was the last: the caller must close the engine."""
+        with registry_lock:
+            self.handles -= 1
+            if self.handles or self.ending_thread:
+                return False
+            self.ending_thread = threading.get_ident()
+            return True
+
+    def end(self) -> None:
+        """Lets those go on who wait for the engine to be closed, to open its path again."""
+        with registry_lock:
+            if registry.get(self.identity) is self:
+                del registry[self.identity]
+        self.ended.set()
+
+    def wait_ended(self) -> None:
+        """Waits for the thread that closes the last handle."""
+        if self.ending_thread == threading.get_ident():
+            raise ConflictError(f"{self.path} is being closed further up in this thread")
+        self.ended.wait()
+
+    def check_not_inside(self, what: str) -> None:
+        """Error when this thread is inside a write or maintenance of this store."""
+        inside = self.core_engine.is_writing_here
+        if not inside and self.maintenance.acquire(blocking=False):
+            inside = self.maintaining
+            self.maintenance.release()
+        if inside:
+            raise Error(
+                f"{what} inside a write of the same thread (a signal handler, a finalizer or "
+                "a codec uses the store that called it)"
+            )
+
+    @contextlib.contextmanager
+    def exclusive_maintenance(self, what: str) -> Iterator[None]:
+        """Holds `maintenance`; Error when it is held further up in this thread."""
+        self.check_not_inside(what)
+        with self.maintenance:
+            self.maintaining = True
             try:
-                with contextlib.suppress(OSError):
-                    self.journal.close(clean=engine.poisoned is None)
-                self.manifest.close()
+                yield
             finally:
-                if self.lock is not None:
-                    self.lock.release()
-                # Pins of reads in flight keep what they need; the rest is unmapped now.
-                self.core.publish(Version(self.shape, [], False))
+                self.maintaining = False
 
 
 def segment_numbers(names: Iterable[str]) -> list[int]:
@@ -354,6 +466,9 @@ class _Weak:
     def open_journal(self) -> JournalWriter:
         return self._owner().open_journal()
 
+    def journal_writer(self) -> JournalWriter | None:
+        return self._owner().journal_writer()
+
     def rotate_journal(self, frame_bytes: int) -> JournalWriter:
         return self._owner().rotate_journal(frame_bytes)
 
@@ -363,6 +478,7 @@ class _Weak:
 
 # --- one engine a path and process -----------------------------------------------------------
 
+opening_lock = threading.RLock()
 registry_lock = threading.RLock()
 registry: dict[tuple[int, int], StoreEngine] = {}  # by device and inode of the directory
 _engines: weakref.WeakSet[StoreEngine] = weakref.WeakSet()
@@ -370,10 +486,13 @@ _engines: weakref.WeakSet[StoreEngine] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     """A child has the parent's memory but none of its threads, locks or rights."""
-    global registry_lock
+    global opening_lock, registry_lock
+    opening_lock = threading.RLock()
     registry_lock = threading.RLock()
     for engine in list(_engines):
         engine.core_engine.forked = True
+        engine.maintenance = threading.RLock()
+        engine.maintaining = False
     registry.clear()
 
 

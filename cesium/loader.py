@@ -27,12 +27,11 @@ from cesium.checkpoint import (
     SEGMENT_BYTES,
     Bounds,
     SegmentOutput,
-    checkpoint,
     overlaps,
     source_bounds,
 )
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
-from cesium.maintenance import merge_if_due
+from cesium.maintenance import tidy
 from cesium.state import SegmentRecord
 
 SORTED_ROW_BYTES = 16  # what sorting takes for each row
@@ -62,9 +61,10 @@ def load(
         output = merge_runs(engine, runs, TIER_BASE if free else TIER_NEW, threads, progress)
     try:
         engine.files.sync_directory()
-        records, journal, position = attach(engine, output.records, bounds)
+        records, journal, position = attach(engine, output, bounds)
     except BaseException:
-        output.discard()
+        if not output.committed:
+            output.discard()
         raise
     inner.wait(journal, position)
     sequence = records[0].last_sequence
@@ -170,24 +170,23 @@ def merge_runs(
 
 
 def attach(
-    engine: StoreEngine, records: list[SegmentRecord], bounds: Bounds
+    engine: StoreEngine, output: SegmentOutput, bounds: Bounds
 ) -> tuple[list[SegmentRecord], JournalWriter | None, int]:
     """The commit of a load: journal frame, then visible.  Returns what to sync to."""
     inner = engine.core_engine
     with WriteGuard(inner):
-        tier = records[0].tier
+        tier = output.tier
         if tier == TIER_BASE and overlaps_store(engine, bounds):
             tier = TIER_NEW  # a commit came in between
         sequence = inner.sequence + 1
         records = [
             replace(record, tier=tier, first_sequence=sequence, last_sequence=sequence)
-            for record in records
+            for record in output.records
         ]
         readers: list[SegmentReader] = [engine.reader(record) for record in records]
         payload = json.dumps({"segments": [record.to_json() for record in records]})
-        journal, position = inner.append_attach(payload.encode())
-        engine.attach(readers)
-        inner.committed()
+        version = engine.version_with(readers)
+        journal, position = inner.commit_attach(payload.encode(), engine.core, version, output)
     return records, journal, position
 
 
@@ -205,6 +204,4 @@ def settle(engine: StoreEngine) -> None:
     """A memtable that the load froze is written out, and sources are merged when they are many."""
     newer, _ = engine.split_sources()
     if len(newer) > 1:
-        with engine.maintenance:
-            checkpoint(engine)
-            merge_if_due(engine)
+        tidy(engine)

@@ -18,12 +18,12 @@ from cesium._version import Version
 from cesium.checkpoint import (
     SEGMENT_BYTES,
     SegmentOutput,
-    checkpoint,
+    checkpoint_held,
     overlaps,
     record_bounds,
     record_segments,
     retire,
-    source_bounds,
+    run_bounds,
 )
 from cesium.engine import TIER_BASE, StoreEngine
 from cesium.errors import StorageFullError
@@ -42,12 +42,25 @@ def make_room(engine: StoreEngine) -> None:
     next, and refuses.  Any other failure poisons the handle.
     """
     with engine.maintenance:
-        inner = engine.core_engine
-        if inner.closed or engine.core.live_counters()["bytes"] <= engine.core.memtable_limit_bytes:
-            return  # another thread was here first
+        if engine.core.live_counters()["bytes"] > engine.core.memtable_limit_bytes:
+            tidy(engine)  # else another thread was here first
+
+
+def tidy(engine: StoreEngine) -> None:
+    """Checkpoints, and merges if that is due: what follows a commit, so the commit does not fail by
+    it.
+
+    Nothing is done in a closed store, nor by a signal handler that writes in the midst of
+    maintenance.
+    """
+    inner = engine.core_engine
+    with engine.maintenance:
+        if inner.closed or engine.maintaining:
+            return
         try:
-            checkpoint(engine)
-            merge_if_due(engine)
+            with engine.exclusive_maintenance("maintenance"):
+                checkpoint_held(engine)
+                merge_if_due(engine)
         except StorageFullError:
             return
         except OSError as error:
@@ -66,8 +79,8 @@ def merge_if_due(engine: StoreEngine) -> None:
 
 def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
     """Brings everything into one run without delete markers; progress gets the rows written."""
-    with engine.maintenance:
-        checkpoint(engine)
+    with engine.exclusive_maintenance("compaction"):
+        checkpoint_held(engine)
         newer = mergeable(engine)
         if newer:
             merge_into_base(engine, newer, progress=progress)
@@ -107,17 +120,55 @@ def merge_into_base(
     base: list[SegmentReader] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Merges sources, newest first, and what they overlap of the last tier, into the last tier."""
-    if base is None:
-        _, run = engine.split_sources()
-        bounds = [source_bounds(source) for source in newer]
-        base = [
-            reader
-            for reader in run
-            if any(overlaps(record_bounds(reader.record), interval) for interval in bounds)
-        ]
-        if any(reader.record.id not in engine.manifest.state.segments for reader in base):
-            return  # a load lies in between; the next checkpoint records it
+    """Merges sources, newest first, and what they overlap of the last tier, into the last tier.
+
+    base: merge these neighbours in the last tier instead.
+    """
+    if base is not None:
+        merge_part(engine, newer, base, progress)
+        return
+    _, run = engine.split_sources()
+    for part_newer, part_base in parts_of(newer, run):
+        # Where a load lies in between, the next checkpoint records it.
+        if all(reader.record.id in engine.manifest.state.segments for reader in part_base):
+            merge_part(engine, part_newer, part_base, progress)
+
+
+def parts_of(
+    newer: list[list[SegmentReader]], run: list[SegmentReader]
+) -> list[tuple[list[list[SegmentReader]], list[SegmentReader]]]:
+    """The sources, with the segments of the last tier that they overlap, in parts that lie apart.
+
+    A part's intervals hang together, so its keys surround nothing that is in no part: what is made
+    of it fits into the last tier.
+    """
+    spans = [(run_bounds(source), place) for place, source in enumerate(newer)]
+    spans += [(record_bounds(reader.record), len(newer) + at) for at, reader in enumerate(run)]
+    parts: list[list[int]] = []
+    part_upper: bytes | None = b""
+    for (lower, upper), place in sorted(spans, key=lambda span: span[0][0]):
+        if not parts or (part_upper is not None and lower > part_upper):
+            parts.append([])
+            part_upper = upper
+        parts[-1].append(place)
+        part_upper = None if part_upper is None or upper is None else max(part_upper, upper)
+    return [
+        (
+            [newer[place] for place in sorted(part) if place < len(newer)],
+            [run[place - len(newer)] for place in sorted(part) if place >= len(newer)],
+        )
+        for part in parts
+        if min(part) < len(newer)
+    ]
+
+
+def merge_part(
+    engine: StoreEngine,
+    newer: list[list[SegmentReader]],
+    base: list[SegmentReader],
+    progress: Progress | None,
+) -> None:
+    """One merge into the last tier; nothing if a load lies between the output's keys by then."""
     inputs = [reader for source in [*newer, base] for reader in source]
     output = SegmentOutput(
         engine,
@@ -144,7 +195,16 @@ def merge_into_base(
             if isinstance(source, MemtableSnapshot) or source[0].record.id not in merged
         ]
         below = [reader for reader in below if reader.record.id not in merged]
-        engine.core.publish(engine.version_of(above, [*below, *readers]))
+        fits = not any(
+            overlaps(record_bounds(reader.record), record_bounds(other.record))
+            for reader in readers
+            for other in below
+        )
+        if fits:
+            engine.core.publish(engine.version_of(above, [*below, *readers]))
+    if not fits:
+        output.discard()
+        return
     retire(engine, inputs)
     known = set(engine.manifest.state.segments) - merged
     record_segments(engine, known | {reader.record.id for reader in readers}, None)

@@ -69,31 +69,50 @@ def _acquire(path: str | os.PathLike[str], options: Options, slots_max: int) -> 
         engine.handles = 1
         return engine
     text = os.path.abspath(text)
-    with engines.registry_lock:
-        while True:
-            engine_or_none = _shared(text, options)
-            if engine_or_none is None:
-                engine_or_none = StoreEngine(text, options, slots_max)
-                engine_or_none.make_room = maintenance.make_room
-                status = os.stat(text)
-                engine_or_none.identity = (status.st_dev, status.st_ino)
-                engines.registry[engine_or_none.identity] = engine_or_none
-            engine_or_none.handles += 1
-            # Garbage collected just now, in this thread and so inside the lock, may have been the
-            # engine's last handle until then.
-            if not engine_or_none.core_engine.closed:
-                return engine_or_none
+    while True:
+        with engines.opening_lock:
+            found = _shared(text, options)
+            if found is None:
+                return _open_engine(text, options, slots_max)
+            if found.join():
+                try:
+                    _check_agreement(found, text, options)
+                except BaseException:
+                    if found.leave():
+                        _close_engine(found)
+                    raise
+                return found
+        found.wait_ended()
+
+
+def _open_engine(path: str, options: Options, slots_max: int) -> StoreEngine:
+    engine = StoreEngine(path, options, slots_max)
+    engine.make_room = maintenance.make_room
+    engine.handles = 1
+    status = os.stat(path)
+    engine.identity = (status.st_dev, status.st_ino)
+    engines.registry[engine.identity] = engine
+    return engine
+
+
+def _close_engine(engine: StoreEngine) -> None:
+    try:
+        checkpoints.close(engine)
+    finally:
+        engine.end()
 
 
 def _shared(path: str, options: Options) -> StoreEngine | None:
-    """The engine that this process has open on the path, if the options agree with its own."""
+    """The engine that this process has on the path; it may be closing."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
         return None
-    engine = engines.registry.get((status.st_dev, status.st_ino))
-    if engine is None:
-        return None
+    return engines.registry.get((status.st_dev, status.st_ino))
+
+
+def _check_agreement(engine: StoreEngine, path: str, options: Options) -> None:
+    """ConflictError or SchemaError when the options are not those of the open engine."""
     if options.flag == "n":
         raise ConflictError(f"{path} is open in this process; close it before making it new")
     if options.flag != "r" and not engine.writable:
@@ -106,7 +125,6 @@ def _shared(path: str, options: Options) -> StoreEngine | None:
                 raise ConflictError(
                     f"{path} is open in this process with {name}={ours!r}, not {theirs!r}"
                 )
-    return engine
 
 
 def _reopen(path: str, options: Options) -> Store:
@@ -310,13 +328,14 @@ class Store(CompiledTable):
     @property
     def durable_sequence(self) -> int:
         """Every commit up to this one is on stable storage."""
+        if self._engine.core_engine.forked:
+            self._check_open()
         return self._engine.durable_sequence
 
     def sync(self) -> None:
         """Waits until every commit so far is on stable storage; PoisonedError if a sync fails."""
         self._check_open()
-        if not self.read_only:
-            self.engine.wait(*self.engine.durable_position())
+        self._engine.sync()
 
     def checkpoint(self) -> None:
         """Writes memtables out as segments, durably, and lets go of their journal."""
@@ -344,17 +363,11 @@ class Store(CompiledTable):
 
     def close(self) -> None:
         """Closes the handle; the last one of a store checkpoints it.  May be called again."""
-        with engines.registry_lock:
-            if not self._close_handle():
-                return
-            engine = self._engine
-            engine.handles -= 1
-            if engine.handles:
-                return
-            try:
-                checkpoints.close(engine)
-            finally:
-                engines.registry.pop(engine.identity, None)
+        engine = self._engine
+        if engine.handles == 1:
+            engine.check_not_inside("the store is closed")
+        if self._close_handle() and engine.leave():
+            _close_engine(engine)
 
     def __enter__(self) -> Store:
         self._check_open()

@@ -317,6 +317,8 @@ class Lockstep:
         )  # fmt: skip
         self.store = cesium.Store(_acquire(self.path, options, self.slots_max), options)
         self.limit_memtable()
+        # Every checkpoint starts a larger journal; a copy of the directory should stay cheap.
+        self.store._engine.journal._largest_bytes = 1 << 20
         self.segments = self.segment_tiers()
         self.counters = self.store.core.live_counters()
 
@@ -470,7 +472,7 @@ class Lockstep:
 
     def do_update(self) -> None:
         keys, values = self.drawn_batch(10)
-        # A dict of the pairs would keep keys apart that the store holds equal: NaN, times.
+        # As pairs: a dict would keep keys apart that the store holds equal, such as two NaNs.
         self.store.update(zip(keys, values))
         for key, value in zip(keys, values):
             self.put_model(key, value)
