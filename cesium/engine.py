@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -178,7 +177,7 @@ class StoreEngine:
             )
         key, value = self._new_codecs(options)
         state = State(
-            secrets.token_bytes(16),
+            os.urandom(16),
             next_table_id=2,
             tables={1: TableRecord(1, "", key.spec, value.spec)},
         )

@@ -241,7 +241,7 @@ class Journal:
         return None
 
     def _create(self, name: str, wanted_bytes: int, needed_bytes: int) -> tuple[int, int]:
-        """A file of the size wanted, or on a drive nearly full the largest half of a half that fits."""
+        """A file of the size wanted; on a drive nearly full, halved until it fits."""
         size = wanted_bytes
         while True:
             try:

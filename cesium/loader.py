@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from cesium._builder import SegmentBuilder
@@ -137,6 +136,8 @@ def write_run(
         if parts == 1:
             write_part(0)
         else:
+            from concurrent.futures import ThreadPoolExecutor  # not at import: 10 ms
+
             with ThreadPoolExecutor(parts, "cesium-load") as pool:
                 list(pool.map(write_part, range(parts)))
     except BaseException:
