@@ -241,7 +241,7 @@ class Journal:
         return None
 
     def _create(self, name: str, wanted_bytes: int, needed_bytes: int) -> tuple[int, int]:
-        """A file as large as wanted, or half of that, and so on while the drive has no room."""
+        """A file of the size wanted; on a drive nearly full, halved until it fits."""
         size = wanted_bytes
         while True:
             try:

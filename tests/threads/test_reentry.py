@@ -1,11 +1,9 @@
-"""What comes in the midst of a call: codecs, signals, the collector, forks; and what close leaves."""
+"""What comes in the midst of a call: codecs, signals, the collector, forks; what close leaves."""
 
 from __future__ import annotations
 
 import faulthandler
 import gc
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -248,7 +246,7 @@ def test_an_interrupt_leaves_a_batch_whole_and_the_store_openable(tmp_path: Path
 
 
 def test_a_collected_handle_inside_every_call(tmp_path: Path) -> None:
-    """The collector may close a dropped store in the midst of anything, opening another included."""
+    """The collector may close a dropped store in the midst of anything, also of opening one."""
     thresholds = gc.get_threshold()
     gc.set_threshold(1)
     try:
@@ -264,12 +262,11 @@ def test_a_collected_handle_inside_every_call(tmp_path: Path) -> None:
     finally:
         gc.set_threshold(*thresholds)
     gc.collect()
-    assert not [path for path, in map(lambda e: (e.path,), engines.registry.values())
-                if str(tmp_path) in str(path)]
+    assert not any(str(tmp_path) in str(engine.path) for engine in engines.registry.values())
 
 
 def test_a_finalizer_that_reads_while_the_lock_is_held(store: cesium.Store) -> None:
-    """Making a view allocates; a finalizer run by that must find no lock taken by its own thread."""
+    """Making a view allocates; a finalizer run by that must find no lock of its own thread."""
     seen = []
 
     class Reader:
@@ -463,9 +460,7 @@ def test_a_new_store_in_place_of_an_old_one_is_safe_at_every_step(tmp_path: Path
         path = tmp_path / f"{step}-crashed"
         calls = 0
 
-        def unlink(
-            self: Files, name: str, step: int = step, real: Any = Files.unlink
-        ) -> None:
+        def unlink(self: Files, name: str, step: int = step, real: Any = Files.unlink) -> None:
             nonlocal calls
             calls += 1
             if calls == step:
@@ -619,5 +614,3 @@ def test_a_load_between_the_keys_of_a_merge_under_way(tmp_path: Path, monkeypatc
             assert opened.get(key) == key
         opened.compact()
         assert list(opened.keys()) == [*range(10), 50, *range(100, 110)]
-
-
