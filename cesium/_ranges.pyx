@@ -31,8 +31,7 @@ from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport (
     SegmentRun, Version, VersionSource, segment_run_source, version_fill_inputs,
 )
-from cesium.errors import CorruptionError
-from cesium.errors import ClosedError
+from cesium.errors import ClosedError, CorruptionError
 
 cdef enum:
     FIRST_BUFFER_ROWS = 32      # the first rows of an iteration come fast,

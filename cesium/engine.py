@@ -312,7 +312,9 @@ class StoreEngine:
             with WriteGuard(inner):
                 if inner.journal is None:
                     self._sync_replayed()
+        sequence = inner.sequence  # before the position, which so covers it
         inner.wait(*inner.durable_position())
+        self._durable = max(self._durable, sequence)
 
     def _sync_replayed(self) -> None:
         """What was replayed came from a process that may not have synced it (writer lock held)."""
