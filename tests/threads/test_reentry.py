@@ -217,9 +217,9 @@ while interrupts < 150:
     keys = np.arange(turn % 50 * 100, turn % 50 * 100 + 100, dtype=np.uint64)
     values = np.full(100, turn, np.uint64)
     kind = (store.put_many, store.bulk_load)[turn % 4 == 0]
-    signal.setitimer(signal.ITIMER_REAL, 0.0001 + (turn * 7919 % 40) * 0.0001)
     try:
         try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0001 + (turn * 7919 % 40) * 0.0001)
             kind(keys, values)
             done = True
         finally:
