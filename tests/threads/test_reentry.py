@@ -269,8 +269,11 @@ def test_a_collected_handle_inside_every_call(tmp_path: Path) -> None:
     finally:
         gc.set_threshold(*thresholds)
     gc.collect()
-    assert not [path for path, in map(lambda e: (e.path,), engines.registry.values())
-                if str(tmp_path) in str(path)]
+    assert not [
+        path
+        for (path,) in map(lambda e: (e.path,), engines.registry.values())
+        if str(tmp_path) in str(path)
+    ]
 
 
 def test_a_finalizer_that_reads_while_the_lock_is_held(store: cesium.Store) -> None:
@@ -468,9 +471,7 @@ def test_a_new_store_in_place_of_an_old_one_is_safe_at_every_step(tmp_path: Path
         path = tmp_path / f"{step}-crashed"
         calls = 0
 
-        def unlink(
-            self: Files, name: str, step: int = step, real: Any = Files.unlink
-        ) -> None:
+        def unlink(self: Files, name: str, step: int = step, real: Any = Files.unlink) -> None:
             nonlocal calls
             calls += 1
             if calls == step:
@@ -623,5 +624,3 @@ def test_a_load_between_the_keys_of_a_merge_under_way(tmp_path: Path, monkeypatc
             assert opened.get(key) == key
         opened.compact()
         assert list(opened.keys()) == [*range(10), 50, *range(100, 110)]
-
-
