@@ -12,13 +12,13 @@ import numpy as np
 from cesium._engine cimport Batch, Engine, TableCore
 from cesium._frames cimport (
     JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FRAME_ATTACH, JOURNAL_FRAME_COMMIT,
-    JOURNAL_HIGH_UNBOUNDED, JournalFrame, JournalOperation, journal_next_frame,
-    journal_next_operation,
+    JOURNAL_FRAME_END, JOURNAL_HIGH_UNBOUNDED, JournalFrame, JournalOperation,
+    journal_next_frame, journal_next_operation,
 )
 from cesium._layout cimport KIND_DELETE, KIND_VALUE, STATUS_NOT_FOUND, STATUS_OK
 from cesium._native cimport load_head
 from cesium._page cimport Key
-from cesium.errors import CorruptionError
+from cesium.errors import CorruptionError, Error
 
 
 cdef object offsets_of(const uint32_t *lengths, uint64_t count):
@@ -96,8 +96,17 @@ def apply_span(TableCore core, const uint8_t[::1] data, uint64_t start, uint64_t
     cdef int status
     cdef Engine engine = core.engine
     while journal_next_frame(&data[0], end, &position, &frame) == STATUS_OK:
+        if (frame.header.codec or frame.header.key_id
+                or not JOURNAL_FRAME_COMMIT <= frame.header.frame_type <= JOURNAL_FRAME_END):
+            raise Error(f"the journal at {frame.position} has a frame that this cesium cannot read: "
+                        f"type {frame.header.frame_type}, codec {frame.header.codec}, "
+                        f"key {frame.header.key_id}")
         if frame.header.frame_type == JOURNAL_FRAME_ATTACH:
-            memcpy(&length, frame.payload, 8)
+            length = 0
+            if frame.payload_bytes >= 8:
+                memcpy(&length, frame.payload, 8)
+            if frame.payload_bytes < 8 or length > frame.payload_bytes - 8:
+                raise CorruptionError("an attach frame of the journal is cut off")
             attach(frame.header.sequence, frame.payload[8:8 + length])
         elif frame.header.frame_type == JOURNAL_FRAME_COMMIT:
             offset = 0

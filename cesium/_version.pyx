@@ -109,7 +109,7 @@ cdef int run_edge(void *context, Position *position, int direction) noexcept nog
 
 cdef int run_read_overflow(void *context, uint64_t location, uint64_t skip, uint8_t *destination,
                            uint64_t bytes) noexcept nogil:
-    return STATUS_CORRUPT       # a run of several segments hands out its segments' own sources
+    return STATUS_CORRUPT       # never called: a cursor goes to the segment's own source
 
 
 cdef void segment_run_source(SegmentRun *run, PageSource *source) noexcept nogil:

@@ -153,6 +153,7 @@ class StoreEngine:
         if not self.files.exists():
             if options.flag == "w":
                 raise FileNotFoundError(f"there is no store at {self.path}")
+            self._new_codecs(options)  # refused before anything is made
             self.files.make_directory()
         else:
             self._check_own(self.files.list(), options)
@@ -175,12 +176,7 @@ class StoreEngine:
             raise CorruptionError(
                 f"{self.path} has journals or segments but no manifest", file=self.path
             )
-        if options.key is None:
-            raise SchemaError(
-                f"a new store needs a key type: cesium.open({self.path or ':memory:'!r}, key=...)"
-            )
-        key = key_codec(options.key)
-        value = value_codec("bytes" if options.value is None else options.value)
+        key, value = self._new_codecs(options)
         state = State(
             secrets.token_bytes(16),
             next_table_id=2,
@@ -197,6 +193,17 @@ class StoreEngine:
             if segment_numbers([name]) or name.endswith(UNFINISHED):
                 self.files.unlink(name)
         return self.files.list(), manifest
+
+    def _new_codecs(self, options: Options) -> tuple[KeyCodec, ValueCodec]:
+        """The codecs of a store to be made; SchemaError when the options name none."""
+        if options.key is None:
+            raise SchemaError(
+                f"a new store needs a key type: cesium.open({self.path or ':memory:'!r}, key=...)"
+            )
+        return (
+            key_codec(options.key),
+            value_codec("bytes" if options.value is None else options.value),
+        )
 
     def check_schema(self, options: Options) -> None:
         """SchemaError unless the options name no schema or the stored one."""

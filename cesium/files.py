@@ -98,7 +98,9 @@ class Files:
                 os.mkdir(self.directory)
             except FileExistsError:
                 if not os.path.isdir(self.directory):
-                    raise
+                    raise NotADirectoryError(
+                        errno.ENOTDIR, "a store is a directory, this is a file", self.directory
+                    ) from None
                 return
             self._sync_path(os.path.dirname(self.directory))
 

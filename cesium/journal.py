@@ -241,12 +241,15 @@ class Journal:
         return None
 
     def _create(self, name: str, wanted_bytes: int, needed_bytes: int) -> tuple[int, int]:
-        try:
-            return self._files.create(name, wanted_bytes), wanted_bytes
-        except StorageFullError:
-            if needed_bytes >= wanted_bytes:
-                raise
-            return self._files.create(name, needed_bytes), needed_bytes
+        """A file of the size wanted, or on a drive nearly full the largest half of a half that fits."""
+        size = wanted_bytes
+        while True:
+            try:
+                return self._files.create(name, size), size
+            except StorageFullError:
+                if size <= needed_bytes:
+                    raise
+                size = max(needed_bytes, size // 2 // PAGE_BYTES * PAGE_BYTES)
 
     def _remove_dead(self) -> None:
         """Remove what no frame counts of; the sync of the directory that follows makes it durable.

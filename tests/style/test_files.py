@@ -12,11 +12,14 @@ ROOT = Path(__file__).parents[2]
 
 # About 600 lines of compiled code, or 400 of Python; a test file may list more cases.
 LINES_MAX = {".pyx": 700, ".h": 700, ".py": 400}
-TEST_LINES_MAX = 600
+TEST_LINES_MAX = 1100
 COLUMNS_MAX = {".py": 100, ".pyx": 110, ".pxd": 110, ".pyi": 100, ".h": 110}
 
 # Files allowed to be longer, each with the reason why it is still one noun.
-LONGER: dict[str, tuple[int, str]] = {}
+LONGER: dict[str, tuple[int, str]] = {
+    "cesium/_builder.pyx": (950, "every kind of page of one file, in the order they are written"),
+    "cesium/_segment.pyx": (850, "every check that a hostile file must pass before it is read"),
+}
 
 # Written in two pieces so that this file does not find itself.
 MACHINE_PATH = re.compile("/" + r"(?:home|root|Users|work|var/folders)/[\w.]")
