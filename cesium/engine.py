@@ -101,13 +101,25 @@ class StoreEngine:
             before = self._fingerprint()
             try:
                 self._open(options, slots_max)
-                # What that process merges away later must stay readable: a mapping keeps it.
-                for reader in self.core.version.segments():
-                    with contextlib.suppress(CorruptionError):  # it says so when it is read
-                        reader.map()
+                self._map_segments(None if last else before)
                 return
             except (FileNotFoundError, CorruptionError):
                 if last or self._fingerprint() == before:
+                    raise
+
+    def _map_segments(self, before: list[tuple[str, int]] | None) -> None:
+        """What the other process merges away later must stay readable: a mapping keeps it.
+
+        FileNotFoundError for what was merged away just now; other damage is told when it is read.
+        """
+        for reader in self.core.version.segments():
+            try:
+                reader.map()
+            except (OSError, Error) as error:
+                if isinstance(error, FileNotFoundError) and before not in (
+                    None,
+                    self._fingerprint(),
+                ):
                     raise
 
     def _fingerprint(self) -> list[tuple[str, int]]:
@@ -319,7 +331,9 @@ class StoreEngine:
             with WriteGuard(inner):
                 if inner.journal is None:
                     self._sync_replayed()
+        sequence = inner.sequence  # before the position, which so covers it
         inner.wait(*inner.durable_position())
+        self._durable = max(self._durable, sequence)
 
     def _sync_replayed(self) -> None:
         """What was replayed came from a process that may not have synced it (writer lock held)."""
