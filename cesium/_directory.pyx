@@ -3,7 +3,7 @@
 Invariants of a node:
   51. count <= capacity, and a leaf node is never empty once it is in place
   52. heads ascend; strictly in the fixed form
-  53. every first key starts with the prefix, and its head is the 8 bytes behind it, padded with zeros
+  53. every first key starts with the prefix; its head is the 8 bytes behind it, zeros after the end
   54. in the fixed form every head is the first head of its child
 """
 

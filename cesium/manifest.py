@@ -12,8 +12,10 @@ may be read by any thread at any time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NoReturn
 
@@ -244,16 +246,33 @@ class Manifest:
         if self._torn or grown > max(self._snapshot_bytes, REWRITE_BYTES):
             self._write_snapshot(state)
             return state
-        self._poisoned = True
-        if self._fd < 0:
-            self._fd = self._files.open(manifest_name(self.number), writable=True)
-        self._files.write_all(self._fd, frame, self._position, self.path)
-        self._files.sync_data(self._fd, self.path)
-        self._poisoned = False
+        with self._doubtful():
+            if self._fd < 0:
+                self._fd = self._files.open(manifest_name(self.number), writable=True)
+            self._files.write_all(self._fd, frame, self._position, self.path)
+            self._files.sync_data(self._fd, self.path)
         self._position += len(frame)
         self._previous = struct.unpack_from("<I", frame)[0]
         self.state = state
+        self._torn = False
         return state
+
+    @contextlib.contextmanager
+    def _doubtful(self) -> Iterator[None]:
+        """While this is open, nobody knows what is on the drive: a failure poisons the manifest.
+
+        A mere interrupt (Ctrl-C) does not: what it leaves is a torn tail, or a new file that is not
+        counted yet, and the next edit replaces both by a file of its own.
+        """
+        self._poisoned = self._torn = True  # the caller sets `_torn` back when all is noted
+        try:
+            yield
+        except OSError:
+            raise
+        except BaseException:
+            self._poisoned = False
+            raise
+        self._poisoned = False
 
     def rewrite(self) -> None:
         """Write the state as the snapshot of a new file."""
@@ -278,20 +297,19 @@ class Manifest:
         fd = self._files.create(name + UNFINISHED)
         try:
             self._files.write_all(fd, header + frame, 0, self._files.path(name))
-            self._poisoned = True
-            self._files.publish(name, fd)
+            with self._doubtful():
+                self._files.publish(name, fd)
         except BaseException:
             self._files.close(fd)
             raise
-        self._poisoned = False
         self.close()
         self._fd = fd
         self.number = number
-        self._torn = False
         self._snapshot_bytes = len(frame)
         self._position = FILE_HEADER.size + len(frame)
         self._previous = struct.unpack_from("<I", frame)[0]
         self.state = state
+        self._torn = False
         for stale in numbers_of(self._files.list(), "manifest"):
             if stale < number:
                 self._files.unlink(manifest_name(stale))

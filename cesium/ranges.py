@@ -1,8 +1,8 @@
 """The ordered query: a range of a table, read in whatever way is asked for.
 
-A Range is a question, not a result: every terminal operation (`len`, `for`, `arrays`, `batches`, ...)
-takes its own snapshot of the table, so it may be kept and asked again.  Ranges are immutable and may
-be shared by threads.
+A Range is a question, not a result: every terminal operation (`len`, `for`, `arrays`, `batches`,
+...) takes its own snapshot of the table, so it may be kept and asked again.  Ranges are immutable
+and may be shared by threads.
 """
 
 from __future__ import annotations
@@ -122,9 +122,10 @@ class Range:
     def arrays(self, threads: int | None = None) -> Any:
         """(keys, values) as arrays, in one call and without a Python object per row.
 
-        Keys: an array (composite keys: a tuple of arrays; str and bytes: a Column).  Values: an array
-        (structured for structured values), or a Column, or an object array for JSON and user codecs.
-        A range of keys() or values() gives that one.  threads: how many may copy at once (None: one).
+        Keys: an array (composite keys: a tuple of arrays; str and bytes: a Column).  Values: an
+        array (structured for structured values), or a Column, or an object array for JSON and user
+        codecs.  A range of keys() or values() gives that one.  threads: how many may copy at once
+        (None: one).
         """
         return self._decode(self._reader(), None, threads or 1)
 
