@@ -1,7 +1,8 @@
 """Flush and checkpoint: from memtables to segments, from the journal to the manifest.
 
-`checkpoint` and `close` take `engine.maintenance`; the other functions are called with it held.  Files are written and synced first, then
-published to readers, then recorded in the manifest, and only then is what they replace unlinked.
+`checkpoint` and `close` take `engine.maintenance`; the other functions are called with it held.
+Files are written and synced first, then published to readers, then recorded in the manifest, and
+only then is what they replace unlinked.
 """
 
 from __future__ import annotations
@@ -244,8 +245,8 @@ def close(engine: StoreEngine) -> None:
         if inner.closed:
             return
         try:
-            if engine.writable and not engine.in_memory and not inner.forked:
-                if inner.poisoned is None:
-                    checkpoint_held(engine)
+            stored = engine.writable and not engine.in_memory and not inner.forked
+            if stored and inner.poisoned is None:
+                checkpoint_held(engine)
         finally:
             engine.release()

@@ -3,9 +3,9 @@
 Handles (cesium.store.Store) on the same path share one StoreEngine, which is counted.  It answers the
 compiled engine's calls for a journal file and for room in the memtable.
 
-Locks, in the order taken: `opening_lock` (one store is opened at a time), `maintenance` (flush, merge,
-checkpoint, close), then the compiled writer lock.  `registry_lock` is the innermost, and held only to
-count a handle.  All of Python's are RLocks, for a signal handler or a collected handle may come in
+Locks, in the order taken: `opening_lock` (one store is opened at a time), `maintenance` (flush,
+merge, checkpoint, close), then the compiled writer lock.  `registry_lock` is the innermost, and held
+only to count a handle.  All of Python's are RLocks, for a signal handler or a collected handle may come in
 the midst of what holds them: counting stands that, opening another store too, and maintenance of
 the same store refuses it.
 
@@ -195,8 +195,8 @@ class StoreEngine:
             tables={1: TableRecord(1, "", key.spec, value.spec)},
         )
         # Until the new manifest is there, the old store opens, without its latest commits from the
-        # first unlink on.  Journals go first, the highest before the others: what is left of them is
-        # a chain, and the new manifest must not meet those of another store.
+        # first unlink on.  Journals go first, the highest before the others: what is left of them
+        # is a chain, and the new manifest must not meet those of another store.
         for name in sorted(journals, reverse=True):
             self.files.unlink(name)
             self.files.sync_directory()
@@ -286,7 +286,7 @@ class StoreEngine:
     # -- sources
 
     def version_with(self, readers: list[SegmentReader]) -> Version:
-        """The version with loaded segments above all that is there, or in the last tier if made for it.
+        """The version with loaded segments above all that is there, or in the last tier if made so.
 
         The writer lock is held, or the store is being opened.  Freezes the memtable, to lie below.
         """
@@ -394,8 +394,8 @@ class StoreEngine:
             engine.closed = True
             return
         with WriteGuard(engine, closing=True), contextlib.ExitStack() as steps:
-            # A commit in flight has ended.  The steps run in the order opposite to that written here,
-            # and each of them whatever became of those before it.
+            # A commit in flight has ended.  The steps run in the order opposite to that written
+            # here, and each of them whatever became of those before it.
             if self.lock is not None:
                 steps.callback(self.lock.release)
             # Pins of reads in flight keep what they need; the rest is unmapped.
@@ -417,7 +417,7 @@ class StoreEngine:
             return True
 
     def leave(self) -> bool:
-        """Counts one handle less; True when it was the last, and the caller must close the engine."""
+        """Counts one handle less; True when it was the last: the caller must close the engine."""
         with registry_lock:
             self.handles -= 1
             if self.handles or self.ending_thread:
@@ -446,8 +446,8 @@ class StoreEngine:
             self.maintenance.release()
         if inside:
             raise Error(
-                f"{what} inside a write of the same thread (a signal handler, a finalizer or a codec "
-                "uses the store that called it)"
+                f"{what} inside a write of the same thread (a signal handler, a finalizer or a "
+                "codec uses the store that called it)"
             )
 
     @contextlib.contextmanager
