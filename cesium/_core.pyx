@@ -1,7 +1,7 @@
 """Single operations and batches of a table: see _core.pxd for the contract."""
 
+import operator
 from collections import namedtuple
-from operator import index
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.slice cimport PySlice_Check
@@ -602,9 +602,10 @@ cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values,
 cdef int thread_count(object threads) except -1:
     if threads is None:
         return 1
-    if index(threads) < 1:
+    count = operator.index(threads)
+    if count < 1:
         raise ValueError(f"threads is at least 1, not {threads}")
-    return min(index(threads), 256)
+    return min(count, 256)
 
 
 cdef object lengths_of(object offsets):
