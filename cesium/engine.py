@@ -285,8 +285,7 @@ class StoreEngine:
     # -- sources
 
     def version_with(self, readers: list[SegmentReader]) -> Version:
-        """The version with loaded segments above all that is there, or in the last tier if made for
-        it.
+        """The version with loaded segments above all that is there, or in the last tier if made so.
 
         The writer lock is held, or the store is being opened.  Freezes the memtable, to lie below.
         """
@@ -446,8 +445,8 @@ class StoreEngine:
             self.maintenance.release()
         if inside:
             raise Error(
-                f"{what} inside a write of the same thread (a signal handler, a finalizer or "
-                "a codec uses the store that called it)"
+                f"{what} inside a write of the same thread (a signal handler, a finalizer or a "
+                "codec uses the store that called it)"
             )
 
     @contextlib.contextmanager

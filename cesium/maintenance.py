@@ -47,11 +47,9 @@ def make_room(engine: StoreEngine) -> None:
 
 
 def tidy(engine: StoreEngine) -> None:
-    """Checkpoints, and merges if that is due: what follows a commit, so the commit does not fail by
-    it.
+    """Checkpoints, and merges if that is due, after a commit, which does not fail by it.
 
-    Nothing is done in a closed store, nor by a signal handler that writes in the midst of
-    maintenance.
+    Nothing is done in a closed store, nor by a signal handler in the midst of maintenance.
     """
     inner = engine.core_engine
     with engine.maintenance:
@@ -168,7 +166,7 @@ def merge_part(
     base: list[SegmentReader],
     progress: Progress | None,
 ) -> None:
-    """One merge into the last tier; nothing if a load lies between the output's keys by then."""
+    """One merge into the last tier; given up if a load lies between the output's keys by then."""
     inputs = [reader for source in [*newer, base] for reader in source]
     output = SegmentOutput(
         engine,

@@ -112,7 +112,7 @@ def _shared(path: str, options: Options) -> StoreEngine | None:
 
 
 def _check_agreement(engine: StoreEngine, path: str, options: Options) -> None:
-    """ConflictError or SchemaError when the options are not those of the open engine."""
+    """ConflictError or SchemaError when the options are not those that it was opened with."""
     if options.flag == "n":
         raise ConflictError(f"{path} is open in this process; close it before making it new")
     if options.flag != "r" and not engine.writable:
