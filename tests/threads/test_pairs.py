@@ -60,7 +60,7 @@ def test_close_beside_each(tmp_path: Any, form: Any, name: str) -> None:
         under_way = threading.Event()
         closed = threading.Event()
 
-        def work(subject=subject, seed=seed, under_way=under_way, closed=closed) -> None:  # type: ignore[no-untyped-def]
+        def work(subject=subject, seed=seed, under_way=under_way, closed=closed) -> None:
             chance = random.Random(seed)
             ended = False
             for turn in range(10_000):
@@ -76,7 +76,7 @@ def test_close_beside_each(tmp_path: Any, form: Any, name: str) -> None:
                 raise AssertionError("the store was not closed")
             under_way.set()
 
-        def close(subject=subject, under_way=under_way, closed=closed) -> None:  # type: ignore[no-untyped-def]
+        def close(subject=subject, under_way=under_way, closed=closed) -> None:
             under_way.wait()
             subject.store.close()
             closed.set()
