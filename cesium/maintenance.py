@@ -166,7 +166,7 @@ def merge_part(
     base: list[SegmentReader],
     progress: Progress | None,
 ) -> None:
-    """One merge into the last tier; given up if a load lies between the output's keys by then."""
+    """One merge into the last tier; nothing if a load lies between the output's keys by then."""
     inputs = [reader for source in [*newer, base] for reader in source]
     output = SegmentOutput(
         engine,
