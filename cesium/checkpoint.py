@@ -15,7 +15,8 @@ from cesium._memtable import MemtableSnapshot
 from cesium._merge import Merge, memtable_bounds
 from cesium._segment import UNBOUNDED_UPPER, SegmentReader
 from cesium._version import Version
-from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine, segment_name
+from cesium.directory import segment_name
+from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.state import Edit, SegmentRecord
 
 SEGMENT_BYTES = 64 << 20

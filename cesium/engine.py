@@ -25,37 +25,30 @@ from dataclasses import replace
 
 from cesium._engine import Engine, TableCore, WriteGuard
 from cesium._journal import JournalWriter
-from cesium._keys import KeyCodec
 from cesium._memtable import MemtableSnapshot
 from cesium._page import TableShape
 from cesium._recovery import apply_span
 from cesium._segment import SegmentReader
-from cesium._values import ValueCodec
 from cesium._version import Version
-from cesium.errors import ConflictError, CorruptionError, Error, PoisonedError, SchemaError
+from cesium.directory import check_own, fingerprint, names_of, segment_name, segment_numbers
+from cesium.errors import CorruptionError, Error, PoisonedError
 from cesium.files import UNFINISHED, Files, MemoryFiles
 from cesium.journal import PROCESS_STEP_BYTES, SYNC_STEP_BYTES, Journal
-from cesium.keys import key_codec
 from cesium.lock import WriterLock
 from cesium.manifest import Manifest
 from cesium.options import Options
+from cesium.schema import new_codecs, stored_codecs
+from cesium.sharing import Shared, engines
 from cesium.state import Edit, SegmentRecord, State, TableRecord
-from cesium.values import value_codec
 
 OPEN_ATTEMPTS = 20  # beside a writer in another process, which changes files
 TIER_NEW = 0  # sources of flushes and loads, newest first, may overlap
 TIER_BASE = 1  # the last tier: one run, no markers, no filters
-OWN_FILES = ("LOCK", "manifest-", "journal-", "segment-")
 
 Source = MemtableSnapshot | list[SegmentReader]
 
 
-def segment_name(segment_id: int) -> str:
-    """The file name of a segment."""
-    return f"segment-{segment_id:010d}"
-
-
-class StoreEngine:
+class StoreEngine(Shared):
     """Opens (or creates) a store; see the module's contract.
 
     path: the directory, or None for a store in memory.  slots_max: tests make pages tiny with it.
@@ -66,14 +59,10 @@ class StoreEngine:
     lock: WriterLock | None = None  # of a writable store with files
 
     def __init__(self, path: str | None, options: Options, slots_max: int = 0) -> None:
-        self.path = path
+        super().__init__(path)
         self.options = options
         self.in_memory = path is None
         self.files: Files = MemoryFiles() if path is None else Files(path)
-        self.handles = 0
-        self.identity = (0, 0)  # device and inode of the directory
-        self.ending_thread = 0  # that closes the last handle, once one does
-        self.ended = threading.Event()
         self.maintenance = threading.RLock()
         self.maintaining = False  # with `maintenance` held: by a call further up in this thread
         self.writable = options.flag != "r"
@@ -91,20 +80,20 @@ class StoreEngine:
             if self.lock is not None:
                 self.lock.release()
             raise
-        _engines.add(self)
+        engines.add(self)
 
     # -- opening
 
     def _open_beside_writer(self, options: Options, slots_max: int) -> None:
         """Opens without the lock: again, while another process changes the files meanwhile."""
         for last in [*[False] * (OPEN_ATTEMPTS - 1), True]:
-            before = self._fingerprint()
+            before = fingerprint(self.files)
             try:
                 self._open(options, slots_max)
                 self._map_segments(None if last else before)
                 return
             except (FileNotFoundError, CorruptionError):
-                if last or self._fingerprint() == before:
+                if last or fingerprint(self.files) == before:
                     raise
 
     def _map_segments(self, before: list[tuple[str, int]] | None) -> None:
@@ -118,24 +107,14 @@ class StoreEngine:
             except (OSError, Error) as error:
                 if isinstance(error, FileNotFoundError) and before not in (
                     None,
-                    self._fingerprint(),
+                    fingerprint(self.files),
                 ):
                     raise
-
-    def _fingerprint(self) -> list[tuple[str, int]]:
-        """What differs after another process has checkpointed or merged."""
-        prints = []
-        for name in self.files.list() if self.files.exists() else []:
-            size = 0
-            with contextlib.suppress(FileNotFoundError):
-                size = self.files.size(name) if name.startswith("manifest-") else 0
-            prints.append((name, size))
-        return prints
 
     def _open(self, options: Options, slots_max: int) -> None:
         if self.writable and not self.in_memory:
             self._take_lock(options)
-        names = self.files.list() if self.files.exists() else []
+        names = names_of(self.files)
         manifest = Manifest.load(self.files, names)
         if manifest is None or options.flag == "n":
             if not self.writable or options.flag == "w":
@@ -144,7 +123,7 @@ class StoreEngine:
         self.manifest = manifest
         state = manifest.state
         self.table = next(iter(state.tables.values()))
-        self.keys, self.values = self._codecs(options)
+        self.keys, self.values = stored_codecs(self.table, options, self.path)
         self.shape = TableShape(
             self.keys.width, self.values.width, self.values.field_widths, slots_max
         )
@@ -164,22 +143,11 @@ class StoreEngine:
         if not self.files.exists():
             if options.flag == "w":
                 raise FileNotFoundError(f"there is no store at {self.path}")
-            self._new_codecs(options)  # refused before anything is made
+            new_codecs(options, self.path)  # refused before anything is made
             self.files.make_directory()
         else:
-            self._check_own(self.files.list(), options)
+            check_own(self.files, options.flag)
         self.lock = WriterLock(self.files.path("LOCK"))
-
-    def _check_own(self, names: list[str], options: Options) -> None:
-        """A directory that holds anything else is not ours to fill, still less to empty."""
-        foreign = [name for name in names if not name.startswith(OWN_FILES)]
-        is_store = any(name.startswith("manifest-") for name in names)
-        if foreign and (options.flag == "n" or not is_store):
-            if not is_store and options.flag == "w":
-                raise FileNotFoundError(f"there is no store at {self.path}")
-            raise FileExistsError(
-                f"{self.path} holds files that are not a store's, such as {foreign[0]!r}"
-            )
 
     def _create(self, options: Options, names: list[str]) -> tuple[list[str], Manifest]:
         journals = [name for name in names if name.startswith("journal-")]
@@ -187,7 +155,7 @@ class StoreEngine:
             raise CorruptionError(
                 f"{self.path} has journals or segments but no manifest", file=self.path
             )
-        key, value = self._new_codecs(options)
+        key, value = new_codecs(options, self.path)
         state = State(
             os.urandom(16),
             next_table_id=2,
@@ -205,38 +173,9 @@ class StoreEngine:
                 self.files.unlink(name)
         return self.files.list(), manifest
 
-    def _new_codecs(self, options: Options) -> tuple[KeyCodec, ValueCodec]:
-        """The codecs of a store to be made; SchemaError when the options name none."""
-        if options.key is None:
-            raise SchemaError(
-                f"a new store needs a key type: cesium.open({self.path or ':memory:'!r}, key=...)"
-            )
-        return (
-            key_codec(options.key),
-            value_codec("bytes" if options.value is None else options.value),
-        )
-
     def check_schema(self, options: Options) -> None:
         """SchemaError unless the options name no schema or the stored one."""
-        self._codecs(options)
-
-    def _codecs(self, options: Options) -> tuple[KeyCodec, ValueCodec]:
-        """The stored schema's codecs, or the given one's where it is the same."""
-        stored_key, stored_value = self.table.key, self.table.value
-        given_key = None if options.key is None else key_codec(options.key)
-        given_value = None if options.value is None else value_codec(options.value)
-        if (given_key is not None and given_key.spec != stored_key) or (
-            given_value is not None and given_value.spec != stored_value
-        ):
-            raise SchemaError(
-                f"{self.path} stores key={stored_key!r}, value={stored_value!r}; it was opened "
-                f"with key={given_key.spec if given_key else stored_key!r}, "
-                f"value={given_value.spec if given_value else stored_value!r}"
-            )
-        return (
-            given_key if given_key is not None else key_codec(stored_key),
-            given_value if given_value is not None else value_codec(stored_value),
-        )
+        stored_codecs(self.table, options, self.path)
 
     def reader(self, record: SegmentRecord) -> SegmentReader:
         """A reader of a segment file; nothing is touched before its first use."""
@@ -285,8 +224,7 @@ class StoreEngine:
     # -- sources
 
     def version_with(self, readers: list[SegmentReader]) -> Version:
-        """The version with loaded segments above all that is there, or in the last tier if made for
-        it.
+        """The version with loaded segments above all that is there, or in the last tier if made so.
 
         The writer lock is held, or the store is being opened.  Freezes the memtable, to lie below.
         """
@@ -405,38 +343,7 @@ class StoreEngine:
             steps.callback(self.journal.close, clean=engine.poisoned is None)
             engine.closed = True
 
-    # -- handles
-
-    def join(self) -> bool:
-        """Counts one more handle; False when the last one has been closed."""
-        with registry_lock:
-            self.handles += 1
-            if self.ending_thread:
-                self.handles -= 1
-                return False
-            return True
-
-    def leave(self) -> bool:
-        """Counts one handle less; True when it was the last: the caller must close the engine."""
-        with registry_lock:
-            self.handles -= 1
-            if self.handles or self.ending_thread:
-                return False
-            self.ending_thread = threading.get_ident()
-            return True
-
-    def end(self) -> None:
-        """Lets those go on who wait for the engine to be closed, to open its path again."""
-        with registry_lock:
-            if registry.get(self.identity) is self:
-                del registry[self.identity]
-        self.ended.set()
-
-    def wait_ended(self) -> None:
-        """Waits for the thread that closes the last handle."""
-        if self.ending_thread == threading.get_ident():
-            raise ConflictError(f"{self.path} is being closed further up in this thread")
-        self.ended.wait()
+    # -- other calls of the same thread, and other processes
 
     def check_not_inside(self, what: str) -> None:
         """Error when this thread is inside a write or maintenance of this store."""
@@ -446,9 +353,15 @@ class StoreEngine:
             self.maintenance.release()
         if inside:
             raise Error(
-                f"{what} inside a write of the same thread (a signal handler, a finalizer or "
-                "a codec uses the store that called it)"
+                f"{what} inside a write of the same thread (a signal handler, a finalizer or a "
+                "codec uses the store that called it)"
             )
+
+    def become_child(self) -> None:
+        """In a forked child: no call succeeds any more, and no lock is held."""
+        self.core_engine.forked = True
+        self.maintenance = threading.RLock()
+        self.maintaining = False
 
     @contextlib.contextmanager
     def exclusive_maintenance(self, what: str) -> Iterator[None]:
@@ -460,15 +373,6 @@ class StoreEngine:
                 yield
             finally:
                 self.maintaining = False
-
-
-def segment_numbers(names: Iterable[str]) -> list[int]:
-    """The ids of the segment files among some names."""
-    return [
-        int(name.removeprefix("segment-"))
-        for name in names
-        if name.startswith("segment-") and name.removeprefix("segment-").isdigit()
-    ]
 
 
 class _Weak:
@@ -494,26 +398,3 @@ class _Weak:
 
     def memtable_full(self, core: TableCore) -> None:
         self._owner().memtable_full(core)
-
-
-# --- one engine a path and process -----------------------------------------------------------
-
-opening_lock = threading.RLock()
-registry_lock = threading.RLock()
-registry: dict[tuple[int, int], StoreEngine] = {}  # by device and inode of the directory
-_engines: weakref.WeakSet[StoreEngine] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    """A child has the parent's memory but none of its threads, locks or rights."""
-    global opening_lock, registry_lock
-    opening_lock = threading.RLock()
-    registry_lock = threading.RLock()
-    for engine in list(_engines):
-        engine.core_engine.forked = True
-        engine.maintenance = threading.RLock()
-        engine.maintaining = False
-    registry.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -47,11 +47,9 @@ def make_room(engine: StoreEngine) -> None:
 
 
 def tidy(engine: StoreEngine) -> None:
-    """Checkpoints, and merges if that is due: what follows a commit, so the commit does not fail by
-    it.
+    """Checkpoints, and merges if that is due, after a commit, which does not fail by it.
 
-    Nothing is done in a closed store, nor by a signal handler that writes in the midst of
-    maintenance.
+    Nothing is done in a closed store, nor by a signal handler in the midst of maintenance.
     """
     inner = engine.core_engine
     with engine.maintenance:

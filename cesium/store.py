@@ -13,8 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from cesium import checkpoint as checkpoints
-from cesium import engine as engines
-from cesium import loader, maintenance
+from cesium import loader, maintenance, sharing
 from cesium._core import Commit, CompiledTable
 from cesium._keys import EncodedKeys
 from cesium._values import EncodedValues
@@ -70,7 +69,7 @@ def _acquire(path: str | os.PathLike[str], options: Options, slots_max: int) -> 
         return engine
     text = os.path.abspath(text)
     while True:
-        with engines.opening_lock:
+        with sharing.opening_lock:
             found = _shared(text, options)
             if found is None:
                 return _open_engine(text, options, slots_max)
@@ -91,7 +90,7 @@ def _open_engine(path: str, options: Options, slots_max: int) -> StoreEngine:
     engine.handles = 1
     status = os.stat(path)
     engine.identity = (status.st_dev, status.st_ino)
-    engines.registry[engine.identity] = engine
+    sharing.registry[engine.identity] = engine
     return engine
 
 
@@ -108,7 +107,7 @@ def _shared(path: str, options: Options) -> StoreEngine | None:
         status = os.stat(path)
     except FileNotFoundError:
         return None
-    return engines.registry.get((status.st_dev, status.st_ino))
+    return sharing.registry.get((status.st_dev, status.st_ino))
 
 
 def _check_agreement(engine: StoreEngine, path: str, options: Options) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cesium.engine import StoreEngine, segment_name
+from cesium.directory import segment_name
+from cesium.engine import StoreEngine
 from cesium.errors import Error
 
 Progress = Callable[[int], None]

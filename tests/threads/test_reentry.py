@@ -17,7 +17,7 @@ import pytest
 
 import cesium
 from cesium import checkpoint as checkpoints
-from cesium import engine as engines
+from cesium import sharing
 from cesium.errors import ClosedError, ConflictError, Error
 from threads.operations import run_together
 
@@ -266,7 +266,7 @@ def test_a_collected_handle_inside_every_call(tmp_path: Path) -> None:
     finally:
         gc.set_threshold(*thresholds)
     gc.collect()
-    assert not any(str(tmp_path) in str(engine.path) for engine in engines.registry.values())
+    assert not any(str(tmp_path) in str(engine.path) for engine in sharing.registry.values())
 
 
 def test_a_finalizer_that_reads_while_the_lock_is_held(store: cesium.Store) -> None:
@@ -329,7 +329,7 @@ def test_a_read_only_store_closes(tmp_path: Path) -> None:
     opened = cesium.open(tmp_path / "store", flag="r")
     opened.close()
     assert opened.closed
-    assert not engines.registry
+    assert not sharing.registry
 
 
 def test_opening_while_the_last_handle_closes(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_failure_to_sync_at_the_end_is_told(tmp_path: Path, monkeypatch: Any) 
         opened.close()
     assert opened.closed
     assert not engine.lock.held  # all the same
-    assert not engines.registry
+    assert not sharing.registry
 
 
 # --- files -----------------------------------------------------------------------------------

@@ -1,0 +1,56 @@
+"""A store's directory: the names of its files, and whether what lies there is a store's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+from cesium.files import Files
+
+OWN_FILES = ("LOCK", "manifest-", "journal-", "segment-")
+
+
+def segment_name(segment_id: int) -> str:
+    """The file name of a segment."""
+    return f"segment-{segment_id:010d}"
+
+
+def segment_numbers(names: Iterable[str]) -> list[int]:
+    """The ids of the segment files among some names."""
+    return [
+        int(name.removeprefix("segment-"))
+        for name in names
+        if name.startswith("segment-") and name.removeprefix("segment-").isdigit()
+    ]
+
+
+def names_of(files: Files) -> list[str]:
+    """The names in the directory; none when it is not there."""
+    return files.list() if files.exists() else []
+
+
+def check_own(files: Files, flag: str) -> None:
+    """A directory that holds anything else is not ours to fill, still less to empty.
+
+    FileNotFoundError or FileExistsError, as befits the flag that the store is opened with.
+    """
+    names = files.list()
+    foreign = [name for name in names if not name.startswith(OWN_FILES)]
+    is_store = any(name.startswith("manifest-") for name in names)
+    if foreign and (flag == "n" or not is_store):
+        if not is_store and flag == "w":
+            raise FileNotFoundError(f"there is no store at {files.directory}")
+        raise FileExistsError(
+            f"{files.directory} holds files that are not a store's, such as {foreign[0]!r}"
+        )
+
+
+def fingerprint(files: Files) -> list[tuple[str, int]]:
+    """What differs after another process has checkpointed or merged."""
+    prints = []
+    for name in names_of(files):
+        size = 0
+        with contextlib.suppress(FileNotFoundError):
+            size = files.size(name) if name.startswith("manifest-") else 0
+        prints.append((name, size))
+    return prints
