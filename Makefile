@@ -11,6 +11,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 TESTS ?= tests
 ROUNDS ?= 1
+BENCH ?= bench
+ROWS ?= 16000000
 
 BIN := $(CURDIR)/.venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
@@ -59,8 +61,10 @@ test: .venv/.installed-test
 	$(BIN)/pytest -q $(TESTS)
 	CESIUM_PORTABLE=1 $(BIN)/pytest -q tests/unit
 
+# All suites, or one, with fewer rows: make bench BENCH='bench/bench_store*.py' ROWS=1000000
 bench: .venv/.installed-bench
-	$(BIN)/pytest -q bench --benchmark-only
+	CESIUM_BENCH_ROWS=$(ROWS) $(BIN)/pytest -q $(BENCH) --benchmark-only \
+		--benchmark-columns=median,min,rounds
 
 lint: .venv/.installed-lint
 	$(BIN)/ruff check .
@@ -85,7 +89,7 @@ sanitize: .venv/.installed-test
 		UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc CESIUM_DEBUG=1 \
 		PYTHONPATH=build/sanitize/lib HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-short} \
 		CESIUM_THREAD_ROUNDS=$${CESIUM_THREAD_ROUNDS:-0.2} \
-		$(BIN)/pytest -q $(SANITIZE_TESTS)
+		$(BIN)/pytest -q --capture=sys $(SANITIZE_TESTS)
 
 # Long runs with fresh seeds, which a failure prints: make fuzz ROUNDS=20
 fuzz: .venv/.installed-test

@@ -1,6 +1,7 @@
 """Packing, routing and finding in one segment of 16 M rows of (u8, f8).
 
-CESIUM_BENCH_ROWS sets another size.  The segment is in the page cache for all reads.
+CESIUM_BENCH_ROWS sets another size, CESIUM_BENCH_DIR another drive.  The segment is in the page
+cache for all reads.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cesium._segment import SegmentReader
 from cesium._segment_view import SegmentView
 from cesium.files import Files
 
-ROWS = int(os.environ.get("CESIUM_BENCH_ROWS", 16 * 1024 * 1024))
+ROWS = int(os.environ.get("CESIUM_BENCH_ROWS", "16000000"))
 PROBES = 1_000_000
 SHAPE = TableShape(8, 8)
 UUID = bytes(16)
@@ -39,8 +40,8 @@ def rows(heads: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def view(heads: Any, rows: Any, tmp_path_factory: Any) -> Iterator[SegmentView]:
-    files = Files(tmp_path_factory.mktemp("segment"))
+def view(heads: Any, rows: Any, bench_dir: Path) -> Iterator[SegmentView]:
+    files = Files(bench_dir)
     record = build(files, heads, rows, 0)
     reader = SegmentReader(SimpleNamespace(**record), files, "segment", SHAPE, UUID)
     reader.read_ahead(check=True)
@@ -55,9 +56,9 @@ def build(files: Files, heads: Any, rows: Any, filter_keys: int) -> dict[str, An
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-def test_build(benchmark: Any, heads: Any, rows: Any, tmp_path: Path, filtered: bool) -> None:
+def test_build(benchmark: Any, heads: Any, rows: Any, fresh_dir: Path, filtered: bool) -> None:
     """Pack, checksum, write and sync columns that are sorted."""
-    files = Files(tmp_path)
+    files = Files(fresh_dir)
     count = len(heads) if filtered else 0
     record = benchmark.pedantic(build, (files, heads, rows, count), rounds=3)
     benchmark.extra_info["GB per second"] = record["bytes"] / benchmark.stats["min"] / 1e9

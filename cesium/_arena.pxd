@@ -1,16 +1,18 @@
-# The memory of one memtable: pages, blocks, and what pins keep of them (copy-on-write by generation).
+# The memory of one memtable: pages, blocks, and what pins keep of them (copy-on-write by
+# generation).
 #
-# Everything that a memtable is made of carries the generation in which it was made.  A pin takes the
-# current generation and raises it, so a pin sees what was made at or before its own generation; what
-# was made above that of the newest live pin belongs to the writer alone and may change in place.
-# What the writer lets go of while pins may still see it is retired: it hangs on the newest pin, which
-# hands it to the next older one that sees it, or frees it, when it is released.
+# Everything that a memtable is made of carries the generation in which it was made.  A pin takes
+# the current generation and raises it, so a pin sees what was made at or before its own generation;
+# what was made above that of the newest live pin belongs to the writer alone and may change in
+# place.  What the writer lets go of while pins may still see it is retired: it hangs on the newest
+# pin, which hands it to the next older one that sees it, or frees it, when it is released.
 #
 # Thread safety: `arena_page`, `arena_block`, the drops and `arena_pin` belong to the writer (the
 # engine's exclusive lock); `arena_unpin` may run beside them in any thread.  The arena's mutex
-# guards the pins, what is retired and the free pages; `newest_pin`, `bytes` and `retired` are atomic.
-# The release store of `newest_pin` pairs with the writer's acquire load in `arena_is_shared`: the
-# last read of a released snapshot happens before the first change in place of what it saw.
+# guards the pins, what is retired and the free pages; `newest_pin`, `bytes` and `retired` are
+# atomic.  The release store of `newest_pin` pairs with the writer's acquire load in
+# `arena_is_shared`: the last read of a released snapshot happens before the first change in place
+# of what it saw.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

@@ -1,7 +1,7 @@
 """Pages, blocks and pins of one memtable: see _arena.pxd for the contract.
 
 Invariants (under the mutex):
-  1. pins are linked newest to oldest by strictly falling generation; `newest_pin` is that of the first
+  1. pins are linked newest to oldest by strictly falling generation; `newest_pin`: the first's
   2. everything on a pin's lists was made at or before its generation, and no newer pin sees it
   3. a page is either in use, on one pin's list, on the free list, or fresh
 """
@@ -40,7 +40,7 @@ cdef extern from *:
         return posix_memalign(&memory, alignment, bytes) ? NULL : memory;
     }
 
-    /* Random writes to millions of small pages pay in TLB misses; huge pages take most of them away. */
+    /* Random writes to millions of small pages pay in TLB misses; huge pages take most away. */
     static void advise_huge(void *memory, size_t bytes) {
     #ifdef MADV_HUGEPAGE
         (void)madvise(memory, bytes, MADV_HUGEPAGE);
@@ -79,8 +79,8 @@ cdef uint64_t arena_held_bytes() noexcept nogil:
     return __atomic_load_n(&held, __ATOMIC_RELAXED)
 
 
-# The free list and the retired lists run through reserved_56, the last word of the page header, which
-# readers of a pinned page never look at.
+# The free list and the retired lists run through reserved_56, the last word of the page header,
+# which readers of a pinned page never look at.
 cdef inline uint8_t **page_link(uint8_t *page) noexcept nogil:
     return <uint8_t **>(page + 56)
 

@@ -17,8 +17,8 @@ from cesium._frames cimport (
 from cesium._journal cimport JournalPart, JournalWriter
 from cesium._keys cimport KEY_INSIDE, EncodedKeys, KeyCodec
 from cesium._layout cimport (
-    KIND_DELETE, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW, STATUS_FULL, STATUS_NO_MEMORY,
-    STATUS_NOT_FOUND, STATUS_OK, VALUE_FIXED_BYTES, VALUE_INLINE_BYTES,
+    KIND_DELETE, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW, STATUS_FULL, STATUS_NOT_FOUND,
+    STATUS_OK, VALUE_INLINE_BYTES,
 )
 from cesium._memtable cimport memtable_find
 from cesium._lookup cimport find_batch
@@ -30,7 +30,7 @@ from cesium._page cimport (
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, version_find
 from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View
-from cesium.errors import ClosedError, LimitError, ReadOnlyError, SchemaError
+from cesium.errors import ClosedError, ReadOnlyError
 
 LEVELS = ("none", "process", "interval", "sync")
 
@@ -40,7 +40,7 @@ cdef enum:
     FRAME_BYTES_MAX = 16777216
 
 Commit = namedtuple("Commit", ("sequence", "durability", "rows"))
-Commit.__doc__ = """What a batch write did: its commit sequence, the durability reached, rows given."""
+Commit.__doc__ = """What a batch write did: its commit sequence, durability reached, rows given."""
 
 cdef object MISSING = object()
 
@@ -283,16 +283,17 @@ cdef class CompiledTable:
     def put(self, key, value, durability=None):
         """Stores `value` under `key` and returns the commit's sequence.
 
-        durability: None for the store's own, or 'sync' to wait for stable storage.  SchemaError when
-        key or value do not fit, LimitError over 64 KiB of key or 64 MiB of value; nothing changes then.
+        durability: None for the store's own, or 'sync' to wait for stable storage.  SchemaError
+        when key or value do not fit, LimitError over 64 KiB of key or 64 MiB of value; nothing
+        changes then.
         """
         cdef Key encoded
         cdef Value stored
         cdef uint8_t row[512]
         cdef int level = self.level_of(durability)
         self.check_writable()
-        key_holder = self.write_key(key, &encoded)
-        value_holder = self.write_value(value, &stored, row)
+        _key_holder = self.write_key(key, &encoded)
+        _value_holder = self.write_value(value, &stored, row)
         return self.commit_one(JOURNAL_PUT, &encoded, &stored, level)
 
     def __setitem__(self, key, value):
@@ -306,7 +307,7 @@ cdef class CompiledTable:
         cdef Value nothing
         cdef int level = self.level_of(durability)
         self.check_writable()
-        holder = self.write_key(key, &encoded)
+        _holder = self.write_key(key, &encoded)
         nothing.data = NULL
         nothing.bytes = 0
         return self.commit_one(JOURNAL_DELETE, &encoded, &nothing, level)
@@ -330,8 +331,8 @@ cdef class CompiledTable:
         return default if value is MISSING else value
 
     cdef object exchange(self, object key, object replacement, bint required):
-        """Under one hold of the writer lock: looks a key up, then removes it (replacement MISSING), or
-        stores the replacement where there was nothing.  Returns the old value or MISSING."""
+        """Under one hold of the writer lock: looks a key up, then removes it (replacement MISSING),
+        or stores the replacement where there was nothing.  Returns the old value or MISSING."""
         cdef Key encoded
         cdef Value stored
         cdef uint8_t row[512]
@@ -343,7 +344,7 @@ cdef class CompiledTable:
         self.check_writable()
         if not removes:
             key_holder = self.write_key(key, &encoded)
-            value_holder = self.write_value(replacement, &stored, row)
+            _value_holder = self.write_value(replacement, &stored, row)
         else:
             key_holder = self.lookup_key(key, &encoded)
             if key_holder is None:
@@ -379,9 +380,9 @@ cdef class CompiledTable:
     def put_many(self, keys, values, durability=None):
         """Stores a batch in one atomic commit; the last of equal keys wins.
 
-        keys, values: whatever numpy can read as one array each (composite keys and structured values:
-        also a tuple of arrays), of equal length.  Returns Commit(sequence, durability, rows).
-        SchemaError for a wrong dtype, shape or length; nothing changes then.
+        keys, values: whatever numpy can read as one array each (composite keys and structured
+        values: also a tuple of arrays), of equal length.  Returns Commit(sequence, durability,
+        rows).  SchemaError for a wrong dtype, shape or length; nothing changes then.
         """
         cdef EncodedKeys encoded_keys
         cdef EncodedValues encoded_values
@@ -491,8 +492,8 @@ cdef class CompiledTable:
     def get_many(self, keys, default=None, threads=None):
         """(values, found) for a batch of keys, in their order.
 
-        values: an array (fixed values), a Column (bytes and str) or a list; misses hold `default`, or
-        zero.  found: bool[len(keys)].  threads: how many may search at once (None: one).
+        values: an array (fixed values), a Column (bytes and str) or a list; misses hold `default`,
+        or zero.  found: bool[len(keys)].  threads: how many may search at once (None: one).
         """
         cdef EncodedKeys encoded
         cdef EncodedValues answer = EncodedValues.__new__(EncodedValues)

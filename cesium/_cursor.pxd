@@ -1,13 +1,15 @@
 # The ordered read: a k-way merge over sources, newest first, in either direction.
 #
-# A cursor yields *runs*: consecutive slots of one page, all visible.  Every consumer (count, arrays,
-# iteration, flush, merge) takes runs, so order, shadowing and range-deletes are decided here alone.
+# A cursor yields *runs*: consecutive slots of one page, all visible.  Every consumer (count,
+# arrays, iteration, flush, merge) takes runs, so order, shadowing and range-deletes are decided
+# here alone.
 #
 # Rules: of equal keys the newest source's entry counts; a delete marker hides older entries of its
-# key; a range-delete marker hides entries of *older* sources in its interval, never its own source's.
+# key; a range-delete marker hides entries of *older* sources in its interval, never its own
+# source's.
 #
-# Thread safety: a cursor belongs to one thread at a time.  What it reads must be pinned by its owner
-# for as long as it lives.  No Python objects; no lock is taken.
+# Thread safety: a cursor belongs to one thread at a time.  What it reads must be pinned by its
+# owner for as long as it lives.  No Python objects; no lock is taken.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -16,8 +18,7 @@ from cesium._page cimport Key, PageSource, Position, Shape
 
 cdef struct Input:              # one source under the merge
     PageSource source
-    const PageSource *parts     # of a run of several segments: whose page it is says the upper half of
-                                # the ordinal; NULL: the source's own
+    const PageSource *parts     # of a run of several segments, by the ordinal's upper half; or NULL
     const IntervalSet *markers  # hide what older inputs hold; may be NULL
     Position position           # smallest (backwards: largest) entry not yet consumed
     Key key                     # its key; variable form: bytes in `buffer`
@@ -62,15 +63,17 @@ cdef Cursor *cursor_new(const Shape *shape, uint32_t inputs, int direction,
                         bint keep_markers) noexcept nogil
 cdef void cursor_free(Cursor *cursor) noexcept nogil
 # The next visible run: STATUS_OK, STATUS_NOT_FOUND at the end, anything else an error of a source.
-# `pending` is the cursor's own memory between calls; zero it before the first.  Bounds are borrowed.
+# `pending` is the cursor's own memory between calls; zero it before the first.  Bounds are
+# borrowed.
 cdef int cursor_next(Cursor *cursor, Run *pending, Run *run) noexcept nogil
 # Gives back the part of a run that was not used.
 cdef void cursor_give_back(Cursor *cursor, Run *pending, const Run *rest) noexcept nogil
-# Copies up to `limit` further rows; STATUS_OK, or STATUS_NOT_FOUND when the end was reached (rows->count
-# says how many there are all the same).
+# Copies up to `limit` further rows; STATUS_OK, or STATUS_NOT_FOUND when the end was reached
+# (rows->count says how many there are all the same).
 cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept nogil
 # Passes over up to `limit` rows; *skipped says how many there were.  Status as above.
-cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit, uint64_t *skipped) noexcept nogil
+cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
+                     uint64_t *skipped) noexcept nogil
 
 cdef int rows_reserve(const Shape *shape, Rows *rows, uint64_t capacity) noexcept nogil
 cdef void rows_free(Rows *rows) noexcept nogil

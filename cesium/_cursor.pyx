@@ -5,16 +5,13 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from cesium._interval cimport (
-    Interval, IntervalSet, interval_set_at_or_after, interval_set_at_or_before, key_compare,
+    Interval, interval_set_at_or_after, interval_set_at_or_before, key_compare,
 )
-from cesium._layout cimport (
-    KIND_DELETE, KIND_KEY_OVERFLOW, KIND_MASK, KIND_VALUE, STATUS_NO_MEMORY, STATUS_NOT_FOUND,
-    STATUS_OK,
-)
+from cesium._layout cimport KIND_DELETE, KIND_MASK, STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK
 from cesium._native cimport load_head
 from cesium._page cimport (
-    Key, PageSource, Position, Shape, header_of, heads_of, kind_of, page_copy_key, page_copy_row,
-    page_copy_value, page_find, page_key_bytes, page_value_bytes, page_value_inline, run_of,
+    Key, PageSource, Shape, header_of, heads_of, page_copy_key, page_copy_value, page_find,
+    page_key_bytes, page_value_bytes, run_of,
 )
 
 
@@ -560,7 +557,8 @@ cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) n
     return STATUS_OK
 
 
-cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit, uint64_t *skipped) noexcept nogil:
+cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
+                     uint64_t *skipped) noexcept nogil:
     cdef Run run
     cdef Run part
     cdef int status

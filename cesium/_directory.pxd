@@ -1,9 +1,9 @@
 # One node of the two-level directory of a memtable: sorted children and the first head of each.
 #
-# The children of a leaf node are pages; those of the root are leaf nodes.  `heads` are the first keys
-# of the children: whole in the fixed form; in the variable form the 8 bytes behind the prefix that
-# all first keys share, ties being settled by the first keys themselves.  Heads are exact: equal to the
-# child's first key now, not a bound.
+# The children of a leaf node are pages; those of the root are leaf nodes.  `heads` are the first
+# keys of the children: whole in the fixed form; in the variable form the 8 bytes behind the prefix
+# that all first keys share, ties being settled by the first keys themselves.  Heads are exact:
+# equal to the child's first key now, not a bound.
 #
 # Thread safety: none of its own; the memtable's rules (copy-on-write by generation) hold.
 

@@ -1,8 +1,9 @@
-# What one or two pages are to hold when they are laid out anew: slots of old pages and one new entry.
+# What one or two pages are to hold when they are laid out anew: slots of old pages and one new
+# entry.
 #
-# A memtable page that is full, or whose prefix is too long for a new key, is never changed by force:
-# its slots and the new entry make a draft, the draft is measured, and its items are written to one or
-# two fresh pages.  A draft borrows everything that it names.  Pure functions; no locks.
+# A memtable page that is full, or whose prefix is too long for a new key, is never changed by
+# force: its slots and the new entry make a draft, the draft is measured, and its items are written
+# to one or two fresh pages.  A draft borrows everything that it names.  Pure functions; no locks.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

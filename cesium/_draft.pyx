@@ -172,7 +172,7 @@ cdef uint32_t draft_middle(const Draft *draft) noexcept nogil:
 
 
 cdef uint32_t choose_capacity(const Shape *shape, const Measure *measure) noexcept nogil:
-    """As many slots as there would be entries if the rest of the page filled with entries like these."""
+    """As many slots as entries would fit if the rest of the page filled with ones like these."""
     cdef uint32_t capacity
     cdef uint32_t fixed = PAGE_HEADER_BYTES + measure.prefix_bytes
     if shape.key_width and shape.value_width:

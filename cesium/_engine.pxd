@@ -12,7 +12,8 @@
 #   1. a commit is in the journal before it is in the memtable, and `sequence` rises last
 #   2. `version` and `live` are only replaced together under `lock`, so a reader sees one state
 #   3. once `poisoned` is set, nothing is appended again
-#   4. `closed` is set before the version is emptied, so who finds it unset under `lock` sees the store
+#   4. `closed` is set before the version is emptied, so who finds it unset under `lock` sees the
+#      store
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -49,8 +50,8 @@ cdef class Engine:
     cdef void unlock(self) noexcept
     cdef int begin_write(self) except -1
     cdef void end_write(self) noexcept
-    # Both append one commit of sequence + 1 and give the position to sync to; the caller applies it and
-    # then raises `sequence`.  They do nothing in a store without a journal.
+    # Both append one commit of sequence + 1 and give the position to sync to; the caller applies it
+    # and then raises `sequence`.  They do nothing in a store without a journal.
     cdef int append(self, uint8_t frame_type, const JournalPart *parts, int part_count,
                     uint32_t operations, uint64_t *end_position) except -1
     cdef int append_single(self, uint32_t table, uint8_t kind, uint8_t flags, const void *key,
@@ -84,9 +85,9 @@ cdef class TableCore:
     cdef int apply_batch(self, const Batch *batch) except -1
     cdef int apply_delete_range(self, const Key *lower, const Key *upper, bint unbounded) except -1
     cdef uint64_t live_bytes(self) noexcept
-    # Pins the live memtable into an empty snapshot; `lock` is held, exclusive.  STATUS_NOT_FOUND: there
-    # is nothing to pin.  The snapshot is made before the lock is taken, because any allocation
-    # of a Python object may run the collector, and finalizers with it.
+    # Pins the live memtable into an empty snapshot; `lock` is held, exclusive.  STATUS_NOT_FOUND:
+    # there is nothing to pin.  The snapshot is made before the lock is taken, because any
+    # allocation of a Python object may run the collector, and finalizers with it.
     cdef int pin_into(self, MemtableSnapshot snapshot, uint64_t *changes) noexcept
     # In a debug build, checks every invariant of the live memtable; otherwise nothing.
     cdef int self_check(self) except -1

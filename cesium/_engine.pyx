@@ -1,7 +1,7 @@
 """The engine's locks, commits and a table's mutable state: see _engine.pxd for the contract."""
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
@@ -23,7 +23,9 @@ from cesium._memtable cimport (
 from cesium._native cimport SortPair, load_head, sort_columns, sort_strings
 from cesium._page cimport Key, TableShape, Value
 from cesium._version cimport Version, raise_plain
-from cesium.errors import ClosedError, Error, LimitError, PoisonedError, ReadOnlyError, StorageFullError
+from cesium.errors import (
+    ClosedError, Error, LimitError, PoisonedError, ReadOnlyError, StorageFullError,
+)
 from cesium.files import io_error
 
 cdef extern from "<pthread.h>" nogil:
@@ -78,8 +80,8 @@ cdef inline uint64_t now_nanoseconds() noexcept nogil:
 cdef class Engine:
     """Engine(host, journaled, sequence): see the header for locks and invariants.
 
-    host must have open_journal() -> JournalWriter and rotate_journal(bytes) -> JournalWriter, called
-    under the writer lock, and journal_writer(), the last one that either of them gave.
+    host must have open_journal() -> JournalWriter and rotate_journal(bytes) -> JournalWriter,
+    called under the writer lock, and journal_writer(), the last one that either of them gave.
     """
 
     def __cinit__(self, object host, bint journaled, uint64_t sequence):
@@ -117,8 +119,8 @@ cdef class Engine:
     cdef int take_writer(self) except -1:
         if pthread_mutex_trylock(&self.writer):
             if self.writer_thread == pthread_self():
-                raise Error("a write inside a write of the same thread (a signal handler, a finalizer "
-                            "or a codec writes to the store that called it)")
+                raise Error("a write inside a write of the same thread (a signal handler, a "
+                            "finalizer or a codec writes to the store that called it)")
             self.waits += 1
             with nogil:
                 pthread_mutex_lock(&self.writer)
@@ -164,7 +166,7 @@ cdef class Engine:
         raise self.poisoned
 
     cdef int rotate(self, uint64_t frame_bytes) except -1:
-        """Goes on in the next journal file; the first one when nothing was written since opening."""
+        """Goes on in the next journal file, or the first one that is written since opening."""
         try:
             if self.journal is None:
                 self.journal = self.host.open_journal()
@@ -243,10 +245,12 @@ cdef class Engine:
         return 0
 
     def commit_attach(self, bytes payload, TableCore core, Version version, output):
-        """Commits a load (writer lock held): its attach frame, then its version.  Gives what to sync to.
+        """Commits a load (writer lock held): its attach frame, then its version.  Gives what to
+        sync to.
 
-        payload: JSON bytes.  output.committed is set once the frame is there: from then on the files
-        belong to the store.  No Python runs in between, so no KeyboardInterrupt parts the two.
+        payload: JSON bytes.  output.committed is set once the frame is there: from then on the
+        files belong to the store.  No Python runs in between, so no KeyboardInterrupt parts the
+        two.
         """
         cdef JournalPart parts[2]
         cdef uint64_t length = len(payload)
@@ -300,7 +304,7 @@ cdef class WriteGuard:
 
 
 cdef class TableCore:
-    """TableCore(engine, table_id, shape, memtable_limit_bytes): one table's memtable and version."""
+    """TableCore(engine, table_id, shape, memtable_limit_bytes): one table's mutable state."""
 
     def __cinit__(self, Engine engine, uint32_t table_id, TableShape shape,
                   uint64_t memtable_limit_bytes):
@@ -366,7 +370,7 @@ cdef class TableCore:
 
     def publish(self, Version version):
         """Makes `version` the current one (writer lock held)."""
-        cdef Version old = self.version_now
+        _old = self.version_now         # let go of after the lock: it may unmap files
         self.engine.lock_exclusive()
         self.version_now = version
         self.engine.unlock()
@@ -387,7 +391,7 @@ cdef class TableCore:
         snapshot.last_sequence = self.engine.sequence
         version = Version(self.shape, [snapshot, *self.version_now.sources],
                           self.version_now.last_run_is_base)
-        old = self.version_now
+        _old = self.version_now
         self.engine.lock_exclusive()
         self.live = fresh
         self.version_now = version

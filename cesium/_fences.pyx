@@ -279,7 +279,9 @@ cdef void fences_locate(const Fences *fences, uint64_t head, uint32_t slots, uin
     if near == count or run[near] != head:
         near -= 1
     ordinal[0] = fences.leaf_ordinals[leaf] + near
-    guess[0] = heads_guess(head, run[near], run[near + 1], slots) if near + 1 < count else slots // 2
+    guess[0] = slots // 2
+    if near + 1 < count:
+        guess[0] = heads_guess(head, run[near], run[near + 1], slots)
 
 
 cdef void fences_route_heads(const Fences *fences, const uint64_t *heads, uint32_t count,

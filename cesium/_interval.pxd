@@ -1,8 +1,9 @@
 # A sorted set of disjoint, half-open key intervals: the range-delete markers of one source.
 #
 # Adding an interval coalesces it with those that it touches.  The set owns its bytes.  Not thread
-# safe: the memtable that owns a set changes it only while nobody shares it and otherwise replaces it
-# (copy, change, publish), so that snapshots keep the one they pinned; a segment's set never changes.
+# safe: the memtable that owns a set changes it only while nobody shares it and otherwise replaces
+# it (copy, change, publish), so that snapshots keep the one they pinned; a segment's set never
+# changes.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -37,11 +38,13 @@ cdef int interval_set_add(IntervalSet *intervals, const Key *lower, const Key *u
 cdef const Interval *interval_set_find(const IntervalSet *intervals, const Key *key) noexcept nogil
 # The first interval whose end lies above the key (it may or may not hold it), or NULL; and the last
 # interval whose lower end is <= key, or NULL.
-cdef const Interval *interval_set_at_or_after(const IntervalSet *intervals, const Key *key) noexcept nogil
-cdef const Interval *interval_set_at_or_before(const IntervalSet *intervals, const Key *key) noexcept nogil
+cdef const Interval *interval_set_at_or_after(const IntervalSet *intervals,
+                                              const Key *key) noexcept nogil
+cdef const Interval *interval_set_at_or_before(const IntervalSet *intervals,
+                                               const Key *key) noexcept nogil
 
-# For the debugging faces: a Python int (fixed form, the head) or bytes (variable form, borrowed) as a
-# Key and back; a set as a list of (lower, upper or None).
+# For the debugging faces: a Python int (fixed form, the head) or bytes (variable form, borrowed) as
+# a Key and back; a set as a list of (lower, upper or None).
 cdef int key_from_object(object value, bint fixed, Key *key) except -1
 cdef object key_to_object(bint fixed, const Key *key)
 cdef list interval_set_to_list(const IntervalSet *intervals)

@@ -1,8 +1,9 @@
-"""Range-delete markers as a sorted vector of disjoint intervals: see _interval.pxd for the contract.
+"""Range-delete markers as a sorted vector of disjoint intervals: see _interval.pxd.
 
 Invariants of a set:
   1. every interval is non-empty: lower < upper, or unbounded
-  2. intervals are sorted and do not touch: upper of one < lower of the next; only the last is unbounded
+  2. intervals are sorted and do not touch: upper of one < lower of the next; only the last is
+     unbounded
   3. in the variable form every non-empty key owns its bytes; in the fixed form `data` is NULL
 """
 
@@ -302,7 +303,8 @@ def held_bytes():
 cdef class Intervals:
     """The debugging face of an interval set; single-threaded.
 
-    fixed: keys are ints (heads, 0 to 2**64 - 1); otherwise bytes.  An upper end of None is unbounded.
+    fixed: keys are ints (heads, 0 to 2**64 - 1); otherwise bytes.  An upper end of None is
+    unbounded.
     """
 
     def __init__(self, bint fixed):

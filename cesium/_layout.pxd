@@ -31,7 +31,7 @@ cdef packed struct PageHeader:
 
 cdef packed struct Entry:       # one slot's bytes in the heap: key remainder, then value
     uint16_t offset             # from the start of the page
-    uint16_t key_bytes          # key length after the prefix, head included; 0 in the fixed key form
+    uint16_t key_bytes          # key length after the prefix, head included; 0 in the fixed form
     uint16_t value_bytes        # bytes of value (or reference) after the key; 0 if values are fixed
 
 cdef packed struct OverflowReference:

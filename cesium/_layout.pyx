@@ -1,4 +1,4 @@
-"""The compiled side of docs/format.md: sizes asserted at compile time, offsets told to the tests."""
+"""The compiled side of docs/format.md: sizes asserted when compiled, offsets told to the tests."""
 
 from cesium._layout cimport (
     Entry, FIELDS_MAX, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FORMAT_VERSION, FORM_VARIABLE_KEYS,
@@ -30,7 +30,7 @@ cdef void assert_layout() noexcept nogil:
 
 
 def describe():
-    """The layout as this build has it: {"constants": {name: value}, "structs": {name: {field: offset}}}.
+    """This build's layout: {"constants": {name: value}, "structs": {name: {field: offset}}}.
 
     Each struct also has its size under the field name "(size)".
     """

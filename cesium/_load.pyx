@@ -1,12 +1,12 @@
 """The order of a bulk load, and its rows into segments: the compiled half of cesium.loader.
 
-A LoadRows holds one batch of encoded rows and the order in which they go out: strictly ascending keys,
-of equal keys the last given.  It is read-only after construction, so several threads may write parts
-of it at once, each into builders of its own.  The GIL is released while rows move.
+A LoadRows holds one batch of encoded rows and the order in which they go out: strictly ascending
+keys, of equal keys the last given.  It is read-only after construction, so several threads may
+write parts of it at once, each into builders of its own.  The GIL is released while rows move.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -30,7 +30,7 @@ cdef enum:
 
 
 cdef class LoadRows:
-    """LoadRows(shape, keys, values, threads): sorts unless the keys come in strictly ascending order."""
+    """LoadRows(shape, keys, values, threads): sorts what is not strictly ascending."""
 
     cdef TableShape table_shape
     cdef object holders
@@ -128,7 +128,7 @@ cdef class LoadRows:
         return PyBytes_FromStringAndSize(<const char *>key.data, key.bytes)
 
     def write(self, SegmentBuilder builder, uint64_t first, uint64_t last, uint64_t most_bytes):
-        """Moves rows [first, last) until the output has `most_bytes`; returns the first row left."""
+        """Moves rows [first, last) until the output has `most_bytes`; gives the first row left."""
         cdef uint64_t place = first
         cdef uint64_t step
         # Of long values a few fill an output: look at its size after each.

@@ -1,7 +1,7 @@
 """Batch lookup: see _lookup.pxd for the contract.
 
-Fixed keys are sorted first: neighbours then share fences, pages and cache lines, and a batch costs a
-quarter of what the same lookups cost in random order.
+Fixed keys are sorted first: neighbours then share fences, pages and cache lines, and a batch costs
+a quarter of what the same lookups cost in random order.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -20,7 +20,7 @@ from cesium._page cimport (
     Key, Shape, kind_of, page_copy_row, page_copy_value, page_value_bytes,
 )
 from cesium._values cimport EncodedValues
-from cesium._version cimport Found, Version, VersionSource, version_find, version_find_pairs
+from cesium._version cimport Found, VersionSource, version_find, version_find_pairs
 from cesium._ranges cimport View
 
 cdef enum:

@@ -1,7 +1,7 @@
 # The mutable sorted vector: pages under a two-level directory, copy-on-write under snapshots.
 #
-# Search the directory, shift inside one page, split a full page, join thin neighbours; a node of the
-# directory that grows too long splits too.  Never a reconstruction.
+# Search the directory, shift inside one page, split a full page, join thin neighbours; a node of
+# the directory that grows too long splits too.  Never a reconstruction.
 #
 # Thread safety: the engine's rwlock.  `memtable_find` needs it shared; every function that changes,
 # and `memtable_pin`, needs it exclusive; `memtable_unpin` takes the memtable's own mutex and may be

@@ -1,19 +1,22 @@
 """The mutable sorted vector: see _memtable.pxd for the contract.
 
-A memtable is made of: the vector (_vector: pages and directory, and how they change), its views (_view:
-how a state is read), the arena (_arena: memory, pins, what waits for an unpin), the nodes of the
-directory (_directory) and the drafts that pages are laid out anew from (_draft).  This file adds what an
-entry is (kinds, overflow chunks), range-delete markers, counts, and the debugging face.
+A memtable is made of: the vector (_vector: pages and directory, and how they change), its views
+(_view: how a state is read), the arena (_arena: memory, pins, what waits for an unpin), the nodes
+of the directory (_directory) and the drafts that pages are laid out anew from (_draft).  This file
+adds what an entry is (kinds, overflow chunks), range-delete markers, counts, and the debugging
+face.
 
-Invariants (memtable_check returns the number of the one that is broken; 5x are those of _directory.pyx):
+Invariants (memtable_check returns the number of the one that is broken; 5x are those of
+_directory.pyx):
   1. the root's children are leaf nodes, none empty; a node's are pages, none empty
   2. every page passes page_check
   3. keys ascend strictly over all pages
   4. entries, delete markers and pages are as many as the counters say
-  5. nothing live was made after the current generation; nothing that a pin sees was made after the pin
+  5. nothing live was made after the current generation; nothing that a pin sees was made after the
+     pin
   6. an overflow chunk is as long as its reference says, and is no younger than 5 allows
-  7. pages, directories and overflow chunks, in use and retired, make up the bytes that the arena counts,
-     and what is retired the objects that it counts
+  7. pages, directories and overflow chunks, in use and retired, make up the bytes that the arena
+     counts, and what is retired the objects that it counts
 """
 
 cimport cython
@@ -21,7 +24,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport free, malloc
 
 from cesium._arena cimport (
-    ALLOWANCE_UNLIMITED, Pin, arena_held_bytes, arena_is_inherited, arena_pin, arena_retired_bytes, arena_unpin,
+    ALLOWANCE_UNLIMITED, Pin, arena_held_bytes, arena_is_inherited, arena_pin,
+    arena_retired_bytes, arena_unpin,
 )
 from cesium._directory cimport chunk_source
 from cesium._draft cimport DraftEntry
@@ -206,25 +210,27 @@ cdef int memtable_put(MemtableState *memtable, const Key *key, const Value *valu
 
 cdef int memtable_delete_range(MemtableState *memtable, const Key *lower, const Key *upper,
                                bint unbounded) noexcept nogil:
+    cdef Vector *vector = &memtable.vector
     cdef Position first
     cdef Position last
-    cdef IntervalSet *markers = memtable.vector.live.markers
+    cdef IntervalSet *markers = vector.live.markers
     cdef IntervalSet *added
     cdef bint removes
     if not unbounded and key_compare(memtable.shape.key_width != 0, lower, upper) >= 0:
         return STATUS_OK
-    view_seek(&memtable.vector.live, lower, &first)
+    view_seek(&vector.live, lower, &first)
     last.page = NULL
     last.slot = 0
     if not unbounded:
-        view_seek(&memtable.vector.live, upper, &last)
+        view_seek(&vector.live, upper, &last)
     if last.page == NULL:
         last.slot = 0
     removes = first.page != NULL and (
         last.page != first.page or last.slot != first.slot)
     # Whatever may fail comes first: own the edges, then add the marker, then cut.
-    if removes and vector_own_edges(&memtable.vector, place_of(&memtable.vector.live, &first), first.slot,
-                             place_of(&memtable.vector.live, &last), last.slot) != STATUS_OK:
+    if removes and vector_own_edges(
+            vector, place_of(&vector.live, &first), first.slot, place_of(&vector.live, &last),
+            last.slot) != STATUS_OK:
         return STATUS_NO_MEMORY
     # A set that no pin shares is changed in place; otherwise pins keep theirs.
     if markers == NULL:
@@ -241,10 +247,10 @@ cdef int memtable_delete_range(MemtableState *memtable, const Key *lower, const 
         return STATUS_NO_MEMORY
     if added != markers:
         interval_set_release(markers)
-        memtable.vector.live.markers = added
+        vector.live.markers = added
     if removes:
-        vector_cut_out(&memtable.vector, place_of(&memtable.vector.live, &first), first.slot, place_of(&memtable.vector.live, &last),
-                last.slot)
+        vector_cut_out(vector, place_of(&vector.live, &first), first.slot,
+                       place_of(&vector.live, &last), last.slot)
     memtable.changes += 1
     return STATUS_OK
 
@@ -342,10 +348,11 @@ cdef object view_get(View *view, object key):
 
 
 cdef class Memtable:
-    """The debugging face of a memtable; its methods are single-threaded (the engine locks, they do not).
+    """The debugging face of a memtable; its methods take no lock, so one thread at a time.
 
-    Keys are ints (heads, 0 to 2**64 - 1) when the shape's key_width is not 0, otherwise bytes.  Values
-    are bytes: packed rows of value_width, or of any length up to 64 MiB when value_width is 0.
+    Keys are ints (heads, 0 to 2**64 - 1) when the shape's key_width is not 0, otherwise bytes.
+    Values are bytes: packed rows of value_width, or of any length up to 64 MiB when value_width is
+    0.
     """
 
     def __init__(self, TableShape shape):
@@ -385,7 +392,7 @@ cdef class Memtable:
         cdef int status = STATUS_OK
         if (self.shape.key_width == 0 or self.shape.value_width == 0
                 or rows.shape[0] != heads.shape[0] or rows.shape[1] != self.shape.value_width):
-            raise ValueError("expected as many rows of value_width bytes as heads, both forms fixed")
+            raise ValueError("as many rows of value_width bytes as heads, both forms fixed")
         value.kind = KIND_VALUE
         value.bytes = self.shape.value_width
         with nogil:
@@ -414,7 +421,7 @@ cdef class Memtable:
         return found
 
     def delete_range(self, lower, upper):
-        """Removes own entries in [lower, upper) and adds the marker; an upper end of None is unbounded."""
+        """Removes own entries in [lower, upper) and adds the marker; upper None is unbounded."""
         cdef Key low
         cdef Key high
         key_from_object(lower, self.shape.key_width != 0, &low)

@@ -1,7 +1,7 @@
 """Writing what a cursor yields into segments: flush and merge.
 
-A Merge pins its sources through a Version of its own; one thread uses it.  The GIL is released while
-rows move.
+A Merge pins its sources through a Version of its own; one thread uses it.  The GIL is released
+while rows move.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -28,8 +28,8 @@ cdef extern from *:
 cdef class Merge:
     """Merge(version, keep_markers): all rows of a version's sources, in key order.
 
-    keep_markers: delete and range-delete markers go into the output, because older sources lie below
-    it; otherwise they have done their work and are dropped.
+    keep_markers: delete and range-delete markers go into the output, because older sources lie
+    below it; otherwise they have done their work and are dropped.
     """
 
     cdef Version version

@@ -255,7 +255,7 @@ static uint32_t heads_guess(uint64_t key, uint64_t low, uint64_t high, uint32_t 
 #define HEADS_NEAR 16 /* of 252 uniform heads, 19 in 20 lie within two standard deviations */
 
 /* heads_lower_bound that looks around a guess first: three or four cache lines, known before the
- * search begins and so fetched at once, where halving waits for five in turn.  Any guess is right. */
+ * search begins and so fetched at once, where halving waits for five in turn.  Any guess does. */
 static uint32_t heads_lower_bound_near(const uint64_t *heads, uint32_t count, uint64_t key,
                                        uint32_t guess) {
     uint32_t low = guess > HEADS_NEAR ? guess - HEADS_NEAR : 0;

@@ -1,8 +1,9 @@
 # One page: 4096 bytes of sorted entries, as docs/format.md draws them (section "Data pages").
 #
-# The same form serves the memtable (mutable: capacity >= count, a heap with dead bytes) and segments
-# (packed, immutable).  Pure functions over memory that the caller owns and has locked or pinned; no
-# Python objects, no allocation, no I/O.  Pages from the drive must have passed `page_check` first.
+# The same form serves the memtable (mutable: capacity >= count, a heap with dead bytes) and
+# segments (packed, immutable).  Pure functions over memory that the caller owns and has locked or
+# pinned; no Python objects, no allocation, no I/O.  Pages from the drive must have passed
+# `page_check` first.
 #
 # Invariants of a page with `count` entries:
 #   1. heads are sorted ascending; among equal heads keys are sorted by remainder, then length
@@ -14,7 +15,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cesium._layout cimport Entry, OverflowReference, PageHeader
 
-cdef struct Shape:              # how one table's keys and values are stored; immutable, owned by the table
+cdef struct Shape:              # how one table's keys and values are stored; immutable, the table's
     uint32_t key_width          # 1..8: the head is the whole key; 0: variable form
     uint32_t value_width        # bytes of a packed row, or 0: variable form
     uint32_t field_count        # column runs of a fixed value (0 in the variable form)
@@ -41,10 +42,10 @@ cdef struct Position:           # a place in a PageSource
     uint64_t ordinal            # which page, in the source's own terms
     uint32_t slot
 
-# An ordered, immutable sequence of checked pages: a memtable snapshot or a segment.
-# `seek` finds the first entry >= key (page NULL when there is none); `step` goes to the next (+1) or
-# previous (-1) page, slot set to its first or last entry, page NULL past either end; `edge` goes
-# to the first (+1) or last (-1) page of the source, slot likewise.  No page is empty.
+# An ordered, immutable sequence of checked pages: a memtable snapshot or a segment.  `seek` finds
+# the first entry >= key (page NULL when there is none); `step` goes to the next (+1) or previous
+# (-1) page, slot set to its first or last entry, page NULL past either end; `edge` goes to the
+# first (+1) or last (-1) page of the source, slot likewise.  No page is empty.
 cdef struct PageSource:
     void *context
     int (*seek)(void *context, const Key *key, Position *position) noexcept nogil
@@ -76,8 +77,8 @@ cdef inline uint8_t *run_of(const Shape *shape, const uint8_t *page, uint32_t fi
 # Everything a reader relies on, checked before any pointer is formed; not the checksum.
 cdef int page_check(const Shape *shape, const uint8_t *page, uint8_t type) noexcept nogil
 # First slot whose key is >= key; *exact says whether it is equal.  Status may be an I/O error.
-cdef int page_find(const Shape *shape, const uint8_t *page, const Key *key, const PageSource *source,
-                   uint32_t *slot, bint *exact) noexcept nogil
+cdef int page_find(const Shape *shape, const uint8_t *page, const Key *key,
+                   const PageSource *source, uint32_t *slot, bint *exact) noexcept nogil
 # Order of the key at `slot` against `key`: -1, 0, 1 in *order.
 cdef int page_compare(const Shape *shape, const uint8_t *page, uint32_t slot, const Key *key,
                       const PageSource *source, int *order) noexcept nogil
@@ -109,10 +110,10 @@ cdef void page_format(const Shape *shape, uint8_t *page, uint8_t type, uint32_t 
                       const uint8_t *prefix, uint32_t prefix_bytes, bint kinds) noexcept nogil
 # Largest capacity of a page whose keys and values are both fixed.
 cdef uint32_t page_fixed_capacity(const Shape *shape, bint kinds) noexcept nogil
-# Inserts at `slot` (others shift up).  `kind` carries the overflow bits; with KIND_KEY_OVERFLOW `key`
-# holds the first 512 bytes and `key_reference` is stored; with KIND_VALUE_OVERFLOW `value` is the
-# 16-byte reference.  STATUS_FULL when there is no slot or no heap (nothing changed), or the key does
-# not start with the page's prefix.  The page must have a kinds column unless kind is 0.
+# Inserts at `slot` (others shift up).  `kind` carries the overflow bits; with KIND_KEY_OVERFLOW
+# `key` holds the first 512 bytes and `key_reference` is stored; with KIND_VALUE_OVERFLOW `value` is
+# the 16-byte reference.  STATUS_FULL when there is no slot or no heap (nothing changed), or the key
+# does not start with the page's prefix.  The page must have a kinds column unless kind is 0.
 cdef int page_insert(const Shape *shape, uint8_t *page, uint32_t slot, const Key *key, uint8_t kind,
                      const OverflowReference *key_reference, const uint8_t *value,
                      uint64_t value_bytes) noexcept nogil
@@ -120,9 +121,10 @@ cdef int page_insert(const Shape *shape, uint8_t *page, uint32_t slot, const Key
 cdef int page_replace(const Shape *shape, uint8_t *page, uint32_t slot, uint8_t kind,
                       const uint8_t *value, uint64_t value_bytes) noexcept nogil
 # Removes slots [first, last).
-cdef void page_remove(const Shape *shape, uint8_t *page, uint32_t first, uint32_t last) noexcept nogil
-# Copies slots [first, last) of `source_page` behind the last entry of `page`, references as they are.
-# The caller keeps the order.  STATUS_FULL: *copied says how many went in.
+cdef void page_remove(const Shape *shape, uint8_t *page, uint32_t first,
+                      uint32_t last) noexcept nogil
+# Copies slots [first, last) of `source_page` behind the last entry of `page`, references as they
+# are.  The caller keeps the order.  STATUS_FULL: *copied says how many went in.
 cdef int page_append_slots(const Shape *shape, uint8_t *page, const uint8_t *source_page,
                            uint32_t first, uint32_t last, uint32_t *copied) noexcept nogil
 # Bytes that page header, prefix and columns take for `capacity` slots: where the heap may begin.

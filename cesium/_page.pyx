@@ -233,8 +233,8 @@ cdef inline uint64_t head_behind_prefix(const uint8_t *page, const Key *key) noe
                      min(key.bytes, <uint32_t>KEY_INLINE_BYTES) - prefix_bytes)
 
 
-cdef int page_find(const Shape *shape, const uint8_t *page, const Key *key, const PageSource *source,
-                   uint32_t *slot, bint *exact) noexcept nogil:
+cdef int page_find(const Shape *shape, const uint8_t *page, const Key *key,
+                   const PageSource *source, uint32_t *slot, bint *exact) noexcept nogil:
     cdef uint32_t count = header_of(page).count
     cdef uint64_t *heads = heads_of(page)
     cdef uint64_t head
@@ -409,7 +409,8 @@ cdef inline void shift_slots(const Shape *shape, uint8_t *page, uint32_t source,
     cdef uint32_t width
     memmove(heads + destination, heads + source, count * 8)
     if header.kinds_offset:
-        memmove(page + header.kinds_offset + destination, page + header.kinds_offset + source, count)
+        memmove(page + header.kinds_offset + destination, page + header.kinds_offset + source,
+                count)
     if header.entries_offset:
         entries = entries_of(page)
         memmove(entries + destination, entries + source, count * sizeof(Entry))
@@ -533,7 +534,8 @@ cdef int page_replace(const Shape *shape, uint8_t *page, uint32_t slot, uint8_t 
     return STATUS_OK
 
 
-cdef void page_remove(const Shape *shape, uint8_t *page, uint32_t first, uint32_t last) noexcept nogil:
+cdef void page_remove(const Shape *shape, uint8_t *page, uint32_t first,
+                      uint32_t last) noexcept nogil:
     cdef PageHeader *header = header_of(page)
     cdef uint32_t slot
     if header.entries_offset:
@@ -612,9 +614,10 @@ cdef int page_append_slots(const Shape *shape, uint8_t *page, const uint8_t *sou
 cdef class TableShape:
     """How one table's keys and values are stored.
 
-    key_width: bytes of a fixed key (1..8), or 0 for the variable form.  value_width: bytes of a packed
-    row (1..512), or 0 for the variable form; field_widths: bytes of each column run, in order (defaults
-    to one run).  slots_max: the most entries a page may hold, for tests (0: as many as fit).
+    key_width: bytes of a fixed key (1..8), or 0 for the variable form.  value_width: bytes of a
+    packed row (1..512), or 0 for the variable form; field_widths: bytes of each column run, in
+    order (defaults to one run).  slots_max: the most entries a page may hold, for tests (0: as many
+    as fit).
     """
 
     def __init__(self, uint32_t key_width, uint32_t value_width, field_widths=(),
@@ -623,8 +626,10 @@ cdef class TableShape:
         widths = tuple(field_widths) or ((value_width,) if value_width else ())
         if key_width > 8:
             raise ValueError(f"key_width is 0 to 8 bytes, not {key_width}")
-        if value_width > VALUE_FIXED_BYTES or sum(widths) != value_width or len(widths) > FIELDS_MAX:
-            raise ValueError(f"fields of {widths} bytes do not make a row of {value_width} (0 to 512)")
+        if (value_width > VALUE_FIXED_BYTES or sum(widths) != value_width
+                or len(widths) > FIELDS_MAX):
+            raise ValueError(
+                f"fields of {widths} bytes do not make a row of {value_width} (0 to 512)")
         memset(&self.shape, 0, sizeof(Shape))
         self.shape.key_width = key_width
         self.shape.value_width = value_width

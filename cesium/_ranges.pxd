@@ -1,9 +1,9 @@
 # A view: one table as of one commit, pinned for a read of more than one page; and the ordered reads
 # over it.
 #
-# A View pins a snapshot of the live memtable and the version, for as long as it lives.  A RangeReader is
-# one pass over a range in one direction: count, arrays, batches or row by row.  A View may be shared
-# by threads; a RangeReader belongs to one thread at a time.
+# A View pins a snapshot of the live memtable and the version, for as long as it lives.  A
+# RangeReader is one pass over a range in one direction: count, arrays, batches or row by row.  A
+# View may be shared by threads; a RangeReader belongs to one thread at a time.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 

@@ -2,11 +2,9 @@
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 import numpy as np
 
@@ -15,9 +13,9 @@ from cesium._cursor cimport (
     rows_free, rows_reserve,
 )
 from cesium._engine cimport Engine, TableCore
-from cesium._interval cimport IntervalSet, key_compare
+from cesium._interval cimport key_compare
 from cesium._keys cimport EncodedKeys, KeyCodec
-from cesium._layout cimport STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK
+from cesium._layout cimport STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK
 from cesium._memtable cimport (
     MemtableSnapshot, memtable_root_delete_markers, memtable_root_entries, memtable_root_markers,
     memtable_root_source,
@@ -28,9 +26,7 @@ from cesium._segment cimport (
     Segment, segment_page, segment_rank, segment_rank_of_page, segment_ready,
 )
 from cesium._values cimport EncodedValues, ValueCodec
-from cesium._version cimport (
-    SegmentRun, Version, VersionSource, segment_run_source, version_fill_inputs,
-)
+from cesium._version cimport SegmentRun, VersionSource, segment_run_source, version_fill_inputs
 from cesium.errors import ClosedError, CorruptionError
 
 cdef enum:
@@ -106,7 +102,6 @@ cdef class View:
     def estimated_rows(self):
         """Entries of all sources, delete markers taken off: constant time, never below zero."""
         cdef int64_t rows = 0
-        cdef uint32_t index
         cdef MemtableSnapshot snapshot
         if self.live is not None:
             rows += <int64_t>memtable_root_entries(self.live.root)
@@ -294,7 +289,6 @@ cdef class RangeReader:
         cdef const Shape *shape = self.view.shape
         cdef uint64_t[::1] heads
         cdef uint8_t[::1] fixed
-        cdef int status
         head_array = None
         row_array = None
         memset(&rows, 0, sizeof(Rows))
@@ -421,7 +415,7 @@ cdef struct FillTask:           # one thread's part of a range: a cursor of its 
 cdef int prepare_part(SegmentRun *run, const Bounds *bounds, const Rows *rows, const Shape *shape,
                       uint64_t capacity, uint32_t part, uint32_t parts,
                       FillTask *tasks) noexcept nogil:
-    """Gives part `part` its cursor; a part begins at the first key of a page, and ends the one before."""
+    """Gives a part its cursor; it begins at the first key of a page, and ends the part before."""
     cdef FillTask *task = &tasks[part]
     cdef Segment *segment
     cdef const uint8_t *page

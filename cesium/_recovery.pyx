@@ -1,7 +1,7 @@
 """Applying journal frames to a table's memtable when a store is opened.
 
-Runs before the store is handed out, so nothing else touches the table.  The bytes were checked by the
-replay (cesium.replay); operations are bounds-checked again as they are read.
+Runs before the store is handed out, so nothing else touches the table.  The bytes were checked by
+the replay (cesium.replay); operations are bounds-checked again as they are read.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -42,7 +42,8 @@ cdef int apply_operation(TableCore core, const JournalOperation *operation) exce
     cdef bint fixed = core.shape.shape.key_width != 0
     cdef bint unbounded
     if operation.table_id != core.table_id:
-        raise CorruptionError(f"the journal writes to table {operation.table_id}, which is not there")
+        raise CorruptionError(
+            f"the journal writes to table {operation.table_id}, which is not there")
     if fixed != (operation.heads != NULL):
         raise CorruptionError("the journal holds keys of another form than the table's")
     if operation.kind == JOURNAL_DELETE_RANGE:
@@ -79,15 +80,15 @@ cdef int apply_operation(TableCore core, const JournalOperation *operation) exce
             batch.rows = operation.value_data
         if operation.value_width_bytes != core.shape.shape.value_width:
             raise CorruptionError(
-                f"the journal holds values of {operation.value_width_bytes} bytes; the table's have "
-                f"{core.shape.shape.value_width}")
+                f"the journal holds values of {operation.value_width_bytes} bytes; "
+                f"the table's have {core.shape.shape.value_width}")
     core.apply_batch(&batch)
     return 0
 
 
 def apply_span(TableCore core, const uint8_t[::1] data, uint64_t start, uint64_t end, attach):
-    """Applies the frames of data[start:end]; `attach(sequence, payload)` is called for attach frames
-    with their JSON bytes."""
+    """Applies the frames of data[start:end]; `attach(sequence, payload)` is called for attach
+    frames with their JSON bytes."""
     cdef JournalFrame frame
     cdef JournalOperation operation
     cdef uint64_t position = start
@@ -98,7 +99,7 @@ def apply_span(TableCore core, const uint8_t[::1] data, uint64_t start, uint64_t
     while journal_next_frame(&data[0], end, &position, &frame) == STATUS_OK:
         if (frame.header.codec or frame.header.key_id
                 or not JOURNAL_FRAME_COMMIT <= frame.header.frame_type <= JOURNAL_FRAME_END):
-            raise Error(f"the journal at {frame.position} has a frame that this cesium cannot read: "
+            raise Error(f"the journal at {frame.position} has a frame that cesium cannot read: "
                         f"type {frame.header.frame_type}, codec {frame.header.codec}, "
                         f"key {frame.header.key_id}")
         if frame.header.frame_type == JOURNAL_FRAME_ATTACH:

@@ -47,8 +47,8 @@ cdef int segment_checked(Segment *segment, uint32_t number, uint8_t type,
 # The ordinal of the only data page that can hold `key` (the last whose fence is <= key, or 0);
 # STATUS_NOT_FOUND when the segment has no entries.
 cdef int segment_route(Segment *segment, const Key *key, uint32_t *ordinal) noexcept nogil
-# The same for one key of the fixed form, with a guess of its slot; what a search will touch of the page
-# is being fetched when this returns.
+# The same for one key of the fixed form, with a guess of its slot; what a search will touch of the
+# page is being fetched when this returns.
 cdef int segment_locate(Segment *segment, uint64_t head, uint32_t *ordinal,
                         uint32_t *guess) noexcept nogil
 # Many keys of the fixed form at once, sorted or not; interleaved so that cache misses overlap.

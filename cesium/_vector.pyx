@@ -65,10 +65,10 @@ cdef void vector_close(Vector *vector) noexcept nogil:
     arena_close(&vector.arena)
 
 
-# --- copy-on-write -----------------------------------------------------------------------------------
+# --- copy-on-write -------------------------------------------------------------------------------
 #
-# Each of these makes the part in question, and all above it, the writer's own.  The contents stay as
-# they are, so a failure in the middle of a path leaves the memtable whole.
+# Each of these makes the part in question, and all above it, the writer's own.  The contents stay
+# as they are, so a failure in the middle of a path leaves the memtable whole.
 
 
 cdef Directory *own_root(Vector *vector, uint32_t room) noexcept nogil:
@@ -158,7 +158,7 @@ cdef int make_room(Vector *vector, Place *place, bint before) noexcept nogil:
     return STATUS_OK
 
 
-# --- putting -----------------------------------------------------------------------------------------
+# --- putting -------------------------------------------------------------------------------------
 
 
 cdef int vector_spill(Vector *vector, const uint8_t *data, uint64_t bytes,
@@ -328,12 +328,12 @@ cdef void drop_chunks(Vector *vector, const uint8_t *page, uint32_t first,
             vector_drop_chunk(vector, page_value_reference(page, slot).location)
 
 
-# --- deleting a range ----------------------------------------------------------------------------------
+# --- deleting a range ----------------------------------------------------------------------------
 
 
 cdef void forget_slots(Vector *vector, const uint8_t *page, uint32_t first,
                        uint32_t last) noexcept nogil:
-    """Counts slots out and lets go of what they own; entries are walked only if some are not plain."""
+    """Counts slots out and lets go of what they own; walks entries only if some are not plain."""
     cdef uint32_t slot
     vector.live.entries -= last - first
     if header_of(page).kinds_offset:

@@ -1,8 +1,8 @@
 # A version: the immutable list of sources that make a table's contents below the live memtable.
 #
 # Sources stand newest first: frozen memtables, and runs of segments that do not overlap one another
-# (a flush, a load, the last tier).  A reader holds a Python reference to the version, which pins all
-# that it lists; nothing in a version changes after construction, so readers take no lock.
+# (a flush, a load, the last tier).  A reader holds a Python reference to the version, which pins
+# all that it lists; nothing in a version changes after construction, so readers take no lock.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

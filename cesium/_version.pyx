@@ -10,9 +10,7 @@ from cesium._layout cimport (
     KIND_DELETE, KIND_MASK, STATUS_CLOSED, STATUS_CORRUPT, STATUS_FULL, STATUS_IO, STATUS_LIMIT,
     STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK, STATUS_POISONED,
 )
-from cesium._memtable cimport (
-    Memtable, MemtableSnapshot, memtable_root_markers, memtable_root_source,
-)
+from cesium._memtable cimport MemtableSnapshot, memtable_root_markers, memtable_root_source
 from cesium._native cimport (
     HeadsSearch, SortPair, hash_bytes, hash_head, heads_lower_bound_group, heads_lower_bound_near,
     prefetch_read,
@@ -22,10 +20,14 @@ from cesium._page cimport (
     page_find, run_of,
 )
 from cesium._segment cimport (
-    Segment, SegmentReader, segment_find, segment_locate, segment_may_contain, segment_page, segment_ready,
-    segment_route, segment_route_heads, segment_source,
+    Segment, SegmentReader, segment_find, segment_locate, segment_may_contain, segment_page,
+    segment_ready, segment_route, segment_route_heads, segment_source,
 )
 from cesium.errors import ClosedError, CorruptionError, Error, LimitError, PoisonedError
+
+cdef extern from *:
+    uint64_t __atomic_load_n(uint64_t *word, int order) noexcept nogil
+    int __ATOMIC_ACQUIRE
 
 cdef enum:
     GROUP = 32                  # lookups in flight at once
@@ -261,7 +263,8 @@ cdef int find_if_warm(const Shape *shape, Segment *segment, const Key *key,
     if status != STATUS_OK:
         return status
     page_number = ordinal if segment.page_numbers == NULL else segment.page_numbers[ordinal]
-    if not (segment.checked[page_number >> 6] >> (page_number & 63)) & 1:
+    if not (__atomic_load_n(&segment.checked[page_number >> 6], __ATOMIC_ACQUIRE)
+            >> (page_number & 63)) & 1:
         return STATUS_FULL
     status = segment_page(segment, ordinal, &position.page)
     if status != STATUS_OK:
@@ -289,7 +292,6 @@ cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, 
     cdef uint64_t hashed = 0
     cdef bint is_hashed = False
     cdef bint exact
-    cdef int order
     cdef int status
     for index in range(count):
         item = &items[index]
@@ -304,7 +306,8 @@ cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, 
                     if heads_of(found.position.page)[found.position.slot] == key.head:
                         return STATUS_OK
                 else:
-                    status = page_find(shape, found.position.page, key, &item.source, &place, &exact)
+                    status = page_find(shape, found.position.page, key, &item.source, &place,
+                                       &exact)
                     if status != STATUS_OK:
                         return status
                     if exact:

@@ -29,8 +29,9 @@ cdef struct ViewTotals:         # what a walk over everything finds
 
 
 cdef enum:
-    # A search of a cold page would wait for header, middle, quarter, ... in turn.  Asking for header and
-    # heads at once took a get among 4 M entries from 348 to 171 ns and a put from 718 to 426.
+    # A search of a cold page would wait for header, middle, quarter, ... in turn.  Asking for
+    # header and heads at once took a get among 4 M entries from 348 to 171 ns and a put from 718 to
+    # 426.
     PREFETCH_BYTES = 1600
 
 cdef inline Directory *node_at(const Directory *root, uint32_t index) noexcept nogil:
@@ -64,6 +65,6 @@ cdef int view_seek(void *context, const Key *key, Position *position) noexcept n
 cdef int view_find(const View *view, const Key *key, Position *position,
                    bint *masked) noexcept nogil
 cdef void view_source(View *view, PageSource *source) noexcept nogil
-# Walks everything: 0, or the number of a broken invariant (1..6, 5x) of _memtable.pyx.  Nothing may have
-# been made after `generation`.
+# Walks everything: 0, or the number of a broken invariant (1..6, 5x) of _memtable.pyx.  Nothing may
+# have been made after `generation`.
 cdef int view_check(const View *view, uint64_t generation, ViewTotals *totals) noexcept nogil

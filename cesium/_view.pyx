@@ -119,7 +119,7 @@ cdef int view_find(const View *view, const Key *key, Position *position,
     return STATUS_NOT_FOUND
 
 
-# --- the check -------------------------------------------------------------------------------------
+# --- the check -----------------------------------------------------------------------------------
 
 
 cdef int check_chunk(const OverflowReference *reference, uint64_t generation,

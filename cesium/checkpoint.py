@@ -245,8 +245,8 @@ def close(engine: StoreEngine) -> None:
         if inner.closed:
             return
         try:
-            stored = engine.writable and not engine.in_memory and not inner.forked
-            if stored and inner.poisoned is None:
+            keeps = engine.writable and not engine.in_memory and not inner.forked
+            if keeps and inner.poisoned is None:
                 checkpoint_held(engine)
         finally:
             engine.release()

@@ -1,13 +1,13 @@
 """One open store in this process: its files, lock, journal, manifest, and the compiled engine.
 
-Handles (cesium.store.Store) on the same path share one StoreEngine, which is counted.  It answers the
-compiled engine's calls for a journal file and for room in the memtable.
+Handles (cesium.store.Store) on the same path share one StoreEngine, which is counted.  It answers
+the compiled engine's calls for a journal file and for room in the memtable.
 
 Locks, in the order taken: `opening_lock` (one store is opened at a time), `maintenance` (flush,
-merge, checkpoint, close), then the compiled writer lock.  `registry_lock` is the innermost, and held
-only to count a handle.  All of Python's are RLocks, for a signal handler or a collected handle may come in
-the midst of what holds them: counting stands that, opening another store too, and maintenance of
-the same store refuses it.
+merge, checkpoint, close), then the compiled writer lock.  `registry_lock` is the innermost, and
+held only to count a handle.  All of Python's are RLocks, for a signal handler or a collected handle
+may come in the midst of what holds them: counting stands that, opening another store too, and
+maintenance of the same store refuses it.
 
 What happens to the sources of the version, happens under the writer lock, by identity: a frozen
 memtable, a segment; so a load that attaches while a merge runs is never lost.
@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -190,7 +189,7 @@ class StoreEngine:
             )
         key, value = self._new_codecs(options)
         state = State(
-            secrets.token_bytes(16),
+            os.urandom(16),
             next_table_id=2,
             tables={1: TableRecord(1, "", key.spec, value.spec)},
         )
@@ -230,8 +229,8 @@ class StoreEngine:
             given_value is not None and given_value.spec != stored_value
         ):
             raise SchemaError(
-                f"{self.path} stores key={stored_key!r}, value={stored_value!r}; it was opened with "
-                f"key={given_key.spec if given_key else stored_key!r}, "
+                f"{self.path} stores key={stored_key!r}, value={stored_value!r}; it was opened "
+                f"with key={given_key.spec if given_key else stored_key!r}, "
                 f"value={given_value.spec if given_value else stored_value!r}"
             )
         return (
@@ -286,7 +285,8 @@ class StoreEngine:
     # -- sources
 
     def version_with(self, readers: list[SegmentReader]) -> Version:
-        """The version with loaded segments above all that is there, or in the last tier if made so.
+        """The version with loaded segments above all that is there, or in the last tier if made for
+        it.
 
         The writer lock is held, or the store is being opened.  Freezes the memtable, to lie below.
         """
@@ -323,7 +323,7 @@ class StoreEngine:
         return max(self._durable, self.manifest.state.flushed_sequence)
 
     def sync(self) -> None:
-        """Returns when all commits so far are on stable storage.  PoisonedError if the drive fails."""
+        """Waits until every commit so far is on stable storage; PoisonedError if a sync fails."""
         inner = self.core_engine
         if self.in_memory or not self.writable:
             return
@@ -388,7 +388,7 @@ class StoreEngine:
         )
 
     def release(self) -> None:
-        """Ends the engine: no call succeeds afterwards.  What was not flushed stays in the journal."""
+        """Ends the engine: no call succeeds afterwards.  The journal keeps what was not flushed."""
         engine = self.core_engine
         if engine.forked:
             engine.closed = True
@@ -446,8 +446,8 @@ class StoreEngine:
             self.maintenance.release()
         if inside:
             raise Error(
-                f"{what} inside a write of the same thread (a signal handler, a finalizer or a "
-                "codec uses the store that called it)"
+                f"{what} inside a write of the same thread (a signal handler, a finalizer or "
+                "a codec uses the store that called it)"
             )
 
     @contextlib.contextmanager
@@ -472,7 +472,7 @@ def segment_numbers(names: Iterable[str]) -> list[int]:
 
 
 class _Weak:
-    """The compiled engine's way back to its StoreEngine, without a cycle that only gc would free."""
+    """The compiled engine's way back to its StoreEngine, without a cycle for gc to free."""
 
     def __init__(self, engine: StoreEngine) -> None:
         self._engine = weakref.ref(engine)

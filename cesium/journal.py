@@ -241,7 +241,7 @@ class Journal:
         return None
 
     def _create(self, name: str, wanted_bytes: int, needed_bytes: int) -> tuple[int, int]:
-        """A file of the size wanted, or on a drive nearly full the largest half of a half that fits."""
+        """A file of the size wanted; on a drive nearly full, halved until it fits."""
         size = wanted_bytes
         while True:
             try:
@@ -249,7 +249,7 @@ class Journal:
             except StorageFullError:
                 if size <= needed_bytes:
                     raise
-                size = max(needed_bytes, size // 2 // PAGE_BYTES * PAGE_BYTES)
+                size = max(size // 2 // PAGE_BYTES * PAGE_BYTES, needed_bytes)
 
     def _remove_dead(self) -> None:
         """Remove what no frame counts of; the sync of the directory that follows makes it durable.

@@ -1,16 +1,15 @@
 """Bulk loads: arrays in any order to segments, made visible by one attach frame.
 
 Rows are encoded and sorted in memory, in runs within the memory limit; several runs are written as
-segments and merged.  Segments are written and synced first; then, under the writer lock, the memtable
-is frozen and a frame that names the segments is appended: that frame is the commit.  A load that
-overlaps nothing goes to the last tier at once, else above all that is there.
+segments and merged.  Segments are written and synced first; then, under the writer lock, the
+memtable is frozen and a frame that names the segments is appended: that frame is the commit.  A
+load that overlaps nothing goes to the last tier at once, else above all that is there.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from cesium._builder import SegmentBuilder
@@ -137,6 +136,8 @@ def write_run(
         if parts == 1:
             write_part(0)
         else:
+            from concurrent.futures import ThreadPoolExecutor  # not at import: 10 ms
+
             with ThreadPoolExecutor(parts, "cesium-load") as pool:
                 list(pool.map(write_part, range(parts)))
     except BaseException:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 import weakref
 from datetime import UTC, datetime
 
@@ -69,7 +68,7 @@ class WriterLock:
         self.release()
 
     def _write_record(self) -> None:
-        record = {"pid": os.getpid(), "host": socket.gethostname(), "started": _process_start()}
+        record = {"pid": os.getpid(), "host": os.uname().nodename, "started": _process_start()}
         data = json.dumps(record).encode()[:RECORD_BYTES].ljust(RECORD_BYTES)
         try:
             os.pwrite(self._fd, data, 0)

@@ -1,8 +1,8 @@
 """What to merge and when: keeps the sources few and the last tier tidy.
 
 Runs in the thread whose write found the memtable full, or in `compact`.  Every merge reads a run of
-neighbouring sources that ends at the last tier, and the segments of the last tier that they overlap;
-the rest of the last tier stays as it is, so a time-ordered store is never rewritten.
+neighbouring sources that ends at the last tier, and the segments of the last tier that they
+overlap; the rest of the last tier stays as it is, so a time-ordered store is never rewritten.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ def make_room(engine: StoreEngine) -> None:
 
 
 def tidy(engine: StoreEngine) -> None:
-    """Checkpoints, and merges if that is due, after a commit, which does not fail by it.
+    """Checkpoints, and merges if that is due: what follows a commit, so the commit does not fail by
+    it.
 
-    Nothing is done in a closed store, nor by a signal handler in the midst of maintenance.
+    Nothing is done in a closed store, nor by a signal handler that writes in the midst of
+    maintenance.
     """
     inner = engine.core_engine
     with engine.maintenance:
@@ -76,7 +78,7 @@ def merge_if_due(engine: StoreEngine) -> None:
 
 
 def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
-    """Brings everything into one run without delete markers; progress is called with rows written."""
+    """Brings everything into one run without delete markers; progress gets the rows written."""
     with engine.exclusive_maintenance("compaction"):
         checkpoint_held(engine)
         newer = mergeable(engine)
@@ -166,7 +168,7 @@ def merge_part(
     base: list[SegmentReader],
     progress: Progress | None,
 ) -> None:
-    """One merge into the last tier; given up if a load lies between the output's keys by then."""
+    """One merge into the last tier; nothing if a load lies between the output's keys by then."""
     inputs = [reader for source in [*newer, base] for reader in source]
     output = SegmentOutput(
         engine,

@@ -38,9 +38,9 @@ class Options:
 
     key, value: types, as `cesium.open` takes them; None takes what is stored.  flag: "c" creates if
     missing, "n" makes a new and empty store, "w" opens an existing one, "r" opens it read-only.
-    durability: "sync" (on stable storage before a write returns) or "process" (a killed process loses
-    nothing; synced when the system pleases).  memory_limit: bytes, or a text such as "1GiB", that
-    memtables and the buffers of loads and merges may take together.
+    durability: "sync" (on stable storage before a write returns) or "process" (a killed process
+    loses nothing; synced when the system pleases).  memory_limit: bytes, or a text such as "1GiB",
+    that memtables and the buffers of loads and merges may take together.
 
     ValueError for a setting that is not one of these.
     """

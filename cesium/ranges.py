@@ -1,8 +1,8 @@
 """The ordered query: a range of a table, read in whatever way is asked for.
 
-A Range is a question, not a result: every terminal operation (`len`, `for`, `arrays`, `batches`, ...)
-takes its own snapshot of the table, so it may be kept and asked again.  Ranges are immutable and may
-be shared by threads.
+A Range is a question, not a result: every terminal operation (`len`, `for`, `arrays`, `batches`,
+...) takes its own snapshot of the table, so it may be kept and asked again.  Ranges are immutable
+and may be shared by threads.
 """
 
 from __future__ import annotations
@@ -78,11 +78,20 @@ class Range:
         return self._store[key]
 
     def _holds(self, key: Any) -> bool:
-        """Whether the bounds allow a key."""
-        encoded = self._store.keys_codec.lookup_key(key)
+        """Whether the bounds and the limit allow a key."""
+        store = self._store
+        encoded: Any = store.keys_codec.lookup_key(key)  # of the same form as the bounds
         if encoded is None or self._lower is None or encoded < self._lower:
             return False
-        return self._upper is None or encoded < self._upper
+        if self._upper is not None and encoded >= self._upper:
+            return False
+        if self._limit is None:
+            return True
+        before = Range(store, self._lower, encoded, False, None)
+        if self._reverse:
+            after = store.keys_codec.lower_bound(key, False)
+            before = Range(store, after, self._upper, False, None)
+        return len(before) < self._limit
 
     def __reversed__(self) -> Iterator[Any]:
         """The same rows backwards; a limit is applied first."""
@@ -113,9 +122,10 @@ class Range:
     def arrays(self, threads: int | None = None) -> Any:
         """(keys, values) as arrays, in one call and without a Python object per row.
 
-        Keys: an array (composite keys: a tuple of arrays; str and bytes: a Column).  Values: an array
-        (structured for structured values), or a Column, or an object array for JSON and user codecs.
-        A range of keys() or values() gives that one.  threads: how many may copy at once (None: one).
+        Keys: an array (composite keys: a tuple of arrays; str and bytes: a Column).  Values: an
+        array (structured for structured values), or a Column, or an object array for JSON and user
+        codecs.  A range of keys() or values() gives that one.  threads: how many may copy at once
+        (None: one).
         """
         return self._decode(self._reader(), None, threads or 1)
 

@@ -41,17 +41,17 @@ def open(
 ) -> Store:
     """Opens, and if need be creates, the store in the directory `path` (":memory:": in memory).
 
-    key: "u8", "i4", "f8", "bool", "datetime64[ns]", "str", "bytes", "uuid", any numpy dtype of these, a
-    tuple of them, each part descending with a leading "-", or a cesium.KeyCodec.  value: a numpy dtype,
-    a list of (name, dtype), "bytes" (the default), "str", "json", "msgpack" or a cesium.ValueCodec.
-    Both are stored; leave them out to take what is there.  flag: "c" creates if missing, "n" makes a
-    new and empty store, "w" opens an existing one, "r" opens it read-only.  durability, memory_limit: see
-    cesium.Options, which may be given instead of the five.
+    key: "u8", "i4", "f8", "bool", "datetime64[ns]", "str", "bytes", "uuid", any numpy dtype of
+    these, a tuple of them, each part descending with a leading "-", or a cesium.KeyCodec.  value: a
+    numpy dtype, a list of (name, dtype), "bytes" (the default), "str", "json", "msgpack" or a
+    cesium.ValueCodec.  Both are stored; leave them out to take what is there.  flag: "c" creates if
+    missing, "n" makes a new and empty store, "w" opens an existing one, "r" opens it read-only.
+    durability, memory_limit: see cesium.Options, which may be given instead of the five.
 
-    The same path opened twice in a process is one engine.  Errors: FileNotFoundError (no store there),
-    FileExistsError (other files there), SchemaError (another schema is stored, or none is given),
-    LockedError (another process writes), ConflictError (open in this process with other options),
-    CorruptionError (damage).
+    The same path opened twice in a process is one engine.  Errors: FileNotFoundError (no store
+    there), FileExistsError (other files there), SchemaError (another schema is stored, or none is
+    given), LockedError (another process writes), ConflictError (open in this process with other
+    options), CorruptionError (damage).
     """
     if options is None:
         options = Options(key, value, flag, durability, memory_limit)
@@ -112,7 +112,7 @@ def _shared(path: str, options: Options) -> StoreEngine | None:
 
 
 def _check_agreement(engine: StoreEngine, path: str, options: Options) -> None:
-    """ConflictError or SchemaError when the options are not those that it was opened with."""
+    """ConflictError or SchemaError when the options are not those of the open engine."""
     if options.flag == "n":
         raise ConflictError(f"{path} is open in this process; close it before making it new")
     if options.flag != "r" and not engine.writable:
@@ -134,8 +134,8 @@ def _reopen(path: str, options: Options) -> Store:
 class Store(CompiledTable):
     """An open store: a mapping in key order, with batches, ranges and loads beside it.
 
-    Made by `cesium.open`.  Any method may be called from any thread; use it as a context manager, or
-    `close` it.  Two stores are equal only if they are the same object.
+    Made by `cesium.open`.  Any method may be called from any thread; use it as a context manager,
+    or `close` it.  Two stores are equal only if they are the same object.
     """
 
     def __new__(cls, engine: StoreEngine, options: Options) -> Store:
@@ -279,7 +279,7 @@ class Store(CompiledTable):
     # -- batches
 
     def delete_range(self, lo: Any, hi: Any, durability: str | None = None) -> Commit:
-        """Removes all keys with lo <= key < hi, None being no bound, by one marker and one commit."""
+        """Removes all keys with lo <= key < hi, None being no bound, in one commit."""
         self._check_writable()
         lower, upper = self._bounds(lo, hi, (True, False))
         if lower is None:
@@ -296,10 +296,10 @@ class Store(CompiledTable):
     ) -> Commit:
         """Loads a batch of any size and order as one commit, straight into segments.
 
-        keys, values: as for `put_many`; of equal keys the last wins, and it wins over what is stored.
-        All or nothing: until the commit, which is durable when this returns, nothing is visible.
-        progress: shows a bar.  threads: how many may sort and write at once (None: as many as there
-        are processors, at most 4).  Returns Commit(sequence, durability, rows).
+        keys, values: as for `put_many`; of equal keys the last wins, and it wins over what is
+        stored.  All or nothing: until the commit, which is durable when this returns, nothing is
+        visible.  progress: shows a bar.  threads: how many may sort and write at once (None: as
+        many as there are processors, at most 4).  Returns Commit(sequence, durability, rows).
         """
         self._check_writable()
         encoded = self.keys_codec.encode_array(keys)
@@ -333,12 +333,12 @@ class Store(CompiledTable):
         return self._engine.durable_sequence
 
     def sync(self) -> None:
-        """Returns when all commits so far are on stable storage.  PoisonedError if the drive fails."""
+        """Waits until every commit so far is on stable storage; PoisonedError if a sync fails."""
         self._check_open()
         self._engine.sync()
 
     def checkpoint(self) -> None:
-        """Writes memtables out as segments and lets go of their journal; returns when it is durable."""
+        """Writes memtables out as segments, durably, and lets go of their journal."""
         self._check_writable()
         checkpoints.checkpoint(self._engine)
 
@@ -362,7 +362,7 @@ class Store(CompiledTable):
         return stats(self._engine)
 
     def close(self) -> None:
-        """Closes the handle; the last one of a store checkpoints it.  A second call does nothing."""
+        """Closes the handle; the last one of a store checkpoints it.  May be called again."""
         engine = self._engine
         if engine.handles == 1:
             engine.check_not_inside("the store is closed")

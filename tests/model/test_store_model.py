@@ -4,8 +4,8 @@ Pages are tiny (4 slots) or real, memtables are a few KiB, so that flushes and m
 time; the store is closed and reopened, and reopened from a copy taken while it was open, which is
 what a killed process leaves.  At the end the rare events must have happened.
 
-A failure prints its case and seed.  CESIUM_FUZZ_SECONDS makes every case run that long with fresh
-seeds (`make fuzz`); CESIUM_FUZZ_SEED fixes the first of them.
+A failure prints its case and seed.  Under `make fuzz` every case runs for CESIUM_FUZZ_SECONDS (5)
+with fresh seeds; CESIUM_FUZZ_SEED fixes the first of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from cesium.store import _acquire
 
 INLINE_VALUE_BYTES = 1024  # longer values go to overflow runs,
 INLINE_KEY_BYTES = 512  # and longer keys
-FUZZ_SECONDS = float(os.environ.get("CESIUM_FUZZ_SECONDS", "0"))
+FUZZING = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
+FUZZ_SECONDS = float(os.environ.get("CESIUM_FUZZ_SECONDS", "5" if FUZZING else "0"))
 FUZZ_SEED = os.environ.get("CESIUM_FUZZ_SEED")
 
 

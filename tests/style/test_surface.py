@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import types
 
 import cesium
+
+# Each costs milliseconds; they are imported where they are used.
+HEAVY = ("click", "concurrent.futures", "logging", "msgpack", "pandas", "rich", "secrets")
 
 
 def test_all_is_sorted() -> None:
@@ -42,3 +47,13 @@ def test_every_error_is_one_tree_and_also_a_builtin() -> None:
         assert issubclass(error, cesium.Error)
         if error is not cesium.Error:
             assert any(base.__module__ == "builtins" for base in error.__mro__[1:-3]), error
+
+
+def test_importing_is_light() -> None:
+    """A notebook or a script waits for nothing that only the command line or a load needs."""
+    code = (
+        "import sys, numpy; before = set(sys.modules); import cesium; "
+        f"print(*sorted(set({HEAVY!r}) & (set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

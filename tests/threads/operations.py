@@ -1,14 +1,16 @@
 """A store that threads may pull at from all sides, and the operations that do so.
 
-Every value but a stamp is a function of its key, so a read can be judged whoever wrote last.
-The keys:
+Every value but a stamp is a function of its key, so a read can be judged whoever wrote last.  The
+keys:
 
 - singles: put, deleted and popped one at a time; each may be there or not;
-- a block: written, deleted and range-deleted whole, so a read of one moment sees all or nothing;
+- a block: written, deleted and range-deleted whole, so a read of one moment sees all of it or
+  nothing;
 - stamps: written together by batches, so a read of one moment sees one and the same stamp in all;
 - fixtures: never changed once they are there, so every read must see them.
 
-An operation is called once a round, by one thread; it checks what it sees (AssertionError).
+An operation is called once a round, by one thread; it checks what it sees and raises
+AssertionError.
 """
 
 from __future__ import annotations
@@ -305,7 +307,7 @@ OPERATIONS = {
 
 
 def run_together(*bodies: Callable[[], None]) -> None:
-    """Runs each body in a thread of its own, from the same moment on; raises the first failure."""
+    """Runs each body in a thread of its own, all from one moment on; raises the first failure."""
     barrier = threading.Barrier(len(bodies))
     failures: list[BaseException] = []
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from segment_files import NAME, SEGMENT_ID, UUID, build, checksum, content, open_segment
 
 from cesium._builder import SegmentBuilder
 from cesium._files import FaultyOperations
@@ -17,6 +16,7 @@ from cesium._page import TableShape
 from cesium._segment import UNBOUNDED_UPPER
 from cesium.errors import LimitError, StorageFullError
 from cesium.files import DirectFile, Files, MemoryFiles
+from segment_files import NAME, SEGMENT_ID, UUID, build, checksum, content, open_segment
 
 
 def builder(files: Files, shape: TableShape, **options: int) -> SegmentBuilder:
@@ -112,9 +112,8 @@ def test_overflowed_entries_are_copied() -> None:
 
 
 def test_a_copied_segment_that_is_damaged_raises_its_own_error() -> None:
-    from segment_files import with_content
-
     from cesium.errors import CorruptionError
+    from segment_files import with_content
 
     shape = TableShape(8, 8)
     files, record = build(shape, [(i, bytes(8)) for i in range(2000)])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import COMMAND, ENVIRONMENT, fail, on_terminal, run, succeed
 
 import cesium
+from command_line import COMMAND, ENVIRONMENT, fail, on_terminal, run, succeed
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import fail, run, succeed
 
 import cesium
 from cesium.cli import _flights
 from cesium.cli import demo as demo_command
+from command_line import fail, run, succeed
 
 
 @pytest.fixture

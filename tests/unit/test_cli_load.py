@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import fail, succeed
 
 import cesium
+from command_line import fail, succeed
 
 
 def write_csv(path: Path, text: str) -> Path:

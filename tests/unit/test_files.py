@@ -163,7 +163,7 @@ def test_other_failures_stay_what_they_are(tmp_path: Path) -> None:
     assert not isinstance(caught.value, StorageFullError)
     assert caught.value.errno == errno.EIO and caught.value.filename == "some file"
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError):
         Files(tmp_path / "file").make_directory()
     with pytest.raises(FileNotFoundError):
         Files(tmp_path / "no" / "parent").make_directory()

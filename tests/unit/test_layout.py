@@ -13,9 +13,9 @@ import struct
 from pathlib import Path
 
 import pytest
-import segment_files as segments
 
 import cesium
+import segment_files as segments
 from cesium import _frames, _layout, manifest, replay
 from cesium._page import TableShape
 

@@ -88,6 +88,25 @@ def test_sync_right_after_opening_makes_replayed_commits_durable(
         assert synced == ["journal-000001"]
 
 
+def test_a_drive_with_little_room_gets_smaller_journal_files_not_the_smallest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file for every few commits would run out of descriptors long before the drive is full."""
+    create = Files.create
+
+    def create_small(files: Files, name: str, allocate_bytes: int = 0) -> int:
+        if allocate_bytes > 300_000:
+            raise cesium.StorageFullError(28, "No space left on device", name)
+        return create(files, name, allocate_bytes)
+
+    monkeypatch.setattr(Files, "create", create_small)
+    with cesium.open(tmp_path / "store", "u8", "f8", durability="process") as store:
+        for key in range(10_000):
+            store[key] = 1.0
+        files = store.stats().journal_files
+        assert 10_000 * 104 // 300_000 < files <= 10
+
+
 class Stop(Exception):
     """The process ends here."""
 

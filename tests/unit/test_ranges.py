@@ -104,6 +104,20 @@ def test_arrays_with_threads_are_the_same(store: Any) -> None:
             assert np.array_equal(one, many)
 
 
+def test_a_range_is_a_mapping_too(store: Any) -> None:
+    """dict() takes whatever has keys() for one."""
+    assert dict(store.items()) == dict(store) == {2 * index: float(index) for index in range(COUNT)}
+    assert dict(store.range(10, 20)) == {10: 5.0, 12: 6.0, 14: 7.0, 16: 8.0, 18: 9.0}
+    for reverse, inside, outside in ((False, 10, 16), (True, 18, 12)):
+        view = store.range(10, 20, reverse=reverse, limit=2)
+        assert dict(view) == dict(list(view)) and len(dict(view)) == 2
+        assert view[inside] == inside / 2
+        for key in (outside, 11, 8, 20, -1):
+            with pytest.raises(KeyError):
+                view[key]
+    assert dict(store.range(9, 3)) == {}
+
+
 def test_empty_ranges(store: Any) -> None:
     for view in (store.range(5, 5), store.range(9, 3), store.range(limit=0), store.range(10**9)):
         assert list(view) == list(reversed(view)) == list(view.batches()) == []

@@ -17,7 +17,9 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_keys_and_values_are_read_from_their_own_segment(small_segments, tmp_path):
-    pairs = {f"{number:04d}" * 150: bytes([number % 251]) * (2000 + number) for number in range(300)}
+    pairs = {
+        f"{number:04d}" * 150: bytes([number % 251]) * (2000 + number) for number in range(300)
+    }
     with cesium.open(tmp_path / "store", key="str", value="bytes") as store:
         store.bulk_load(list(pairs), list(pairs.values()), threads=1)
         assert store.stats().base_segments > 3

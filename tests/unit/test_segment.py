@@ -16,6 +16,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cesium._page import TableShape
+from cesium._segment import UNBOUNDED_UPPER, SegmentReader
+from cesium._segment_view import SegmentView
+from cesium.errors import CorruptionError, Error
+from cesium.files import Files, MemoryFiles
 from segment_files import (
     NAME,
     PAGE_BYTES,
@@ -28,12 +34,6 @@ from segment_files import (
     seal,
     with_content,
 )
-
-from cesium._page import TableShape
-from cesium._segment import UNBOUNDED_UPPER, SegmentReader
-from cesium._segment_view import SegmentView
-from cesium.errors import CorruptionError, Error
-from cesium.files import Files, MemoryFiles
 
 SHAPES = {
     "fixed": lambda slots: TableShape(8, 12, (8, 4), slots),
