@@ -12,9 +12,9 @@ import threading
 from typing import Any
 
 import pytest
-from threads.operations import OPERATIONS, Fixed, Subject, Variable, run_together
 
 from cesium.errors import ClosedError
+from threads.operations import OPERATIONS, Fixed, Subject, Variable, run_together
 
 SCALE = float(os.environ.get("CESIUM_THREAD_ROUNDS", "1"))
 NAMES = list(OPERATIONS)
