@@ -21,7 +21,6 @@ from cesium import engine as engines
 from cesium.errors import ClosedError, ConflictError, Error
 from threads.operations import run_together
 
-
 HANG_SECONDS = 120
 
 
