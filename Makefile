@@ -88,6 +88,7 @@ sanitize: .venv/.installed-test
 		ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0:allow_user_segv_handler=1 \
 		UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc CESIUM_DEBUG=1 \
 		PYTHONPATH=build/sanitize/lib HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-short} \
+		CESIUM_THREAD_ROUNDS=$${CESIUM_THREAD_ROUNDS:-0.2} \
 		$(BIN)/pytest -q --capture=sys $(SANITIZE_TESTS)
 
 # Long runs with fresh seeds, which a failure prints: make fuzz ROUNDS=20

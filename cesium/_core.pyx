@@ -1,6 +1,7 @@
 """Single operations and batches of a table: see _core.pxd for the contract."""
 
 from collections import namedtuple
+from operator import index
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.slice cimport PySlice_Check
@@ -507,7 +508,7 @@ cdef class CompiledTable:
         elif self.shape.value_width:
             answer.rows = np.empty((encoded.count, self.shape.value_width), np.uint8)
             answer.rows[:] = np.frombuffer(miss, np.uint8)
-        find_batch(View(self.core), encoded, answer, found, miss, threads or 1)
+        find_batch(View(self.core), encoded, answer, found, miss, thread_count(threads))
         self.core.self_check()
         found = found.view(np.bool_)
         return self.values_codec.decode_array(answer, found if default is None else None), found
@@ -518,7 +519,7 @@ cdef class CompiledTable:
         self.check_readable()
         encoded = self.keys_codec.encode_array(keys, lookup=True)
         found = np.zeros(encoded.count, np.uint8)
-        find_batch(View(self.core), encoded, None, found, b"", threads or 1)
+        find_batch(View(self.core), encoded, None, found, b"", thread_count(threads))
         self.core.self_check()
         return found.view(np.bool_)
 
@@ -596,6 +597,14 @@ cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values,
             data = values.data
             batch.value_data = &data[0] if data.shape[0] else NULL
     return [keys, values]
+
+
+cdef int thread_count(object threads) except -1:
+    if threads is None:
+        return 1
+    if index(threads) < 1:
+        raise ValueError(f"threads is at least 1, not {threads}")
+    return min(index(threads), 256)
 
 
 cdef object lengths_of(object offsets):

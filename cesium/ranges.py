@@ -7,6 +7,7 @@ and may be shared by threads.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from cesium.store import Store
 
 PAIRS, KEYS, VALUES = 0, 1, 2
+_NOTHING = object()
 Encoded = int | bytes
+
+
+def at_least(what: str, number: Any, least: int) -> int:
+    """A whole number from an argument; TypeError for another type, ValueError below the least."""
+    value = operator.index(number)
+    if value < least:
+        raise ValueError(f"{what} is at least {least}, not {value}")
+    return min(value, 2**62)  # more than any store holds
 
 
 class Range:
@@ -68,8 +78,16 @@ class Range:
     def __bool__(self) -> bool:
         return next(iter(self), None) is not None
 
-    def __contains__(self, key: object) -> bool:
-        return self._holds(key) and key in self._store
+    def __contains__(self, item: Any) -> bool:
+        """Whether iterating yields the item: a pair; of keys() a key, of values() a value."""
+        if self._yields == VALUES:
+            return any(value == item for value in self)
+        if self._yields == KEYS:
+            return self._holds(item) and item in self._store
+        if not isinstance(item, tuple) or len(item) != 2:
+            return False
+        key, value = item
+        return self._holds(key) and bool(self._store.get(key, _NOTHING) == value)
 
     def __getitem__(self, key: Any) -> Any:
         """The value of a key of the range, as it is now; KeyError outside.  So dict(view) works."""
@@ -127,12 +145,12 @@ class Range:
         codecs.  A range of keys() or values() gives that one.  threads: how many may copy at once
         (None: one).
         """
-        return self._decode(self._reader(), None, threads or 1)
+        count = 1 if threads is None else at_least("threads", threads, 1)
+        return self._decode(self._reader(), None, count)
 
     def batches(self, rows: int = 65536) -> Iterator[Any]:
         """The rows of one snapshot in pieces of at most `rows`, each as `arrays` gives them."""
-        if rows < 1:
-            raise ValueError(f"a batch has at least 1 row, not {rows}")
+        rows = at_least("a batch's number of rows", rows, 1)
         reader = self._reader()
 
         def pieces() -> Iterator[Any]:

@@ -22,7 +22,7 @@ from cesium.engine import StoreEngine
 from cesium.errors import ClosedError, ConflictError, ReadOnlyError
 from cesium.options import Options
 from cesium.progress import reporting
-from cesium.ranges import Encoded, Range
+from cesium.ranges import Encoded, Range, at_least
 from cesium.stats import Stats, stats
 from cesium.verify import Report, verify
 
@@ -223,8 +223,8 @@ class Store(CompiledTable):
         that the direction starts at.  A partial tuple as a bound stands for all its extensions.
         """
         self._check_open()
-        if limit is not None and limit < 0:
-            raise ValueError(f"a limit is not negative, as {limit} is")
+        if limit is not None:
+            limit = at_least("limit", limit, 0)
         lower, upper = self._bounds(lo, hi, inclusive)
         return Range(self, lower, upper, reverse, limit)
 
@@ -310,8 +310,8 @@ class Store(CompiledTable):
     def _load(
         self, keys: EncodedKeys, values: EncodedValues, progress: bool, threads: int | None
     ) -> Commit:
-        if threads is None:
-            threads = min(os.cpu_count() or 1, THREADS_MOST)
+        default = min(os.cpu_count() or 1, THREADS_MOST)
+        threads = default if threads is None else at_least("threads", threads, 1)
         with reporting("loading", keys.count, progress) as report:
             return loader.load(self._engine, keys, values, threads, "sync", report)
 

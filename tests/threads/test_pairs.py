@@ -60,7 +60,12 @@ def test_close_beside_each(tmp_path: Any, form: Any, name: str) -> None:
         under_way = threading.Event()
         closed = threading.Event()
 
-        def work(subject: Subject = subject, seed: int = seed) -> None:
+        def work(
+            subject: Subject = subject,
+            seed: int = seed,
+            under_way: threading.Event = under_way,
+            closed: threading.Event = closed,
+        ) -> None:
             chance = random.Random(seed)
             ended = False
             for turn in range(10_000):
@@ -76,7 +81,11 @@ def test_close_beside_each(tmp_path: Any, form: Any, name: str) -> None:
                 raise AssertionError("the store was not closed")
             under_way.set()
 
-        def close(subject: Subject = subject) -> None:
+        def close(
+            subject: Subject = subject,
+            under_way: threading.Event = under_way,
+            closed: threading.Event = closed,
+        ) -> None:
             under_way.wait()
             subject.store.close()
             closed.set()

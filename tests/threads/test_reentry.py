@@ -140,7 +140,7 @@ def test_a_codec_that_closes_its_own_store(tmp_path: Path) -> None:
 def run_script(source: str, *arguments: str) -> str:
     """Runs a script in a process of its own; what it prints."""
     ended = subprocess.run(
-        [sys.executable, "-c", source, *arguments],
+        [sys.executable, "-P", "-c", source, *arguments],
         capture_output=True, text=True, check=False, timeout=HANG_SECONDS,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
@@ -500,7 +500,7 @@ def test_reading_beside_a_writer_that_checkpoints(tmp_path: Path) -> None:
     path = str(tmp_path / "store")
     cesium.open(path, key="u8", value="u8").close()
     writer = subprocess.Popen(
-        [sys.executable, "-c", script, path], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-c", script, path], stdout=subprocess.PIPE, text=True
     )
     assert writer.stdout is not None
     assert writer.stdout.readline() == "ready\n"

@@ -127,7 +127,7 @@ def test_empty_ranges(store: Any) -> None:
 
 
 def test_what_a_range_refuses(store: Any) -> None:
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="at least 0"):
         store.range(limit=-1)
     with pytest.raises(ValueError, match="at least 1"):
         store.range().batches(0)
@@ -150,3 +150,31 @@ def test_what_a_range_refuses(store: Any) -> None:
 def test_repr_names_the_bounds(store: Any) -> None:
     text = repr(store.range(10, 20, reverse=True, limit=3).keys())
     assert "10" in text and "20" in text and "reverse=True" in text and "limit=3" in text
+
+
+def test_membership_is_what_iteration_yields() -> None:
+    with cesium.open(":memory:", key="u8", value="f8") as store:
+        store.put_many([1, 2, 3], [1.5, 2.5, 3.5])
+        view = store.range(2, None)
+        for piece in (view, view.keys(), view.values()):
+            assert all(item in piece for item in piece)
+        assert (1, 1.5) not in view and (2, 9.0) not in view and 2 not in view
+        assert 1 not in view.keys() and 1.5 not in view.values()
+
+
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_a_number_of_threads_or_rows_is_at_least_one(wrong: int) -> None:
+    with cesium.open(":memory:", key="u8", value="f8") as store:
+        store[1] = 1.0
+        for call in (
+            lambda: store.range().arrays(threads=wrong),
+            lambda: store.range().batches(wrong),
+            lambda: store.get_many([1], threads=wrong),
+            lambda: store.contains_many([1], threads=wrong),
+            lambda: store.bulk_load([1], [1.0], threads=wrong),
+        ):
+            with pytest.raises(ValueError, match="at least 1"):
+                call()
+        with pytest.raises(TypeError):
+            store.range(limit=2.5)
+        assert list(store.range(limit=2**70)) == [(1, 1.0)]
