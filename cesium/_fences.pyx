@@ -37,21 +37,21 @@ cdef struct Level:                  # the pages of one level: page numbers in fe
     uint32_t count
 
 
-cdef inline uint32_t load_u32(const uint8_t *place) noexcept nogil:
-    """Runs of a page of variable keys begin anywhere."""
+cdef inline uint32_t u32_at(const uint8_t *run, uint32_t slot) noexcept nogil:
+    """One of a run of integers, which begins at any byte where keys are of variable length."""
     cdef uint32_t number
-    memcpy(&number, place, 4)
+    memcpy(&number, run + <size_t>slot * 4, 4)
     return number
 
 
 cdef inline uint32_t child_of(const Fences *fences, const uint8_t *page,
                               uint32_t slot) noexcept nogil:
-    return load_u32(run_of(&fences.shape, page, 0) + slot * 4)
+    return u32_at(run_of(&fences.shape, page, 0), slot)
 
 
 cdef inline uint32_t rank_of(const Fences *fences, const uint8_t *page,
                              uint32_t slot) noexcept nogil:
-    return load_u32(run_of(&fences.shape, page, 1) + slot * 4)
+    return u32_at(run_of(&fences.shape, page, 1), slot)
 
 
 cdef int check_leaf(Fences *fences, const SegmentFooter *footer, const uint8_t *page,
