@@ -602,9 +602,10 @@ cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values,
 cdef int thread_count(object threads) except -1:
     if threads is None:
         return 1
-    if operator.index(threads) < 1:
+    count = operator.index(threads)
+    if count < 1:
         raise ValueError(f"threads is at least 1, not {threads}")
-    return min(operator.index(threads), 256)
+    return min(count, 256)
 
 
 cdef object lengths_of(object offsets):

@@ -171,7 +171,9 @@ cdef uint32_t directory_route_bytes(const Shape *shape, const Directory *directo
     if directory.count <= 1:
         return 0
     if prefix_bytes:
-        order = memcmp(directory.prefix, key.data, min(prefix_bytes, key.bytes))
+        # An empty key has no data, and memcmp takes no NULL even for no bytes.
+        order = 0 if key.bytes == 0 else memcmp(
+            directory.prefix, key.data, min(prefix_bytes, key.bytes))
         if order > 0 or (order == 0 and key.bytes < prefix_bytes):
             return 0
         if order < 0:

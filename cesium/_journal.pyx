@@ -124,7 +124,7 @@ cdef inline void finish_frame(JournalFile *file, uint8_t frame_type, uint64_t se
     checksum = crc32c(<uint32_t> file.position ^ file.seed, frame + 4, length - 4)
     store_position(<uint64_t *> frame, <uint64_t> checksum | (length << 32))
     file.last_checksum = checksum
-    file.last_sequence = sequence
+    store_position(&file.last_sequence, sequence)
     store_position(&file.position, file.position + length)
 
 
@@ -453,7 +453,7 @@ cdef class JournalWriter:
 
     @property
     def last_sequence(self):
-        return self.file.last_sequence
+        return load_position(&self.file.last_sequence)
 
     @property
     def last_checksum(self):

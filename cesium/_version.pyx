@@ -25,6 +25,10 @@ from cesium._segment cimport (
 )
 from cesium.errors import ClosedError, CorruptionError, Error, LimitError, PoisonedError
 
+cdef extern from *:
+    uint64_t __atomic_load_n(uint64_t *word, int order) noexcept nogil
+    int __ATOMIC_ACQUIRE
+
 cdef enum:
     GROUP = 32                  # lookups in flight at once
 
@@ -259,7 +263,8 @@ cdef int find_if_warm(const Shape *shape, Segment *segment, const Key *key,
     if status != STATUS_OK:
         return status
     page_number = ordinal if segment.page_numbers == NULL else segment.page_numbers[ordinal]
-    if not (segment.checked[page_number >> 6] >> (page_number & 63)) & 1:
+    if not (__atomic_load_n(&segment.checked[page_number >> 6], __ATOMIC_ACQUIRE)
+            >> (page_number & 63)) & 1:
         return STATUS_FULL
     status = segment_page(segment, ordinal, &position.page)
     if status != STATUS_OK:

@@ -5,6 +5,7 @@ CESIUM_THREAD_ROUNDS scales the rounds: 10 for a long run, 0.2 for the slow sani
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
@@ -68,7 +69,7 @@ def test_close_beside_each(tmp_path: Any, form: Any, name: str) -> None:
         ) -> None:
             chance = random.Random(seed)
             ended = False
-            for turn in range(10_000):
+            for turn in itertools.count():  # a store that stays open is what run_together ends
                 if turn == seed:
                     under_way.set()
                 ended = closed.is_set()
@@ -77,8 +78,6 @@ def test_close_beside_each(tmp_path: Any, form: Any, name: str) -> None:
                 except ClosedError:
                     break
                 assert not ended, "a call on a closed store came back"
-            else:
-                raise AssertionError("the store was not closed")
             under_way.set()
 
         def close(
