@@ -19,6 +19,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from cesium._journal cimport JournalPart, JournalWriter
 from cesium._memtable cimport Memtable, MemtableSnapshot
+from cesium._native cimport load_head
 from cesium._page cimport Key, TableShape, Value
 from cesium._version cimport Version
 
@@ -70,6 +71,31 @@ cdef struct Batch:                  # rows of one operation, as encoded; all bor
     const uint8_t *rows
     const int64_t *value_offsets
     const uint8_t *value_data
+
+# The key of one row of a batch: a head, or (heads NULL) bytes between two offsets; borrowed.
+cdef inline void key_of_row(const uint64_t *heads, const int64_t *offsets, const uint8_t *data,
+                            uint64_t row, Key *key) noexcept nogil:
+    key.data = NULL
+    key.bytes = 0
+    if heads != NULL:
+        key.head = heads[row]
+    else:
+        key.data = data + offsets[row]
+        key.bytes = <uint32_t>(offsets[row + 1] - offsets[row])
+        key.head = load_head(key.data, key.bytes)
+
+# Its value: packed bytes of the table's width, or bytes between two offsets; borrowed.
+cdef inline void value_of_row(const Batch *batch, uint32_t value_width, uint64_t row,
+                              Value *value) noexcept nogil:
+    value.kind = batch.kind
+    value.data = NULL
+    value.bytes = 0
+    if batch.rows != NULL:
+        value.bytes = value_width
+        value.data = batch.rows + row * value_width
+    elif batch.value_offsets != NULL:
+        value.data = batch.value_data + batch.value_offsets[row]
+        value.bytes = batch.value_offsets[row + 1] - batch.value_offsets[row]
 
 cdef class TableCore:
     cdef Engine engine

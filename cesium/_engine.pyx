@@ -3,7 +3,6 @@
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from cesium._frames cimport JOURNAL_FRAME_ATTACH
@@ -13,14 +12,13 @@ from cesium._journal cimport (
     journal_sync,
 )
 from cesium._layout cimport (
-    KIND_DELETE, STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_NOT_FOUND, STATUS_NO_MEMORY,
-    STATUS_OK,
+    STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK,
 )
 from cesium._memtable cimport (
     Memtable, MemtableCounters, MemtableSnapshot, memtable_counters, memtable_delete_range,
     memtable_check, memtable_markers, memtable_pin, memtable_put,
 )
-from cesium._native cimport SortPair, load_head, sort_columns, sort_strings
+from cesium._native cimport SortPair, sort_columns, sort_strings
 from cesium._page cimport Key, TableShape, Value
 from cesium._version cimport Version, raise_plain
 from cesium.errors import (
@@ -458,23 +456,8 @@ cdef class TableCore:
 cdef int put_row(TableCore core, const Batch *batch, uint64_t row) noexcept nogil:
     cdef Key key
     cdef Value value
-    memset(&key, 0, sizeof(Key))
-    if batch.heads != NULL:
-        key.head = batch.heads[row]
-    else:
-        key.data = batch.key_data + batch.key_offsets[row]
-        key.bytes = <uint32_t>(batch.key_offsets[row + 1] - batch.key_offsets[row])
-        key.head = load_head(key.data, key.bytes)
-    value.kind = batch.kind
-    value.data = NULL
-    value.bytes = 0
-    if batch.kind != KIND_DELETE:
-        if batch.rows != NULL:
-            value.bytes = core.shape.shape.value_width
-            value.data = batch.rows + row * value.bytes
-        else:
-            value.data = batch.value_data + batch.value_offsets[row]
-            value.bytes = batch.value_offsets[row + 1] - batch.value_offsets[row]
+    key_of_row(batch.heads, batch.key_offsets, batch.key_data, row, &key)
+    value_of_row(batch, core.shape.shape.value_width, row, &value)
     return memtable_put(core.live.state, &key, &value)
 
 

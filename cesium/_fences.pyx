@@ -225,13 +225,14 @@ cdef inline uint32_t leaf_slots(const Fences *fences, uint32_t leaf) noexcept no
     return fences.leaf_ordinals[leaf + 1] - fences.leaf_ordinals[leaf]
 
 
-cdef uint32_t leaf_with_number(const Fences *fences, uint32_t number) noexcept nogil:
+cdef uint32_t last_at_most(const uint32_t *ascending, uint32_t count, uint32_t value) noexcept nogil:
+    """Where the last number <= value stands; 0 when there is none."""
     cdef uint32_t low = 0
-    cdef uint32_t high = fences.leaf_count
+    cdef uint32_t high = count
     cdef uint32_t middle
     while low + 1 < high:
         middle = (low + high) >> 1
-        if fences.leaf_numbers[middle] <= number:
+        if ascending[middle] <= value:
             low = middle
         else:
             high = middle
@@ -258,7 +259,8 @@ cdef int route_in_tree(const Fences *fences, const Key *key, uint32_t *ordinal) 
         if level == 0:
             break
         number = child_of(fences, page, slot)
-    ordinal[0] = fences.leaf_ordinals[leaf_with_number(fences, number)] + slot
+    ordinal[0] = fences.leaf_ordinals[
+        last_at_most(fences.leaf_numbers, fences.leaf_count, number)] + slot
     return STATUS_OK
 
 
@@ -328,14 +330,6 @@ cdef void fences_route_heads(const Fences *fences, const uint64_t *heads, uint32
 
 
 cdef uint32_t fences_rank(const Fences *fences, uint32_t ordinal) noexcept nogil:
-    cdef uint32_t low = 0
-    cdef uint32_t high = fences.leaf_count
-    cdef uint32_t middle
-    while low + 1 < high:
-        middle = (low + high) >> 1
-        if fences.leaf_ordinals[middle] <= ordinal:
-            low = middle
-        else:
-            high = middle
-    return rank_of(fences, fences.map + <uint64_t>fences.leaf_numbers[low] * PAGE_BYTES,
-                   ordinal - fences.leaf_ordinals[low])
+    cdef uint32_t leaf = last_at_most(fences.leaf_ordinals, fences.leaf_count, ordinal)
+    return rank_of(fences, fences.map + <uint64_t>fences.leaf_numbers[leaf] * PAGE_BYTES,
+                   ordinal - fences.leaf_ordinals[leaf])

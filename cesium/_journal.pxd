@@ -78,7 +78,6 @@ cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil
 
 # The end of the last frame.  Any thread may ask.
 cdef uint64_t journal_end_position(const JournalFile *file) noexcept nogil
-cdef uint64_t journal_synced_position(const JournalFile *file) noexcept nogil
 
 
 cdef class JournalWriter:

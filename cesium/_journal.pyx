@@ -224,10 +224,6 @@ cdef uint64_t journal_end_position(const JournalFile *file) noexcept nogil:
     return load_position(&file.position)
 
 
-cdef uint64_t journal_synced_position(const JournalFile *file) noexcept nogil:
-    return load_position(&file.synced_position)
-
-
 cdef int sync_as_leader(JournalFile *file) noexcept nogil:
     """Sync older files, then this one, once.  The mutex is held on entry and on return."""
     cdef JournalFile *previous = file.previous

@@ -6,7 +6,7 @@ write parts of it at once, each into builders of its own.  The GIL is released w
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -14,12 +14,11 @@ from cesium._builder cimport (
     SegmentBuilder, builder_add, builder_add_columns, builder_add_pairs, builder_bytes,
 )
 from cesium._core cimport fill_batch
-from cesium._engine cimport Batch
+from cesium._engine cimport Batch, key_of_row, value_of_row
 from cesium._keys cimport EncodedKeys
-from cesium._layout cimport KIND_VALUE, STATUS_OK
+from cesium._layout cimport STATUS_OK
 from cesium._native cimport (
-    SortPair, compare_bytes, is_sorted_strings, is_sorted_u64, load_head, sort_columns,
-    sort_strings,
+    SortPair, compare_bytes, is_sorted_strings, is_sorted_u64, sort_columns, sort_strings,
 )
 from cesium._page cimport Key, Shape, TableShape, Value
 from cesium._values cimport EncodedValues
@@ -108,16 +107,12 @@ cdef class LoadRows:
 
     cdef void key_at(self, uint64_t place, Key *key) noexcept nogil:
         """The key that goes out as number `place`."""
-        cdef uint64_t row = self.order[place] if self.order != NULL else place
-        memset(key, 0, sizeof(Key))
         if self.pairs != NULL:
+            memset(key, 0, sizeof(Key))
             key.head = self.pairs[place].key
-        elif self.batch.heads != NULL:
-            key.head = self.batch.heads[place]
         else:
-            key.data = self.batch.key_data + self.batch.key_offsets[row]
-            key.bytes = <uint32_t>(self.batch.key_offsets[row + 1] - self.batch.key_offsets[row])
-            key.head = load_head(key.data, key.bytes)
+            key_of_row(self.batch.heads, self.batch.key_offsets, self.batch.key_data,
+                       self.order[place] if self.order != NULL else place, key)
 
     def key(self, uint64_t place):
         """The encoded key (int head or bytes) that goes out as number `place`."""
@@ -164,7 +159,6 @@ cdef class LoadRows:
         return STATUS_OK
 
     cdef int write_one(self, SegmentBuilder builder, uint64_t place) noexcept nogil:
-        cdef const Shape *shape = &self.table_shape.shape
         cdef Key key
         cdef Value value
         cdef uint64_t row = place
@@ -173,13 +167,7 @@ cdef class LoadRows:
         elif self.pairs != NULL:
             row = self.pairs[place].payload
         self.key_at(place, &key)
-        value.kind = KIND_VALUE
-        if shape.value_width:
-            value.data = self.batch.rows + row * shape.value_width
-            value.bytes = shape.value_width
-        else:
-            value.data = self.batch.value_data + self.batch.value_offsets[row]
-            value.bytes = self.batch.value_offsets[row + 1] - self.batch.value_offsets[row]
+        value_of_row(&self.batch, self.table_shape.shape.value_width, row, &value)
         return builder_add(builder.builder, &key, &value)
 
 

@@ -11,11 +11,12 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
+from cesium._engine cimport key_of_row
 from cesium._keys cimport EncodedKeys
 from cesium._layout cimport (
     KIND_DELETE, KIND_MASK, STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK,
 )
-from cesium._native cimport SortPair, load_head, parallel_for, sort_columns
+from cesium._native cimport SortPair, parallel_for, sort_columns
 from cesium._page cimport (
     Key, Shape, kind_of, page_copy_row, page_copy_value, page_value_bytes,
 )
@@ -84,14 +85,8 @@ cdef void find_one_by_one(Task *task) noexcept nogil:
     cdef uint64_t before
     cdef bint there
     cdef int status = STATUS_OK
-    memset(&key, 0, sizeof(Key))
     for index in range(task.first, task.last):
-        if task.heads != NULL:
-            key.head = task.heads[index]
-        else:
-            key.data = task.key_data + task.key_offsets[index]
-            key.bytes = <uint32_t>(task.key_offsets[index + 1] - task.key_offsets[index])
-            key.head = load_head(key.data, key.bytes)
+        key_of_row(task.heads, task.key_offsets, task.key_data, index, &key)
         status = STATUS_NOT_FOUND
         if task.outside == NULL or not task.outside[index]:
             status = version_find(shape, task.items, task.item_count, &key, False, &found)

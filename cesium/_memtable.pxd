@@ -44,8 +44,6 @@ cdef int memtable_delete_range(MemtableState *memtable, const Key *lower, const 
 # *masked says whether a marker covers it.
 cdef int memtable_find(MemtableState *memtable, const Key *key, Position *position,
                        bint *masked) noexcept nogil
-# Fills a source (seek, step, edge, read_overflow) over the live memtable, for reads under the lock.
-cdef void memtable_live_source(MemtableState *memtable, PageSource *source) noexcept nogil
 
 cdef MemtableRoot *memtable_pin(MemtableState *memtable) noexcept nogil     # NULL: no memory
 cdef void memtable_unpin(MemtableState *memtable, MemtableRoot *root) noexcept nogil

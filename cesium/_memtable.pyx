@@ -91,10 +91,6 @@ cdef int memtable_find(MemtableState *memtable, const Key *key, Position *positi
     return view_find(&memtable.vector.live, key, position, masked)
 
 
-cdef void memtable_live_source(MemtableState *memtable, PageSource *source) noexcept nogil:
-    view_source(&memtable.vector.live, source)
-
-
 cdef void memtable_root_source(MemtableRoot *root, PageSource *source) noexcept nogil:
     view_source(&root.view, source)
 

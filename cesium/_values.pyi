@@ -32,7 +32,6 @@ class ValueCodec:
     def decode_array(
         self, encoded: EncodedValues, found: npt.NDArray[np.bool_] | None = None
     ) -> Any: ...
-    def empty_array(self, count: int) -> npt.NDArray[Any]: ...
 
 @disjoint_base
 class NumberCodec(ValueCodec):

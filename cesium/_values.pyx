@@ -158,10 +158,6 @@ cdef class ValueCodec:
         """
         return np.ascontiguousarray(encoded.rows).reshape(-1).view(self.dtype)
 
-    def empty_array(self, Py_ssize_t count):
-        """An uninitialised array of this dtype, shape (count,), to be filled with packed rows."""
-        return np.empty(count, self.dtype)
-
 
 cdef class NumberCodec(ValueCodec):
     """Booleans, integers, floats and complex numbers of any width up to 16 bytes."""

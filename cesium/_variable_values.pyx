@@ -243,9 +243,6 @@ cdef class VariableCodec(ValueCodec):
     def zero_value(self):
         return None
 
-    def empty_array(self, Py_ssize_t count):
-        raise TypeError(f"values of {self.spec} are of variable length: no array holds their rows")
-
     cdef EncodedValues encode_sequence(self, object values):
         cdef Py_ssize_t row = 0, count = len(values)
         cdef int64_t position = 0

@@ -108,10 +108,6 @@ class State:
     segments: dict[int, SegmentRecord] = field(default_factory=dict)
     options: Json = field(default_factory=dict)
 
-    def table_named(self, name: str) -> TableRecord | None:
-        """The table of that name, if there is one."""
-        return next((table for table in self.tables.values() if table.name == name), None)
-
     def to_json(self) -> Json:
         """The snapshot payload."""
         return {

@@ -67,8 +67,8 @@ def test_edits_add_up_and_reload(tmp_path: Path) -> None:
     last = states[-1]
     assert last.generation == len(EDITS)
     assert last.segments == {2: segment(2, tier=1), 3: segment(3)}
-    assert last.tables == {1: TABLE} and last.table_named("default") is TABLE
-    assert last.table_named("Händel ♪") is None and states[4].table_named("Händel ♪") is not None
+    assert last.tables == {1: TABLE}
+    assert [table.name for table in states[4].tables.values()] == ["default", "Händel ♪"]
     assert (last.sequence, last.flushed_sequence, last.epoch) == (9, 4, 2)
     assert last.options == {"memory_limit": 1 << 30}
     assert states[0] == State(UUID), "older states are not touched"
