@@ -14,6 +14,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+# A child of a test imports what the test imports, not the sources that happen to lie in its directory.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 
 settings.register_profile("default", deadline=None, suppress_health_check=QUIET)
