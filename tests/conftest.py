@@ -14,7 +14,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-# A child of a test imports what the test imports, not the sources that happen to lie in its directory.
+# A child of a test imports what the test imports, not sources that lie in its directory.
 os.environ["PYTHONSAFEPATH"] = "1"
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
