@@ -25,6 +25,9 @@ SOURCES := setup.py pyproject.toml $(wildcard README.md) LICENSE $(shell find ce
 # Compiled modules that Python code may import: those with a stub beside them.
 STUBBED = $(patsubst cesium/%.pyi,cesium.%,$(wildcard cesium/_*.pyi))
 
+# `python -c` in a test must find the package that was built, not the sources in this directory.
+export PYTHONSAFEPATH := 1
+
 .PHONY: help demo test bench lint debug sanitize fuzz clean
 
 help:
@@ -72,30 +75,34 @@ lint: .venv/.installed-lint
 	PATH="$(BIN):$$PATH" cython-lint cesium
 	$(BIN)/mypy
 	cd build && $(BIN)/python -m mypy.stubtest --ignore-disjoint-bases \
-		--allowlist ../tests/style/stubtest-allowlist.txt --ignore-unused-allowlist $(STUBBED)
+		--mypy-config-file ../pyproject.toml --ignore-unused-allowlist \
+		--allowlist ../tests/style/stubtest-allowlist.txt $(STUBBED)
 
 # A build with assertions, bounds checks and the self-check around each public call.
 debug: .venv/.installed-test
 	CESIUM_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug/lib
-	CESIUM_DEBUG=1 PYTHONPATH=build/debug/lib $(BIN)/pytest -q $(TESTS)
+	CESIUM_DEBUG=1 PYTHONPATH=$(CURDIR)/build/debug/lib $(BIN)/pytest -q $(TESTS)
 
 # AddressSanitizer and UBSan: the threads, and a short run against the model.  Python itself leaks
 # by design, so leaks are looked for by the tests' own counters.
 SANITIZE_TESTS ?= $(wildcard tests/threads tests/model)
 sanitize: .venv/.installed-test
 	CESIUM_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-lib build/sanitize/lib
+	@rm -f build/sanitize/report.*
 	env LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0:allow_user_segv_handler=1 \
-		UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc CESIUM_DEBUG=1 \
-		PYTHONPATH=build/sanitize/lib HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-short} \
+		ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0:log_path=$(CURDIR)/build/sanitize/report \
+		UBSAN_OPTIONS=print_stacktrace=1:log_path=$(CURDIR)/build/sanitize/report \
+		PYTHONMALLOC=malloc CESIUM_DEBUG=1 PYTHONPATH=$(CURDIR)/build/sanitize/lib \
+		HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-short} \
 		CESIUM_THREAD_ROUNDS=$${CESIUM_THREAD_ROUNDS:-0.2} \
-		$(BIN)/pytest -q --capture=sys $(SANITIZE_TESTS)
+		$(BIN)/pytest -q $(SANITIZE_TESTS) \
+		|| { cat build/sanitize/report.* 2>/dev/null; exit 1; }
 
 # Long runs with fresh seeds, which a failure prints: make fuzz ROUNDS=20
 fuzz: .venv/.installed-test
 	CESIUM_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug/lib
 	for round in $$(seq $(ROUNDS)); do \
-		CESIUM_DEBUG=1 PYTHONPATH=build/debug/lib HYPOTHESIS_PROFILE=fuzz \
+		CESIUM_DEBUG=1 PYTHONPATH=$(CURDIR)/build/debug/lib HYPOTHESIS_PROFILE=fuzz \
 			$(BIN)/pytest -q $(wildcard tests/model tests/fuzz) || exit 1; \
 	done
 

@@ -1,7 +1,7 @@
 """The fence tree of one mapped segment: see _fences.pxd for the contract."""
 
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from cesium._layout cimport (
     PAGE_BYTES, PAGE_FENCE, PAGE_HEADER_BYTES, PAGE_OVERFLOW, STATUS_CORRUPT, STATUS_NO_MEMORY,
@@ -37,14 +37,21 @@ cdef struct Level:                  # the pages of one level: page numbers in fe
     uint32_t count
 
 
+cdef inline uint32_t u32_at(const uint8_t *run, uint32_t slot) noexcept nogil:
+    """One of a run of integers, which begins at any byte where keys are of variable length."""
+    cdef uint32_t number
+    memcpy(&number, run + <size_t>slot * 4, 4)
+    return number
+
+
 cdef inline uint32_t child_of(const Fences *fences, const uint8_t *page,
                               uint32_t slot) noexcept nogil:
-    return (<uint32_t *>run_of(&fences.shape, page, 0))[slot]
+    return u32_at(run_of(&fences.shape, page, 0), slot)
 
 
 cdef inline uint32_t rank_of(const Fences *fences, const uint8_t *page,
                              uint32_t slot) noexcept nogil:
-    return (<uint32_t *>run_of(&fences.shape, page, 1))[slot]
+    return u32_at(run_of(&fences.shape, page, 1), slot)
 
 
 cdef int check_leaf(Fences *fences, const SegmentFooter *footer, const uint8_t *page,

@@ -331,7 +331,7 @@ def run_together(*bodies: Callable[[], None]) -> None:
     if any(thread.is_alive() for thread in threads):
         import faulthandler
 
-        faulthandler.dump_traceback()
+        faulthandler.dump_traceback(sys.__stderr__)
         raise AssertionError("threads wait for one another")
     if failures:
         raise failures[0]

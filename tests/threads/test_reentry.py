@@ -26,7 +26,7 @@ HANG_SECONDS = 120
 
 @pytest.fixture(autouse=True)
 def end_a_hang() -> Iterator[None]:
-    faulthandler.dump_traceback_later(2 * HANG_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(2 * HANG_SECONDS, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
 
