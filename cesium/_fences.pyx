@@ -225,7 +225,8 @@ cdef inline uint32_t leaf_slots(const Fences *fences, uint32_t leaf) noexcept no
     return fences.leaf_ordinals[leaf + 1] - fences.leaf_ordinals[leaf]
 
 
-cdef uint32_t last_at_most(const uint32_t *ascending, uint32_t count, uint32_t value) noexcept nogil:
+cdef uint32_t last_at_most(const uint32_t *ascending, uint32_t count,
+                           uint32_t value) noexcept nogil:
     """Where the last number <= value stands; 0 when there is none."""
     cdef uint32_t low = 0
     cdef uint32_t high = count
