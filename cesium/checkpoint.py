@@ -7,6 +7,7 @@ only then is what they replace unlinked.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 from cesium._builder import SegmentBuilder
@@ -17,6 +18,7 @@ from cesium._segment import UNBOUNDED_UPPER, SegmentReader
 from cesium._version import Version
 from cesium.directory import segment_name
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
+from cesium.errors import StorageFullError
 from cesium.state import Edit, SegmentRecord
 
 SEGMENT_BYTES = 64 << 20
@@ -239,8 +241,12 @@ def retire(engine: StoreEngine, readers: list[SegmentReader]) -> None:
         engine.retired[reader.record.id] = reader
 
 
-def close(engine: StoreEngine) -> None:
-    """Checkpoints a store that was written to, and ends the engine."""
+def close(engine: StoreEngine, merge: Callable[[StoreEngine], None]) -> None:
+    """Checkpoints a store that was written to, and ends the engine.
+
+    merge: what keeps the sources few; it comes after a checkpoint that wrote, for every closing may
+    add a small segment.
+    """
     with engine.exclusive_maintenance("closing"):
         inner = engine.core_engine
         if inner.closed:
@@ -248,6 +254,10 @@ def close(engine: StoreEngine) -> None:
         try:
             keeps = engine.writable and not engine.in_memory and not inner.forked
             if keeps and inner.poisoned is None:
+                before = engine.manifest.state.generation
                 checkpoint_held(engine)
+                if engine.manifest.state.generation != before:
+                    with contextlib.suppress(StorageFullError):
+                        merge(engine)
         finally:
             engine.release()

@@ -30,7 +30,8 @@ from cesium.errors import StorageFullError
 
 NEWER_SOURCES_MOST = 4  # more of them cost every miss a filter each
 SMALL_BYTES = SEGMENT_BYTES // 4  # neighbours in the last tier below this are joined,
-SMALL_RUN_MOST = 8  # when there are more than so many in a row
+SMALL_RUN_MOST = 8  # when there are more than so many in a row,
+GROUP_MOST = 64  # and no more at once: each that is read holds a descriptor
 
 Progress = Callable[[int], None]
 
@@ -72,7 +73,7 @@ def merge_if_due(engine: StoreEngine) -> None:
         merge_into_base(engine, newer)
     for run in small_runs(engine):
         if len(run) > SMALL_RUN_MOST:
-            merge_into_base(engine, [], run)
+            merge_into_base(engine, [], run[:GROUP_MOST])
 
 
 def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
@@ -82,9 +83,12 @@ def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
         newer = mergeable(engine)
         if newer:
             merge_into_base(engine, newer, progress=progress)
-        for run in small_runs(engine):
-            if len(run) > 1:
-                merge_into_base(engine, [], run, progress=progress)
+        before = 0
+        while runs := [run for run in small_runs(engine) if len(run) > 1]:
+            if sum(map(len, runs)) == before:
+                break  # a load lies in between; a later merge joins what is left
+            before = sum(map(len, runs))
+            merge_into_base(engine, [], runs[0][:GROUP_MOST], progress=progress)
 
 
 def mergeable(engine: StoreEngine) -> list[list[SegmentReader]]:

@@ -96,7 +96,7 @@ def _open_engine(path: str, options: Options, slots_max: int) -> StoreEngine:
 
 def _close_engine(engine: StoreEngine) -> None:
     try:
-        checkpoints.close(engine)
+        checkpoints.close(engine, maintenance.merge_if_due)
     finally:
         engine.end()
 

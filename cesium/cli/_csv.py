@@ -57,10 +57,18 @@ def _is_time(cell: str, pattern: re.Pattern[str] = TIME) -> bool:
     return True
 
 
+def _is_float(cell: str) -> bool:
+    """Whole numbers that a float would round are left as text: no two keys become one."""
+    if FLOAT.fullmatch(cell) is None:
+        return False
+    digits = cell.lstrip("+-")
+    return not digits.isdigit() or int(float(digits)) == int(digits)
+
+
 # In the order of preference; text is what is left.
 TYPES: dict[str, Callable[[str], bool]] = {
     "i8": _is_integer,
-    "f8": lambda cell: FLOAT.fullmatch(cell) is not None,
+    "f8": _is_float,
     "datetime64[s]": _is_time,
     "datetime64[us]": lambda cell: _is_time(cell, TIME_FRACTION),
 }

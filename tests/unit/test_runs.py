@@ -53,3 +53,28 @@ def test_threads_copy_the_same_rows_as_one(small_segments, tmp_path, value):
                 np.testing.assert_array_equal(got_values, values[low:high])
             assert len(view) == high - low
         np.testing.assert_array_equal(store.range(limit=7).arrays(threads=2)[0], keys[:7])
+
+
+def test_many_openings_leave_few_segments(tmp_path):
+    for number in range(40):
+        with cesium.open(tmp_path / "store", key="u4", value="u4") as store:
+            store[number] = number
+    with cesium.open(tmp_path / "store") as store:
+        assert store.stats().base_segments <= maintenance.SMALL_RUN_MOST
+        assert list(store.items()) == [(number, number) for number in range(40)]
+        assert store.verify().ok
+        store.compact()
+        assert store.stats().base_segments == 1
+
+
+def test_compaction_joins_more_small_segments_than_it_reads_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(maintenance, "SMALL_RUN_MOST", 1000)
+    monkeypatch.setattr(maintenance, "GROUP_MOST", 4)
+    with cesium.open(tmp_path / "store", key="u4", value="u4") as store:
+        for number in range(30):
+            store[number] = number
+            store.checkpoint()
+        assert store.stats().base_segments == 30
+        store.compact()
+        assert store.stats().base_segments == 1
+        assert list(store.items()) == [(number, number) for number in range(30)]
