@@ -1,8 +1,9 @@
 """What to merge and when: keeps the sources few and the last tier tidy.
 
-Runs in the thread whose write found the memtable full, or in `compact`.  Every merge reads a run of
-neighbouring sources that ends at the last tier, and the segments of the last tier that they
-overlap; the rest of the last tier stays as it is, so a time-ordered store is never rewritten.
+Runs in the thread whose write found the memtable full, in `compact`, or in the last `close`.  Every
+merge reads a run of neighbouring sources that ends at the last tier, and the segments of the last
+tier that they overlap; the rest of the last tier stays as it is, so a time-ordered store is never
+rewritten.
 """
 
 from __future__ import annotations
