@@ -1,9 +1,11 @@
 """Builds the compiled modules.
 
 `CESIUM_DEBUG=1` is the one switch: assertions, bounds checks and symbols on, optimisation low.
-`CESIUM_SANITIZE=address,undefined` (or `thread`) adds those sanitizers to a debug build.  Each kind
-of build has a directory of its own under build/, generated C included, so switching between them
-never mixes objects and re-running one compiles only what changed.
+`CESIUM_SANITIZE=address,undefined` (or `thread`) adds those sanitizers to a debug build;
+`fuzzer-no-link` among them (clang) tells a fuzzer which branches ran.  `CESIUM_COVERAGE=1` is a
+debug build that tells coverage.py which lines ran, made in a copy of the sources.  Each other kind
+has a directory of its own under build/, generated C included, so switching between them never mixes
+objects and re-running one compiles only what changed.
 """
 
 import multiprocessing
@@ -14,8 +16,10 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 sanitize = os.environ.get("CESIUM_SANITIZE", "")
-debug = os.environ.get("CESIUM_DEBUG") == "1" or bool(sanitize)
+coverage = os.environ.get("CESIUM_COVERAGE") == "1"
+debug = os.environ.get("CESIUM_DEBUG") == "1" or bool(sanitize) or coverage
 kind = "-".join(["debug" if debug else "release", *filter(None, sanitize.split(","))])
+kind += "-coverage" if coverage else ""
 
 # Never -march: SIMD is chosen per function at run time (cesium/_native.h): a wheel runs anywhere.
 compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-Wno-unused-variable", "-pthread"]
@@ -29,6 +33,7 @@ if sanitize:
 
 macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 macros += [("CESIUM_DEBUG", "1")] if debug else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
+macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if coverage else []
 
 # cythonize follows the .pxd files itself.
 headers = [str(path) for path in sorted(Path("cesium").glob("*.h"))]
@@ -56,7 +61,8 @@ setup(
     },
     ext_modules=cythonize(
         modules,
-        build_dir=f"build/{kind}/c",
+        # Cython's plugin for coverage.py looks for generated C beside its source.
+        build_dir=None if coverage else f"build/{kind}/c",
         nthreads=processors if forks else 0,
         compiler_directives={
             "language_level": 3,
@@ -65,6 +71,7 @@ setup(
             "initializedcheck": False,
             "cdivision": True,
             "embedsignature": True,
+            "linetrace": coverage,
         },
     ),
 )

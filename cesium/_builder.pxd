@@ -38,6 +38,7 @@ cdef class SegmentBuilder:
     cdef readonly object name           # of the file, as the door knows it
     cdef readonly object path
     cdef int fd
+    cdef bytes origin                   # what builder.origin points to
     cdef int check(self, int status) except -1      # the gate: raises what a status means
     cdef int check_open(self) except -1
     cdef int close(self) except -1

@@ -39,6 +39,7 @@ class SegmentBuilder:
         first_sequence: int = 0,
         last_sequence: int = 0,
         table_id: int = 0,
+        origin: _Bytes = b"",
     ) -> None: ...
     @property
     def name(self) -> str: ...

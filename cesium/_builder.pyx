@@ -7,6 +7,7 @@ from libc.string cimport memcpy, memset
 
 import os
 
+from cesium._faults cimport fault_counter, faults_seen
 from cesium._fences cimport fence_shape
 from cesium._files cimport FileOperations, operations_of
 from cesium._interval cimport (
@@ -14,10 +15,11 @@ from cesium._interval cimport (
 )
 from cesium._layout cimport (
     BLOCK_MAP_IDENTITY, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FOOTER_MAX_CUT, FOOTER_MIN_CUT,
-    FORMAT_VERSION, KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_DELETE, KIND_MASK,
-    KIND_VALUE, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES, PAGE_BYTES, PAGE_DATA, PAGE_FENCE,
-    PAGE_FILTER, PAGE_FOOTER, PAGE_HEADER_BYTES, PAGE_RANGE_DELETE, SEGMENT_MAGIC, STATUS_CORRUPT,
-    STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, SegmentFooter,
+    FOOTER_ORIGIN_BYTES_MAX, FOOTER_ORIGIN_OFFSET, FORMAT_VERSION, KEY_BYTES_MAX, KEY_INLINE_BYTES,
+    KIND_DELETE, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES, PAGE_BYTES,
+    PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_FOOTER, PAGE_HEADER_BYTES, PAGE_RANGE_DELETE,
+    SEGMENT_MAGIC, STATUS_CORRUPT, STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK,
+    SegmentFooter,
 )
 from cesium._native cimport (
     SortPair, bloom_blocks_for, bloom_insert, hash_bytes, hash_head, load_head, prefetch_read,
@@ -33,13 +35,15 @@ from cesium._page cimport (
 )
 from cesium._segment cimport SegmentReader, segment_source
 from cesium._page_writer cimport (
-    PageWriter, page_writer_close, page_writer_flush, page_writer_open, page_writer_page,
-    page_writer_seal,
+    PageWriter, page_writer_close, page_writer_flush, page_writer_is_inherited, page_writer_open,
+    page_writer_page, page_writer_seal,
 )
 
 from cesium._segment import UNBOUNDED_UPPER
-from cesium.errors import CorruptionError, Error, LimitError
-from cesium.files import raise_io
+from cesium.errors import ClosedError, CorruptionError, Error, LimitError
+from cesium.io_errors import raise_io
+
+cdef const uint64_t *FAULTS = fault_counter()
 
 cdef enum:
     PREFETCH_ROWS = 24              # rows asked for ahead of a gather
@@ -87,6 +91,7 @@ cdef struct Builder:
     uint32_t first_key_bytes        # of the whole first key, of which 512 bytes are kept
     uint8_t first_key[512]
     uint8_t *key                    # room for one whole key
+    const uint8_t *origin           # footer.origin_bytes of them, the SegmentBuilder's
     int status                      # the first failure
     # what the footer says
     SegmentFooter footer
@@ -564,6 +569,8 @@ cdef int write_footer(Builder *builder) noexcept nogil:
             footer.key_flags |= FOOTER_MAX_CUT
     memcpy(page, footer, sizeof(SegmentFooter))
     memcpy(page + FOOTER_FIELDS_OFFSET, shape.field_widths, shape.field_count * 2)
+    if footer.origin_bytes:
+        memcpy(page + FOOTER_ORIGIN_OFFSET, builder.origin, footer.origin_bytes)
     status = page_writer_seal(&builder.writer)
     # A full buffer may be with the writer thread by now, which only reads it.
     footer.checksum = (<uint32_t *>page)[0]
@@ -664,8 +671,9 @@ cdef class SegmentBuilder:
     """Writes one segment file; entries in strictly ascending key order, then `finish` or `abort`.
 
     files: the store's cesium.files.Files.  name: of the file in it, made or replaced.  store_uuid:
-    16 bytes.  filter_keys: how many keys the filter is sized for (0: no filter).  Keys are heads
-    (int) in the fixed form and encoded bytes in the variable form.  Not thread safe.
+    16 bytes.  filter_keys: how many keys the filter is sized for (0: no filter).  origin: what the
+    footer says of whence the rows came.  Keys are heads (int) in the fixed form and encoded bytes
+    in the variable form.  Not thread safe.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -673,11 +681,15 @@ cdef class SegmentBuilder:
 
     def __init__(self, object files, str name, uint64_t segment_id, bytes store_uuid,
                  TableShape shape not None, *, uint64_t filter_keys=0, uint64_t first_sequence=0,
-                 uint64_t last_sequence=0, uint64_t table_id=0):
+                 uint64_t last_sequence=0, uint64_t table_id=0, bytes origin=b""):
         if self.builder != NULL:
             raise ValueError("this builder was used already")
         if len(store_uuid) != 16:
             raise ValueError(f"a store uuid has 16 bytes, not {len(store_uuid)}")
+        if len(origin) > FOOTER_ORIGIN_BYTES_MAX:
+            raise ValueError(f"an origin has at most {FOOTER_ORIGIN_BYTES_MAX} bytes, not "
+                             f"{len(origin)}")
+        self.origin = origin
         self.table_shape = shape
         self.files = files
         self.name = name
@@ -692,6 +704,8 @@ cdef class SegmentBuilder:
         self.builder.footer.table_id = table_id
         self.builder.footer.first_sequence = first_sequence
         self.builder.footer.last_sequence = last_sequence
+        self.builder.origin = <const uint8_t *>PyBytes_AS_STRING(origin)
+        self.builder.footer.origin_bytes = <uint32_t>len(origin)
 
     def __dealloc__(self):
         free_builder(self.builder)
@@ -718,6 +732,8 @@ cdef class SegmentBuilder:
     cdef int check_open(self) except -1:
         if self.builder == NULL:
             raise ValueError("this builder was finished or aborted")
+        if page_writer_is_inherited(&self.builder.writer):
+            raise ClosedError(f"{self.path} was begun before this process was forked")
         return 0
 
     @property
@@ -785,6 +801,7 @@ cdef class SegmentBuilder:
         cdef uint32_t first
         cdef uint32_t last
         cdef int status
+        cdef uint64_t seen = faults_seen(FAULTS)
         self.check_open()
         reader.map_file()
         with nogil:
@@ -800,6 +817,7 @@ cdef class SegmentBuilder:
                     status = builder_add_slots(self.builder, &source, position.page, first, last)
                 if status == STATUS_OK:
                     status = source.step(source.context, &position, 1)
+        reader.check(STATUS_OK, seen)
         if reader.segment.failed_status < 0:
             reader.raise_failure()
         self.check(status)
@@ -838,10 +856,15 @@ cdef class SegmentBuilder:
         return record
 
     def abort(self):
-        """Drop everything and remove the file.  Nothing happens after `finish`."""
+        """Drop everything and remove the file.  Nothing happens after `finish`.
+
+        A forked child drops its copy; the file is the parent's.
+        """
+        cdef bint own = self.builder == NULL or not page_writer_is_inherited(&self.builder.writer)
         if self.fd >= 0:
             self.close()
-            self.files.unlink(self.name)
+            if own:
+                self.files.remove(self.name)
 
     cdef int close(self) except -1:
         cdef Builder *builder = self.builder

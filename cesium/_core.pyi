@@ -11,6 +11,7 @@ from cesium._values import ValueCodec
 
 _Encoded = int | bytes
 
+DURABILITY_ERROR: str
 LEVELS: tuple[str, ...]
 
 class Commit(NamedTuple):

@@ -10,7 +10,8 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from cesium._engine cimport Batch, Engine, TableCore
+from cesium._engine cimport Batch, Engine, TableCore, engine_is_shut
+from cesium._faults cimport fault_counter, faults_seen
 from cesium._frames cimport (
     JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES,
     JOURNAL_FRAME_COMMIT, JOURNAL_HIGH_UNBOUNDED, JOURNAL_PUT, JournalOperationHeader,
@@ -29,21 +30,23 @@ from cesium._page cimport (
     page_value_inline,
 )
 from cesium._values cimport EncodedValues, ValueCodec
-from cesium._version cimport Found, Version, version_find
+from cesium._version cimport Found, Version, found_whole, version_find
 from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View
 from cesium.errors import ClosedError, ReadOnlyError
 
 LEVELS = ("none", "process", "interval", "sync")
+DURABILITY_ERROR = "durability is one of 'sync', 'interval', 'process', 'none', not {!r}"
 
 cdef enum:
+    LEVEL_INTERVAL = 2
     LEVEL_SYNC = 3
-    # A larger commit goes out as segments (docs/design: journal frames stay small).
-    FRAME_BYTES_MAX = 16777216
+    FRAME_BYTES_MAX = 16777216      # a larger commit goes out as segments
 
 Commit = namedtuple("Commit", ("sequence", "durability", "rows"))
 Commit.__doc__ = """What a batch write did: its commit sequence, durability reached, rows given."""
 
 cdef object MISSING = object()
+cdef const uint64_t *FAULTS = fault_counter()
 
 
 cdef class CompiledTable:
@@ -62,7 +65,7 @@ cdef class CompiledTable:
     cdef int check_readable(self) except -1:
         if self.handle_closed:
             raise ClosedError("the store is closed")
-        if self.engine.closed or self.engine.forked:
+        if engine_is_shut(self.engine):
             self.engine.check_open()
         return 0
 
@@ -87,8 +90,8 @@ cdef class CompiledTable:
     cdef int level_of(self, object durability) except -1:
         if durability is None:
             return self.level
-        if durability not in ("process", "sync"):
-            raise ValueError(f"durability is 'process' or 'sync', not {durability!r}")
+        if durability not in LEVELS:
+            raise ValueError(DURABILITY_ERROR.format(durability))
         return max(self.level, LEVELS.index(durability))
 
     cdef object write_key(self, object key, Key *out):
@@ -132,6 +135,7 @@ cdef class CompiledTable:
         cdef uint8_t row[VALUE_INLINE_BYTES]    # no fixed row is longer than an inline value
         cdef uint64_t size
         cdef bint masked
+        cdef uint64_t seen = faults_seen(FAULTS)
         cdef int status
         self.check_readable()
         holder = self.lookup_key(key, &encoded)
@@ -170,40 +174,53 @@ cdef class CompiledTable:
             with nogil:
                 status = version_find(self.shape, version.items, version.count, &encoded, False,
                                       &found)
-        version.raise_status(status)
-        return self.value_of(status, &found, missing, version)
+        return self.value_of(status, &found, missing, version, seen)
 
     cdef object lookup_pinned(self, const Key *encoded, object missing):
         """A lookup under a snapshot, for values too long to copy under the lock."""
         cdef View view = View(self.core)
         cdef Found found
+        cdef uint64_t seen = faults_seen(FAULTS)
         cdef int status
         with nogil:
             status = version_find(self.shape, view.items, view.count, encoded, False, &found)
-        view.raise_status(status)
-        return self.value_of(status, &found, missing, view.version)
+        return self.value_of(status, &found, missing, view.version, seen)
 
-    cdef object value_of(self, int status, Found *found, object missing, Version version):
+    cdef object value_of(self, int status, Found *found, object missing, Version version,
+                         uint64_t seen):
+        """What was found, decoded; nothing is decoded but a copy that was whole."""
         cdef const uint8_t *page = found.position.page
         cdef uint32_t slot = found.position.slot
-        cdef uint8_t row[512]
-        cdef uint64_t size
+        cdef uint8_t row[VALUE_INLINE_BYTES]
+        cdef uint64_t size = 0
         cdef bytes data
-        cdef uint8_t *destination
-        if status == STATUS_NOT_FOUND or (kind_of(page, slot) & KIND_MASK) == KIND_DELETE:
+        cdef uint8_t *destination = row
+        cdef bint deleted
+        if status != STATUS_OK:
+            version.check(status, seen)
+            return missing
+        deleted = (kind_of(page, slot) & KIND_MASK) == KIND_DELETE
+        if deleted:
+            pass
+        elif self.shape.value_width:
+            page_copy_row(self.shape, page, slot, row)
+        else:
+            size = page_value_bytes(page, slot)
+            if size <= VALUE_INLINE_BYTES and page_value_inline(page, slot) != NULL:
+                status = page_copy_value(page, slot, found.source, 0, row, size)
+            else:
+                data = PyBytes_FromStringAndSize(NULL, size)
+                destination = <uint8_t *>PyBytes_AS_STRING(data)
+                with nogil:
+                    status = page_copy_value(page, slot, found.source, 0, destination, size)
+        if status == STATUS_OK:
+            status = found_whole(found)
+        if status != STATUS_OK or faults_seen(FAULTS) != seen:      # else a call of 25 instructions
+            version.check(status, seen)
+        if deleted:
             return missing
         if self.shape.value_width:
-            page_copy_row(self.shape, page, slot, row)
             return self.values_codec.decode_row(row)
-        if page_value_inline(page, slot) != NULL:
-            return self.values_codec.decode(page_value_inline(page, slot),
-                                            page_value_bytes(page, slot))
-        size = page_value_bytes(page, slot)
-        data = PyBytes_FromStringAndSize(NULL, size)
-        destination = <uint8_t *>PyBytes_AS_STRING(data)
-        with nogil:
-            status = page_copy_value(page, slot, found.source, 0, destination, size)
-        version.raise_status(status)
         return self.values_codec.decode(destination, size)
 
     def __getitem__(self, key):
@@ -235,18 +252,14 @@ cdef class CompiledTable:
         cdef uint64_t sequence
         cdef JournalWriter journal
         cdef bint full
-        engine.begin_write()
+        engine.begin_commit()
         try:
             sequence = self.commit_locked(kind, key, value, &position)
             journal = engine.journal
-            full = self.core.live_bytes() > self.core.memtable_limit_bytes
+            full = self.core.is_full()
         finally:
             engine.end_write()
-        if full:
-            engine.host.memtable_full(self.core)
-        if level == LEVEL_SYNC:
-            engine.wait_synced(journal, position)
-        self.core.self_check()
+        self.finish(sequence, position, journal, level, full)
         return sequence
 
     cdef uint64_t commit_locked(self, uint8_t kind, Key *key, Value *value,
@@ -284,9 +297,8 @@ cdef class CompiledTable:
     def put(self, key, value, durability=None):
         """Stores `value` under `key` and returns the commit's sequence.
 
-        durability: None for the store's own, or 'sync' to wait for stable storage.  SchemaError
-        when key or value do not fit, LimitError over 64 KiB of key or 64 MiB of value; nothing
-        changes then.
+        durability: a higher level than the store's for this commit and all before it.  SchemaError
+        when key or value do not fit, LimitError over 64 KiB of key or 64 MiB of value: no change.
         """
         cdef Key encoded
         cdef Value stored
@@ -332,13 +344,14 @@ cdef class CompiledTable:
         return default if value is MISSING else value
 
     cdef object exchange(self, object key, object replacement, bint required):
-        """Under one hold of the writer lock: looks a key up, then removes it (replacement MISSING),
-        or stores the replacement where there was nothing.  Returns the old value or MISSING."""
+        """With the writer lock: looks a key up, then removes it (replacement MISSING) or stores the
+        replacement where there was nothing.  Returns the old value or MISSING."""
         cdef Key encoded
         cdef Value stored
         cdef uint8_t row[512]
         cdef Engine engine = self.engine
         cdef uint64_t position = 0
+        cdef uint64_t sequence = 0
         cdef JournalWriter journal
         cdef bint removes = replacement is MISSING
         cdef bint full
@@ -354,26 +367,40 @@ cdef class CompiledTable:
                 return MISSING
             stored.data = NULL
             stored.bytes = 0
-        engine.begin_write()
+        engine.begin_commit()
         try:
             old = self.lookup(key, MISSING)
             if (old is not MISSING) == removes:
-                self.commit_locked(JOURNAL_DELETE if removes else JOURNAL_PUT, &encoded, &stored,
-                                   &position)
+                sequence = self.commit_locked(JOURNAL_DELETE if removes else JOURNAL_PUT, &encoded,
+                                              &stored, &position)
             elif removes and required:
                 raise KeyError(key)
             journal = engine.journal
-            full = self.core.live_bytes() > self.core.memtable_limit_bytes
+            full = self.core.is_full()
         finally:
             engine.end_write()
-        self.finish(position, journal, self.level, full)
+        if sequence:
+            self.finish(sequence, position, journal, self.level, full)
         return old
 
-    cdef object finish(self, uint64_t position, JournalWriter journal, int level, bint full):
+    cdef object finish(self, uint64_t sequence, uint64_t position, JournalWriter journal,
+                       int level, bint full):
+        """What a visible commit still waits for: room in the memtable, and its level."""
+        cdef Engine engine = self.engine
         if full:
-            self.engine.host.memtable_full(self.core)
+            engine.host.memtable_full(self.core)
         if level == LEVEL_SYNC and position:
-            self.engine.wait_synced(journal, position)
+            engine.wait_synced(journal, position)
+            engine.durable_sequence = max(engine.durable_sequence, sequence)
+        elif level == LEVEL_INTERVAL and position and not engine.sync_scheduled:
+            engine.sync_scheduled = True
+            try:
+                engine.host.schedule_sync()
+            except BaseException:       # interrupted: the next commit schedules it
+                engine.sync_scheduled = False
+                raise
+        elif level and engine.unjournaled:
+            engine.host.checkpoint()
         self.core.self_check()
 
     # --- batches ------------------------------------------------------------------------------
@@ -408,33 +435,48 @@ cdef class CompiledTable:
         cdef JournalPart parts[5]
         cdef JournalOperationHeader header
         cdef int part_count
-        cdef uint64_t position = 0
         cdef uint64_t sequence
-        cdef JournalWriter journal
-        cdef bint full
         if keys.count == 0:
+            engine.begin_write()        # what is refused with rows is refused without
+            engine.end_write()
+            if level >= LEVEL_INTERVAL or (level and engine.unjournaled):
+                engine.host.sync()      # for what came before
             return Commit(engine.sequence, LEVELS[level], 0)
         holders = fill_batch(self.shape, keys, values, &batch)
         holders.append(fill_parts(self.shape, self.core.table_id, keys, values, &batch, &header,
                                   parts, &part_count))
         if frame_bytes(parts, part_count) > FRAME_BYTES_MAX and values is not None:
             return self._load_encoded(keys, values, LEVELS[level])
-        engine.begin_write()
+        sequence = self.commit_frame(parts, part_count, &batch, NULL, NULL, False, level)
+        return Commit(sequence, LEVELS[level], keys.count)
+
+    cdef uint64_t commit_frame(self, const JournalPart *parts, int part_count, const Batch *batch,
+                               const Key *lower, const Key *upper, bint unbounded,
+                               int level) except 0:
+        """Journals one operation, applies it (a batch, or NULL for a range-delete), finishes."""
+        cdef Engine engine = self.engine
+        cdef uint64_t position = 0
+        cdef uint64_t sequence
+        cdef JournalWriter journal
+        cdef bint full
+        engine.begin_commit()
         try:
             engine.append(JOURNAL_FRAME_COMMIT, parts, part_count, 1, &position)
-            self.core.apply_batch(&batch)
+            if batch != NULL:
+                self.core.apply_batch(batch)
+            else:
+                self.core.apply_delete_range(lower, upper, unbounded)
             engine.sequence += 1
             sequence = engine.sequence
             journal = engine.journal
-            full = self.core.live_bytes() > self.core.memtable_limit_bytes
+            full = self.core.is_full()
         finally:
             engine.end_write()
-        self.finish(position, journal, level, full)
-        return Commit(sequence, LEVELS[level], keys.count)
+        self.finish(sequence, position, journal, level, full)
+        return sequence
 
     def _delete_encoded(self, lower, upper, durability=None):
         """delete_range over encoded bounds: [lower, upper), upper None = no upper end."""
-        cdef Engine engine = self.engine
         cdef EncodedRange interval = EncodedRange(self.core, lower, upper)
         cdef Key *low = &interval.bounds.lower
         cdef Key *high = &interval.bounds.upper
@@ -444,10 +486,7 @@ cdef class CompiledTable:
         cdef uint64_t heads[2]
         cdef uint32_t lengths[2]
         cdef int part_count = 2
-        cdef uint64_t position = 0
         cdef uint64_t sequence
-        cdef JournalWriter journal
-        cdef bint full
         cdef int level = self.level_of(durability)
         self.check_writable()
         if unbounded:
@@ -477,17 +516,7 @@ cdef class CompiledTable:
             parts[2].bytes = len(joined)
             part_count = 3
             header.key_block_bytes = 8 + parts[2].bytes
-        engine.begin_write()
-        try:
-            engine.append(JOURNAL_FRAME_COMMIT, parts, part_count, 1, &position)
-            self.core.apply_delete_range(low, high, unbounded)
-            engine.sequence += 1
-            sequence = engine.sequence
-            journal = engine.journal
-            full = self.core.live_bytes() > self.core.memtable_limit_bytes
-        finally:
-            engine.end_write()
-        self.finish(position, journal, level, full)
+        sequence = self.commit_frame(parts, part_count, NULL, low, high, unbounded, level)
         return Commit(sequence, LEVELS[level], 1)
 
     def get_many(self, keys, default=None, threads=None):

@@ -19,6 +19,8 @@ from cesium._page cimport Key, PageSource, Position, Shape
 cdef struct Input:              # one source under the merge
     PageSource source
     const PageSource *parts     # of a run of several segments, by the ordinal's upper half; or NULL
+    uint32_t first_part         # those that it stood in since cursor_whole; none if above last
+    uint32_t last_part
     const IntervalSet *markers  # hide what older inputs hold; may be NULL
     Position position           # smallest (backwards: largest) entry not yet consumed
     Key key                     # its key; variable form: bytes in `buffer`
@@ -74,6 +76,10 @@ cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) n
 # Passes over up to `limit` rows; *skipped says how many there were.  Status as above.
 cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
                      uint64_t *skipped) noexcept nogil
+
+# segment_whole of every segment that was looked at since the last time; comes after all reading.
+# cursor_fill and cursor_skip have done it.
+cdef int cursor_whole(Cursor *cursor) noexcept nogil
 
 cdef int rows_reserve(const Shape *shape, Rows *rows, uint64_t capacity) noexcept nogil
 cdef void rows_free(Rows *rows) noexcept nogil

@@ -1,6 +1,6 @@
 """The k-way merge: see _cursor.pxd for the contract."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
@@ -82,9 +82,47 @@ cdef inline bint outside(Cursor *cursor, const Key *key) noexcept nogil:
     return key_compare(fixed, key, &cursor.bounds.lower) < 0
 
 
+cdef inline void note_part(Input *input) noexcept nogil:
+    cdef uint32_t part
+    if input.parts != NULL and input.position.page != NULL:
+        part = <uint32_t>(input.position.ordinal >> 32)
+        input.first_part = min(input.first_part, part)
+        input.last_part = max(input.last_part, part)
+
+
+cdef inline void note_no_part(Input *input) noexcept nogil:
+    input.first_part = UINT32_MAX
+    input.last_part = 0
+
+
+cdef int cursor_whole(Cursor *cursor) noexcept nogil:
+    cdef Input *input
+    cdef uint32_t index
+    cdef uint32_t part
+    cdef int status
+    for index in range(cursor.count):
+        input = &cursor.inputs[index]
+        if input.parts == NULL:
+            if input.source.whole != NULL:
+                status = input.source.whole(input.source.context)
+                if status != STATUS_OK:
+                    return status
+            continue
+        part = input.first_part
+        while part <= input.last_part:
+            status = input.parts[part].whole(input.parts[part].context)
+            if status != STATUS_OK:
+                return status
+            part += 1
+        note_no_part(input)
+        note_part(input)
+    return STATUS_OK
+
+
 cdef int settle(Cursor *cursor, Input *input) noexcept nogil:
     """After a move: loads the key, or ends the input when it ran out of the bounds."""
     cdef int status
+    note_part(input)
     if input.position.page == NULL:
         return STATUS_OK
     status = load_key(cursor, input)
@@ -116,6 +154,7 @@ cdef int start(Cursor *cursor) noexcept nogil:
     for index in range(cursor.count):
         input = &cursor.inputs[index]
         source = &input.source
+        note_no_part(input)
         input.position.page = NULL
         if cursor.direction > 0:
             status = source.seek(source.context, &cursor.bounds.lower, &input.position)
@@ -540,7 +579,7 @@ cdef inline uint32_t take(Cursor *cursor, Run *run, Run *part, uint64_t most) no
     return count
 
 
-cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept nogil:
+cdef int fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept nogil:
     cdef Run run
     cdef Run part
     cdef uint64_t left = limit
@@ -557,8 +596,7 @@ cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) n
     return STATUS_OK
 
 
-cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
-                     uint64_t *skipped) noexcept nogil:
+cdef int skip(Cursor *cursor, Run *pending, uint64_t limit, uint64_t *skipped) noexcept nogil:
     cdef Run run
     cdef Run part
     cdef int status
@@ -570,3 +608,17 @@ cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
         skipped[0] += take(cursor, &run, &part, limit - skipped[0])
         cursor_give_back(cursor, pending, &run)
     return STATUS_OK
+
+
+cdef inline int after_reading(Cursor *cursor, int status) noexcept nogil:
+    cdef int whole = cursor_whole(cursor)
+    return whole if whole != STATUS_OK else status
+
+
+cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept nogil:
+    return after_reading(cursor, fill(cursor, pending, rows, limit))
+
+
+cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
+                     uint64_t *skipped) noexcept nogil:
+    return after_reading(cursor, skip(cursor, pending, limit, skipped))

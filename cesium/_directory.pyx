@@ -31,6 +31,7 @@ chunk_source.seek = NULL
 chunk_source.step = NULL
 chunk_source.edge = NULL
 chunk_source.read_overflow = read_chunk
+chunk_source.whole = NULL
 
 
 cdef Directory *directory_new(Arena *arena, uint32_t capacity, bint root) noexcept nogil:

@@ -34,12 +34,19 @@ cdef class Engine:
     cdef pthread_rwlock_t lock
     cdef readonly uint64_t sequence     # of the last visible commit
     cdef public bint closed
-    cdef public bint forked             # this process is a child of the one that opened it
+    cdef const uint64_t *forks_now      # how often this process was forked since it loaded cesium,
+    cdef uint64_t forks_before          # and when it opened the store
     cdef public bint read_only
     cdef public object poisoned         # the exception that stopped writing, or None
-    cdef public object host             # cesium.store's side: open_journal(), rotate_journal(bytes)
+    cdef public bint untold             # it was poisoned in the background, and no call raised yet
+    cdef public bint stalled            # memtables that cannot be written out fill the memory
+    cdef public object host             # Python's side: cesium.host.EngineHost
     cdef public JournalWriter journal   # the file appended to; None: nothing written since opening
-    cdef readonly bint journaled        # False for `:memory:`
+    cdef readonly bint journaled        # False for `:memory:` and for durability "none"
+    cdef readonly bint unjournaled      # durability "none": a call that asks for more checkpoints
+    cdef public uint64_t durable_sequence   # waited for; more may be durable
+    cdef public bint sync_scheduled     # the interval's thread will sync what is appended by now
+    cdef public bint checkpoint_due     # the journal is as long as it may become
     cdef readonly uint64_t waits        # commits that found the writer's lock taken
     cdef uint64_t writer_thread
 
@@ -50,6 +57,8 @@ cdef class Engine:
     cdef void lock_exclusive(self) noexcept
     cdef void unlock(self) noexcept
     cdef int begin_write(self) except -1
+    # The same for a commit: a stalled engine makes room first, or raises why it cannot.
+    cdef int begin_commit(self) except -1
     cdef void end_write(self) noexcept
     # Both append one commit of sequence + 1 and give the position to sync to; the caller applies it
     # and then raises `sequence`.  They do nothing in a store without a journal.
@@ -61,6 +70,11 @@ cdef class Engine:
     # Waits until the journal is on stable storage up to the position.  Call without any lock.
     cdef int wait_synced(self, JournalWriter journal, uint64_t position) except -1
     cdef int append_failed(self, int status) except -1
+    cdef int poison_by(self, JournalWriter journal) except -1
+
+# Whether no call may go on: `check_open` says why.  A child's locks may be locked for ever.
+cdef inline bint engine_is_shut(Engine engine) noexcept:
+    return engine.closed or engine.forks_now[0] != engine.forks_before
 
 cdef struct Batch:                  # rows of one operation, as encoded; all borrowed
     uint64_t count
@@ -110,7 +124,8 @@ cdef class TableCore:
     cdef int apply_one(self, const Key *key, const Value *value) except -1
     cdef int apply_batch(self, const Batch *batch) except -1
     cdef int apply_delete_range(self, const Key *lower, const Key *upper, bint unbounded) except -1
-    cdef uint64_t live_bytes(self) noexcept
+    # Whether the memtable, or the journal, is due to be written out (writer lock held).
+    cdef bint is_full(self) noexcept
     # Pins the live memtable into an empty snapshot; `lock` is held, exclusive.  STATUS_NOT_FOUND:
     # there is nothing to pin.  The snapshot is made before the lock is taken, because any
     # allocation of a Python object may run the collector, and finalizers with it.

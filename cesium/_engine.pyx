@@ -13,6 +13,7 @@ from cesium._journal cimport (
 )
 from cesium._layout cimport (
     STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK,
+    STATUS_POISONED,
 )
 from cesium._memtable cimport (
     Memtable, MemtableCounters, MemtableSnapshot, memtable_counters, memtable_delete_range,
@@ -21,10 +22,8 @@ from cesium._memtable cimport (
 from cesium._native cimport SortPair, sort_columns, sort_strings
 from cesium._page cimport Key, TableShape, Value
 from cesium._version cimport Version, raise_plain
-from cesium.errors import (
-    ClosedError, Error, LimitError, PoisonedError, ReadOnlyError, StorageFullError,
-)
-from cesium.files import io_error
+from cesium.errors import ClosedError, Error, LimitError, PoisonedError, ReadOnlyError
+from cesium.io_errors import io_error
 
 cdef extern from "<pthread.h>" nogil:
     """
@@ -55,6 +54,9 @@ cdef extern from "<pthread.h>" nogil:
     uint64_t pthread_self()
 
 
+cdef extern from "_fork.h":
+    uint64_t process_forks
+
 cdef extern from *:
     """
     #ifdef CESIUM_DEBUG
@@ -76,18 +78,23 @@ cdef inline uint64_t now_nanoseconds() noexcept nogil:
 
 
 cdef class Engine:
-    """Engine(host, journaled, sequence): see the header for locks and invariants.
+    """Engine(host, journaled, unjournaled, sequence): see the header for locks and invariants.
 
     host must have open_journal() -> JournalWriter and rotate_journal(bytes) -> JournalWriter,
-    called under the writer lock, and journal_writer(), the last one that either of them gave.
+    called under the writer lock, and journal_writer(), the last one that either of them gave;
+    journal_path(number); memtable_full(core), make_room(), schedule_sync() and checkpoint() are
+    called with no lock.
     """
 
-    def __cinit__(self, object host, bint journaled, uint64_t sequence):
+    def __cinit__(self, object host, bint journaled, bint unjournaled, uint64_t sequence):
         if pthread_mutex_init(&self.writer, NULL) or writer_first_lock_init(&self.lock):
             raise MemoryError
         self.host = host
         self.journaled = journaled
+        self.unjournaled = unjournaled
         self.sequence = sequence
+        self.forks_now = &process_forks
+        self.forks_before = process_forks
 
     def __dealloc__(self):
         pthread_mutex_destroy(&self.writer)
@@ -96,10 +103,15 @@ cdef class Engine:
     cdef int check_open(self) except -1:
         if self.closed:
             raise ClosedError("the store is closed")
-        if self.forked:
+        if self.forks_now[0] != self.forks_before:
             raise ClosedError("this store was opened before the process was forked: open it again "
                               "in the child")
         return 0
+
+    @property
+    def forked(self):
+        """Whether this process is a child of the one that opened the store."""
+        return self.forks_now[0] != self.forks_before
 
     cdef void lock_shared(self) noexcept:
         if pthread_rwlock_tryrdlock(&self.lock):
@@ -130,6 +142,11 @@ cdef class Engine:
         """Whether the calling thread is inside a write."""
         return self.writer_thread == pthread_self()
 
+    cdef int begin_commit(self) except -1:
+        if self.stalled:
+            self.host.make_room()
+        return self.begin_write()
+
     cdef int begin_write(self) except -1:
         self.check_open()
         self.take_writer()
@@ -138,6 +155,7 @@ cdef class Engine:
             if self.read_only:
                 raise ReadOnlyError("the store was opened with flag='r'")
             if self.poisoned is not None:
+                self.untold = False
                 raise PoisonedError(f"an earlier write or sync failed ({self.poisoned}); close the "
                                     "store and open it again") from self.poisoned
         except BaseException:
@@ -153,15 +171,21 @@ cdef class Engine:
         """Raises for a frame that was not appended; nothing of it is in the journal."""
         if status == STATUS_LIMIT:
             raise LimitError("the commit is larger than a journal frame may be (1 GiB)")
-        if status == STATUS_IO:
-            error = io_error(self.journal.file.error_number)
-            if not isinstance(error, StorageFullError):
-                self.poisoned = error
-            raise error
+        if status == STATUS_IO:     # pages that could not be made writable, and may be later
+            raise io_error(self.journal.file.error_number,
+                           self.host.journal_path(self.journal.number))
         if status == STATUS_NO_MEMORY:
             raise MemoryError
-        self.poisoned = Error(f"the journal refused a frame (status {status})")
-        raise self.poisoned
+        if status == STATUS_POISONED:       # another thread's sync failed just now
+            self.poison_by(self.journal)
+        raise Error(f"the journal refused a frame (status {status})")
+
+    cdef int poison_by(self, JournalWriter journal) except -1:
+        """What a failed sync means: no write succeeds any more."""
+        if self.poisoned is None:
+            self.poisoned = io_error(journal.file.failed or journal.file.error_number,
+                                     self.host.journal_path(journal.number))
+        raise PoisonedError(f"the commit could not be synced ({self.poisoned})") from self.poisoned
 
     cdef int rotate(self, uint64_t frame_bytes) except -1:
         """Goes on in the next journal file, or the first one that is written since opening."""
@@ -236,10 +260,7 @@ cdef class Engine:
         with nogil:
             status = journal_sync(&journal.file, position)
         if status != STATUS_OK:
-            if self.poisoned is None:
-                self.poisoned = io_error(journal.file.failed or journal.file.error_number)
-            raise PoisonedError(f"the commit could not be synced ({self.poisoned})") \
-                from self.poisoned
+            self.poison_by(journal)
         return 0
 
     def commit_attach(self, bytes payload, TableCore core, Version version, output):
@@ -313,10 +334,10 @@ cdef class TableCore:
         self.live = Memtable(shape)
         self.version_now = Version(shape, [], False)
 
-    cdef uint64_t live_bytes(self) noexcept:
+    cdef bint is_full(self) noexcept:
         cdef MemtableCounters counters
         memtable_counters(self.live.state, &counters)
-        return counters.bytes
+        return counters.bytes > self.memtable_limit_bytes or self.engine.checkpoint_due
 
     cdef int fail_half_applied(self, int status) except -1:
         """The journal has the commit but memory does not: only reopening sets that right."""

@@ -286,7 +286,8 @@ cdef void fences_locate(const Fences *fences, uint64_t head, uint32_t slots, uin
         near = heads_guess(head, fences.leaf_heads[leaf], fences.leaf_heads[leaf + 1], count)
     # The fence at or below: the first that is not below, or the one before it.
     near = heads_lower_bound_near(run, count, head, near)
-    if near == count or run[near] != head:
+    # (0 goes no lower: only in a page lost meanwhile is there no such fence.)
+    if near and (near == count or run[near] != head):
         near -= 1
     ordinal[0] = fences.leaf_ordinals[leaf] + near
     guess[0] = slots // 2
@@ -322,7 +323,7 @@ cdef void fences_route_heads(const Fences *fences, const uint64_t *heads, uint32
         heads_lower_bound_group(jobs, group)
         for i in range(group):
             position = jobs[i].position
-            if position == jobs[i].count or jobs[i].heads[position] != heads[i]:
+            if position and (position == jobs[i].count or jobs[i].heads[position] != heads[i]):
                 position -= 1
             ordinals[i] = fences.leaf_ordinals[leaves[i]] + position
         heads += group

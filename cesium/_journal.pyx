@@ -1,12 +1,18 @@
 """Appending and syncing journal frames (docs/format-journal.md).
 
 The contract is in _journal.pxd.  A file is mapped for writing and has its whole size from the
-start, so a process that is killed loses nothing that was appended.
+start, so a process that is killed loses nothing that was appended.  A page that cannot be written
+(the file was cut off, the drive failed) poisons the file: _faults.pxd.
 """
 
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.types cimport time_t
+
+from cesium._faults cimport fault_register, fault_unregister, load_lost
 from cesium._files cimport operations_of
 from cesium._frames cimport (
     JOURNAL_FILE_HEADER_BYTES, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES, JOURNAL_FRAME_COMMIT,
@@ -25,6 +31,9 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_destroy(pthread_cond_t *condition)
     int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
     int pthread_cond_broadcast(pthread_cond_t *condition)
+    int pthread_cond_signal(pthread_cond_t *condition)
+    int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex,
+                               const timespec *deadline)
 
 cdef extern from "_fork.h":
     uint64_t process_forks
@@ -32,34 +41,49 @@ cdef extern from "_fork.h":
 cdef extern from *:
     """
     #include <errno.h>
+    #include <pthread.h>
     #include <stdint.h>
-    #include <sys/mman.h>
+    #include <sys/stat.h>
+    #include <time.h>
 
-    #ifndef MADV_POPULATE_WRITE
-    #define MADV_POPULATE_WRITE 23
-    #endif
+    static int monotonic_cond_init(pthread_cond_t *condition) {
+        pthread_condattr_t attributes;
+        pthread_condattr_init(&attributes);
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        int status = pthread_cond_init(condition, &attributes);
+        pthread_condattr_destroy(&attributes);
+        return status;
+    }
 
     #define LOAD_ACQUIRE(pointer) __atomic_load_n((pointer), __ATOMIC_ACQUIRE)
     #define STORE_RELEASE(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_RELEASE)
 
-    /* Makes pages writable in one call: 1.1 to 2.3 us a page against 3.3 to 4.2 us for one fault
-       each (ext4), and a full or failing drive is an errno here instead of a SIGBUS later.
-       Kernels before 5.14 do not know it (EINVAL): then the pages fault one by one. */
-    static int make_writable(uint8_t *start, uint64_t bytes) {
-        while (madvise(start, bytes, MADV_POPULATE_WRITE) != 0) {
-            if (errno == EINTR || errno == EAGAIN) continue;
-            if (errno == EINVAL) return 0;
-            return errno == EFAULT ? EIO : errno;
-        }
-        return 0;
+    /* Touches the last page, behind all writes before: a file that was cut off faults here. */
+    static inline void touch_end(const uint8_t *mapping, uint64_t bytes) {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        (void)*(const volatile uint8_t *)(mapping + bytes - 1);
+    }
+
+    /* What was written behind the end of a file that is shorter than its mapping is nowhere. */
+    static int shorter_than(int fd, uint64_t bytes) {
+        struct stat status;
+        if (fstat(fd, &status)) return errno;
+        return (uint64_t)status.st_size < bytes ? EIO : 0;
     }
     """
     int ECANCELED
+    int monotonic_cond_init(pthread_cond_t *condition)
+    int EIO
+    void touch_end(const uint8_t *mapping, uint64_t bytes) noexcept nogil
+    int shorter_than(int fd, uint64_t bytes) noexcept nogil
     uint64_t load_position "LOAD_ACQUIRE"(const uint64_t *pointer) nogil
     int load_status "LOAD_ACQUIRE"(const int *pointer) nogil
     void store_position "STORE_RELEASE"(uint64_t *pointer, uint64_t value) nogil
     void store_status "STORE_RELEASE"(int *pointer, int value) nogil
-    int make_writable(uint8_t *start, uint64_t bytes) noexcept nogil
+    void store_lost "STORE_RELEASE"(uint32_t *pointer, uint32_t value) nogil
+
+cdef enum:
+    GATHER_NANOSECONDS_MOST = 2000000
 
 OK = STATUS_OK
 FULL = STATUS_FULL
@@ -73,6 +97,20 @@ cdef inline uint64_t whole_words(uint64_t count) noexcept nogil:
     return (count + 7) & ~(<uint64_t> 7)
 
 
+cdef int fail_lost(JournalFile *file) noexcept nogil:
+    """Some of the file is nowhere: what was appended, and perhaps what was synced."""
+    store_status(&file.error_number, EIO)
+    store_status(&file.failed, EIO)
+    return STATUS_IO
+
+
+cdef bint lost_any(JournalFile *file) noexcept nogil:
+    """Whether a page could not be written, or the file is shorter than its mapping."""
+    if not load_lost(&file.lost) and shorter_than(file.fd, file.capacity_bytes):
+        store_lost(&file.lost, 1)
+    return load_lost(&file.lost) != 0
+
+
 cdef int prepare(JournalFile *file, uint64_t end) noexcept nogil:
     """Make the mapping writable up to `end` and a step beyond."""
     cdef uint64_t start = file.prepared_position
@@ -81,8 +119,11 @@ cdef int prepare(JournalFile *file, uint64_t end) noexcept nogil:
     cdef int error_number
     if stop > file.capacity_bytes:
         stop = file.capacity_bytes
-    error_number = make_writable(file.mapping + start, stop - start)
+    error_number = -file.operations.populate(file.operations.context, file.fd, file.mapping,
+                                             start, stop - start)
     if error_number:
+        if lost_any(file):
+            return fail_lost(file)
         store_status(&file.error_number, error_number)
         return STATUS_IO
     file.prepared_position = stop
@@ -102,9 +143,9 @@ cdef inline int begin_frame(JournalFile *file, uint8_t frame_type,
     return STATUS_OK
 
 
-cdef inline void finish_frame(JournalFile *file, uint8_t frame_type, uint64_t sequence,
-                              uint64_t commit_time, uint32_t operation_count,
-                              uint64_t length) noexcept nogil:
+cdef inline int finish_frame(JournalFile *file, uint8_t frame_type, uint64_t sequence,
+                             uint64_t commit_time, uint32_t operation_count,
+                             uint64_t length) noexcept nogil:
     """Write the header of a frame whose payload is in place; its first word goes last."""
     cdef uint8_t *frame = file.mapping + file.position
     cdef JournalFrameHeader *header = <JournalFrameHeader *> frame
@@ -122,10 +163,14 @@ cdef inline void finish_frame(JournalFile *file, uint8_t frame_type, uint64_t se
     header.previous_checksum = file.last_checksum
     header.operation_count = operation_count
     checksum = crc32c(<uint32_t> file.position ^ file.seed, frame + 4, length - 4)
+    touch_end(file.mapping, file.capacity_bytes)
+    if load_lost(&file.lost):           # some of the frame is nowhere, and so is what comes after
+        return fail_lost(file)
     store_position(<uint64_t *> frame, <uint64_t> checksum | (length << 32))
     file.last_checksum = checksum
     store_position(&file.last_sequence, sequence)
     store_position(&file.position, file.position + length)
+    return STATUS_OK
 
 
 cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence,
@@ -152,9 +197,9 @@ cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence
         whole = whole_words(parts[i].bytes)
         memset(target + parts[i].bytes, 0, whole - parts[i].bytes)
         target += whole
-    finish_frame(file, frame_type, sequence, commit_time, operation_count, length)
+    status = finish_frame(file, frame_type, sequence, commit_time, operation_count, length)
     end_position[0] = file.position
-    return STATUS_OK
+    return status
 
 
 cdef inline uint8_t *write_variable(uint8_t *target, const void *data,
@@ -213,9 +258,9 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
         else:
             operation.value_block_bytes = 8 + <uint64_t> value_bytes
             write_variable(target, value, value_bytes)
-    finish_frame(file, JOURNAL_FRAME_COMMIT, sequence, commit_time, 1, length)
+    status = finish_frame(file, JOURNAL_FRAME_COMMIT, sequence, commit_time, 1, length)
     end_position[0] = file.position
-    return STATUS_OK
+    return status
 
 
 # ---------------------------------------------------------------- syncing
@@ -224,23 +269,55 @@ cdef uint64_t journal_end_position(const JournalFile *file) noexcept nogil:
     return load_position(&file.position)
 
 
+cdef inline uint64_t monotonic_nanoseconds() noexcept nogil:
+    cdef timespec moment
+    clock_gettime(CLOCK_MONOTONIC, &moment)
+    return <uint64_t>moment.tv_sec * 1000000000 + <uint64_t>moment.tv_nsec
+
+
+cdef void gather(JournalFile *file) noexcept nogil:
+    """Wait until as many threads have appended and wait as the last time; the mutex is held.
+
+    They were all woken by the same sync, a moment before this leader came.  Without this it syncs
+    for itself alone, and the others for the next: with 8 threads a sync carried 4.2 commits and
+    there were 2.9 times as many commits per second as with one thread.  At most half a sync's time
+    is given up, and not for a drive that once had a hiccup.
+    """
+    cdef uint64_t most = min(file.sync_nanoseconds // 2, <uint64_t>GATHER_NANOSECONDS_MOST)
+    cdef uint64_t until = monotonic_nanoseconds() + most
+    cdef timespec deadline
+    deadline.tv_sec = <time_t>(until // 1000000000)
+    deadline.tv_nsec = <long>(until % 1000000000)
+    while file.waiting + 1 < file.group:
+        if pthread_cond_timedwait(&file.gathered, &file.mutex, &deadline):
+            break
+
+
 cdef int sync_as_leader(JournalFile *file) noexcept nogil:
     """Sync older files, then this one, once.  The mutex is held on entry and on return."""
     cdef JournalFile *previous = file.previous
-    cdef uint64_t target = load_position(&file.position)
+    cdef uint64_t target
+    cdef uint64_t started
     cdef int error_number = 0
     file.syncing = True
+    gather(file)
+    target = load_position(&file.position)
     pthread_mutex_unlock(&file.mutex)
+    started = monotonic_nanoseconds()
     if previous != NULL and journal_sync(previous, load_position(&previous.position)) != STATUS_OK:
         error_number = load_status(&previous.failed)
     if error_number == 0:
         error_number = -file.operations.sync_data(file.operations.context, file.fd)
+    if error_number == 0 and lost_any(file):
+        error_number = EIO
     pthread_mutex_lock(&file.mutex)
     file.syncing = False
+    file.group = file.waiting + 1
     if error_number:
         store_status(&file.error_number, error_number)
         store_status(&file.failed, error_number)
     else:
+        file.sync_nanoseconds = monotonic_nanoseconds() - started
         file.sync_count += 1
         file.previous = NULL
         store_position(&file.synced_position, target)
@@ -252,11 +329,14 @@ cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil:
     cdef int status = STATUS_OK
     # A position above the header is synced only after all older files were.
     if (load_position(&file.synced_position) >= upto_position
-            and upto_position > JOURNAL_FILE_HEADER_BYTES):
+            and upto_position > JOURNAL_FILE_HEADER_BYTES and not load_lost(&file.lost)):
         return STATUS_OK
     pthread_mutex_lock(&file.mutex)
     while True:
         if file.retired:
+            break
+        if load_lost(&file.lost):       # what was synced may be gone as well
+            status = fail_lost(file)
             break
         if load_position(&file.synced_position) >= upto_position and file.previous == NULL:
             break
@@ -264,7 +344,11 @@ cdef int journal_sync(JournalFile *file, uint64_t upto_position) noexcept nogil:
             status = STATUS_IO
             break
         if file.syncing:
+            file.waiting += 1
+            if file.waiting + 1 == file.group:
+                pthread_cond_signal(&file.gathered)
             pthread_cond_wait(&file.changed, &file.mutex)
+            file.waiting -= 1
         else:
             status = sync_as_leader(file)
             break
@@ -301,6 +385,7 @@ cdef class JournalWriter:
         self.forks = process_forks
         pthread_mutex_init(&self.file.mutex, NULL)
         pthread_cond_init(&self.file.changed, NULL)
+        monotonic_cond_init(&self.file.gathered)
 
     def __init__(self, int fd, mapping, object operations, *, uint64_t number, uint64_t epoch,
                  uint64_t base_sequence, uint32_t header_checksum, uint64_t prepare_step_bytes,
@@ -310,6 +395,11 @@ cdef class JournalWriter:
             raise ValueError("prepare_step_bytes must be a positive multiple of 4096")
         if view.shape[0] < JOURNAL_FILE_HEADER_BYTES or <uintptr_t> &view[0] % 4096:
             raise ValueError("the mapping must be whole pages")
+        self.unregister()
+        self.file.region = fault_register(&view[0], <uint64_t> view.shape[0], True,
+                                          &self.file.lost)
+        Py_INCREF(mapping)
+        self._registered = <PyObject *> mapping
         self._mapping = mapping
         self._view = view
         self._operations = operations
@@ -330,10 +420,19 @@ cdef class JournalWriter:
         self.file.operations = operations_of(operations)
         self.file.previous = &previous.file if previous is not None else NULL
 
+    cdef void unregister(self) noexcept:
+        """Before the mapping goes: whatever is mapped there next is not ours."""
+        fault_unregister(self.file.region)
+        self.file.region = NULL
+        Py_XDECREF(self._registered)
+        self._registered = NULL
+
     def __dealloc__(self):
+        self.unregister()
         if self.forks != process_forks:
             return      # destroying a condition waits for its waiters, which are the parent's
         pthread_cond_destroy(&self.file.changed)
+        pthread_cond_destroy(&self.file.gathered)
         pthread_mutex_destroy(&self.file.mutex)
 
     def append(self, uint8_t frame_type, uint64_t sequence, uint64_t commit_time, parts,
@@ -388,6 +487,12 @@ cdef class JournalWriter:
             status = journal_sync(&self.file, upto_position)
         return status
 
+    def seal(self):
+        """From now on no frame fits but the end frame: the next file says that this one ends here.
+        """
+        if self.file.mapping != NULL:
+            self.file.capacity_bytes = self.file.position + JOURNAL_FRAME_HEADER_BYTES
+
     def retire(self, *, bint durable=True):
         """Release the mapping: the file was unlinked, or is being closed.
 
@@ -399,6 +504,7 @@ cdef class JournalWriter:
             retire(&self.file, durable)
         self.file.capacity_bytes = 0
         self.file.mapping = NULL
+        self.unregister()
         if durable:
             self._previous = None
         self._view = None

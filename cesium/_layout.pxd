@@ -77,7 +77,7 @@ cdef packed struct SegmentFooter:
     uint32_t min_key_bytes      # smallest key at FOOTER_KEYS_OFFSET, the largest behind it,
     uint32_t max_key_bytes      # each cut to 512 bytes
     uint32_t key_flags          # FOOTER_MIN_CUT, FOOTER_MAX_CUT
-    uint32_t reserved_204
+    uint32_t origin_bytes       # JSON at FOOTER_ORIGIN_OFFSET: whence the segment came; 0: none
 
 cdef enum:
     PAGE_BYTES = 4096
@@ -85,6 +85,8 @@ cdef enum:
     OVERFLOW_PAYLOAD_BYTES = 4032
     FOOTER_FIELDS_OFFSET = 256
     FOOTER_KEYS_OFFSET = 1024
+    FOOTER_ORIGIN_OFFSET = 2048
+    FOOTER_ORIGIN_BYTES_MAX = 2048
     FIELDS_MAX = 255
     KEY_INLINE_BYTES = 512      # a longer key keeps this much in the page and spills whole
     VALUE_INLINE_BYTES = 1024   # a longer value spills

@@ -1,12 +1,13 @@
 """The compiled side of docs/format.md: sizes asserted when compiled, offsets told to the tests."""
 
 from cesium._layout cimport (
-    Entry, FIELDS_MAX, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FORMAT_VERSION, FORM_VARIABLE_KEYS,
-    FORM_VARIABLE_VALUES, HAS_EXPIRY, HAS_KINDS, HAS_PACKED_HEADS, HAS_SEQUENCES, KEY_BYTES_MAX,
-    KEY_INLINE_BYTES, KIND_BLOB, KIND_DELETE, KIND_KEY_OVERFLOW, KIND_VALUE, KIND_VALUE_OVERFLOW,
-    OVERFLOW_PAYLOAD_BYTES, OverflowReference, PAGE_BYTES, PAGE_DATA, PAGE_FENCE, PAGE_FILTER,
-    PAGE_FOOTER, PAGE_HEADER_BYTES, PAGE_OVERFLOW, PAGE_RANGE_DELETE, PageHeader, SegmentFooter,
-    VALUE_BYTES_MAX, VALUE_FIXED_BYTES, VALUE_INLINE_BYTES,
+    Entry, FIELDS_MAX, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FOOTER_ORIGIN_BYTES_MAX,
+    FOOTER_ORIGIN_OFFSET, FORMAT_VERSION, FORM_VARIABLE_KEYS, FORM_VARIABLE_VALUES, HAS_EXPIRY,
+    HAS_KINDS, HAS_PACKED_HEADS, HAS_SEQUENCES, KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_BLOB,
+    KIND_DELETE, KIND_KEY_OVERFLOW, KIND_VALUE, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES,
+    OverflowReference, PAGE_BYTES, PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_FOOTER,
+    PAGE_HEADER_BYTES, PAGE_OVERFLOW, PAGE_RANGE_DELETE, PageHeader, SegmentFooter, VALUE_BYTES_MAX,
+    VALUE_FIXED_BYTES, VALUE_INLINE_BYTES,
 )
 
 cdef extern from *:
@@ -26,6 +27,8 @@ cdef void assert_layout() noexcept nogil:
     LAYOUT_ASSERT(sizeof(SegmentFooter) == 208)
     LAYOUT_ASSERT(sizeof(SegmentFooter) <= 256)     # FOOTER_FIELDS_OFFSET
     LAYOUT_ASSERT(256 + 2 * 255 <= 1024)            # widths end before FOOTER_KEYS_OFFSET
+    LAYOUT_ASSERT(1024 + 2 * 512 <= 2048)           # keys end before FOOTER_ORIGIN_OFFSET
+    LAYOUT_ASSERT(2048 + 2048 <= 4096)              # FOOTER_ORIGIN_BYTES_MAX
     LAYOUT_ASSERT(1024 + 2 * 512 <= 4096)           # both keys fit the footer page
 
 
@@ -111,6 +114,7 @@ def describe():
         "min_key_bytes": <char *>&footer.min_key_bytes - start,
         "max_key_bytes": <char *>&footer.max_key_bytes - start,
         "key_flags": <char *>&footer.key_flags - start,
+        "origin_bytes": <char *>&footer.origin_bytes - start,
         "(size)": sizeof(SegmentFooter),
     }
     return {
@@ -120,6 +124,8 @@ def describe():
             "OVERFLOW_PAYLOAD_BYTES": OVERFLOW_PAYLOAD_BYTES,
             "FOOTER_FIELDS_OFFSET": FOOTER_FIELDS_OFFSET,
             "FOOTER_KEYS_OFFSET": FOOTER_KEYS_OFFSET,
+            "FOOTER_ORIGIN_OFFSET": FOOTER_ORIGIN_OFFSET,
+            "FOOTER_ORIGIN_BYTES_MAX": FOOTER_ORIGIN_BYTES_MAX,
             "FIELDS_MAX": FIELDS_MAX,
             "KEY_INLINE_BYTES": KEY_INLINE_BYTES,
             "VALUE_INLINE_BYTES": VALUE_INLINE_BYTES,

@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from cesium._engine cimport key_of_row
+from cesium._faults cimport fault_counter, faults_seen
 from cesium._keys cimport EncodedKeys
 from cesium._layout cimport (
     KIND_DELETE, KIND_MASK, STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK,
@@ -21,12 +22,16 @@ from cesium._page cimport (
     Key, Shape, kind_of, page_copy_row, page_copy_value, page_value_bytes,
 )
 from cesium._values cimport EncodedValues
-from cesium._version cimport Found, VersionSource, version_find, version_find_pairs
+from cesium._version cimport (
+    Found, VersionSource, found_whole, version_find, version_find_pairs,
+)
 from cesium._ranges cimport View
 
 cdef enum:
     SORT_FROM = 256             # a smaller batch of fixed keys is looked up in the order given
     TASK_ROWS_MIN = 4096        # less than this is not worth a thread
+
+cdef const uint64_t *FAULTS = fault_counter()
 
 cdef struct Task:               # one thread's share of a batch
     const Shape *shape
@@ -106,6 +111,11 @@ cdef void find_one_by_one(Task *task) noexcept nogil:
                 task.status = status
                 return
             task.lengths[index] = <int64_t>(task.data_bytes - before)
+        if there:
+            status = found_whole(&found)
+            if status != STATUS_OK:
+                task.status = status
+                return
 
 
 cdef void run_task(void *context, size_t number) noexcept nogil:
@@ -134,6 +144,7 @@ cdef int find_batch(View view, EncodedKeys keys, EncodedValues answer, object fo
     cdef Task *tasks = NULL
     cdef uint64_t number
     cdef uint64_t task_count
+    cdef uint64_t seen = faults_seen(FAULTS)
     cdef int status = 0
     if count == 0 and (answer is None or shape.value_width):
         return 0
@@ -187,7 +198,7 @@ cdef int find_batch(View view, EncodedKeys keys, EncodedValues answer, object fo
         with nogil:
             parallel_for(task_count, <int>task_count, run_task, tasks)
         for number in range(task_count):
-            view.raise_status(tasks[number].status)
+            view.check(tasks[number].status, seen)
         if pairs != NULL and keys.outside is not None:
             clear_outside(keys, answer, found, miss)
         if model.variable:

@@ -10,7 +10,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from cesium._builder cimport (
     SegmentBuilder, builder_add_marker, builder_add_slots, builder_bytes,
 )
-from cesium._cursor cimport Cursor, Run, cursor_free, cursor_new, cursor_next
+from cesium._cursor cimport Cursor, Run, cursor_free, cursor_new, cursor_next, cursor_whole
+from cesium._faults cimport fault_counter, faults_seen
 from cesium._interval cimport Interval, IntervalSet
 from cesium._layout cimport STATUS_NOT_FOUND, STATUS_OK
 from cesium._memtable cimport (
@@ -24,6 +25,8 @@ from cesium._version cimport Version, version_fill_inputs
 cdef extern from *:
     uint64_t __builtin_bswap64(uint64_t word) noexcept nogil
 
+cdef const uint64_t *FAULTS = fault_counter()
+
 
 cdef class Merge:
     """Merge(version, keep_markers): all rows of a version's sources, in key order.
@@ -36,17 +39,19 @@ cdef class Merge:
     cdef Cursor *cursor
     cdef Run pending
     cdef bint keep_markers
+    cdef uint64_t seen          # faults_seen() before the first read
 
     def __cinit__(self, Version version, bint keep_markers):
         cdef int status
         self.version = version
+        self.seen = faults_seen(FAULTS)
         self.keep_markers = keep_markers
         self.cursor = cursor_new(&version.shape.shape, version.count, 1, keep_markers)
         if self.cursor == NULL:
             raise MemoryError
         with nogil:
             status = version_fill_inputs(version.items, version.count, self.cursor, 0)
-        version.raise_status(status)
+        version.check(status, self.seen)
 
     def __dealloc__(self):
         cursor_free(self.cursor)
@@ -56,6 +61,7 @@ cdef class Merge:
         cdef uint32_t source
         cdef uint32_t index
         cdef const IntervalSet *markers
+        builder.check_open()
         for source in range(self.cursor.count):
             markers = self.cursor.inputs[source].markers
             if markers != NULL:
@@ -67,6 +73,7 @@ cdef class Merge:
         cdef Run run
         cdef int status = STATUS_OK
         cdef int written = STATUS_OK
+        cdef int whole
         builder.check_open()
         with nogil:
             while builder_bytes(builder.builder) < most_bytes:
@@ -77,11 +84,12 @@ cdef class Merge:
                                             run.last)
                 if written != STATUS_OK:
                     break
+            whole = cursor_whole(self.cursor)
+        # First of all: zeros in place of rows may be what the builder refused.
+        self.version.check(whole, self.seen)
         builder.check(written)
-        if status == STATUS_NOT_FOUND:
-            return False
-        self.version.raise_status(status)
-        return True
+        self.version.check(status, self.seen)
+        return status != STATUS_NOT_FOUND
 
 
 def memtable_bounds(MemtableSnapshot snapshot):

@@ -52,6 +52,7 @@ cdef struct PageSource:
     int (*step)(void *context, Position *position, int direction) noexcept nogil
     int (*edge)(void *context, Position *position, int direction) noexcept nogil
     ReadOverflow read_overflow
+    int (*whole)(void *context) noexcept nogil      # segment_whole; NULL: nothing to lose
 
 cdef inline PageHeader *header_of(const uint8_t *page) noexcept nogil:
     return <PageHeader *>page

@@ -370,6 +370,9 @@ cdef int page_copy_value(const uint8_t *page, uint32_t slot, const PageSource *s
                          uint64_t skip, uint8_t *destination, uint64_t bytes) noexcept nogil:
     cdef const uint8_t *data = page_value_inline(page, slot)
     if data != NULL:
+        # More than lies in the page: it was lost between the look at the length and this.
+        if <uint64_t>(data - page) + skip + bytes > PAGE_BYTES:
+            return STATUS_CORRUPT
         memcpy(destination, data + skip, bytes)
         return STATUS_OK
     return source.read_overflow(source.context, page_value_reference(page, slot).location, skip,

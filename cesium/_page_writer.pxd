@@ -5,6 +5,7 @@
 # it), the next pages are made in the other.  The thread starts with the first full buffer, so a
 # small file costs none.  A PageWriter is used by one thread at a time; its own thread touches only
 # the buffer that was handed to it.  After the first failure every function returns that failure.
+# A forked child does not have the buffers; all that it may do is close.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -29,6 +30,7 @@ cdef struct PageWriter:
     uint32_t page_count             # sealed pages: the number of the page in the making
     uint32_t used                   # sealed pages in the buffer in the making
     uint32_t making                 # which buffer that is
+    uint64_t forks                  # of the process when it was opened
     uint8_t *buffers[2]
     bint threaded
     pthread_t thread
@@ -57,6 +59,9 @@ cdef inline uint8_t *page_writer_page(PageWriter *writer) noexcept nogil:
     return writer.buffers[writer.making] + <uint64_t>writer.used * PAGE_BYTES
 # Stores the checksum and goes on to the next page.  STATUS_OK, STATUS_IO or STATUS_LIMIT.
 cdef int page_writer_seal(PageWriter *writer) noexcept nogil
+# Whether this process is a forked child of the one that opened it: only `page_writer_close` may be
+# called then.
+cdef bint page_writer_is_inherited(const PageWriter *writer) noexcept nogil
 # Writes what is left and waits until all is written; syncs when asked.
 cdef int page_writer_flush(PageWriter *writer, bint sync) noexcept nogil
 # Ends the thread (its last write included) and frees the buffers; pages not flushed are dropped.

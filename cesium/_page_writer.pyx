@@ -1,13 +1,12 @@
 """Pages on their way into a new file: see _page_writer.pxd for the contract."""
 
 from libc.stdint cimport UINT32_MAX
-from libc.stdlib cimport free
 from libc.string cimport memset
 
 from cesium._layout cimport STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK
 
-cdef extern from "<stdlib.h>" nogil:
-    int posix_memalign(void **memory, size_t alignment, size_t size)
+cdef extern from "_fork.h":
+    uint64_t process_forks
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_create(pthread_t *thread, const void *attributes,
@@ -29,6 +28,7 @@ cdef extern from *:
     #endif
     #include <errno.h>
     #include <fcntl.h>
+    #include <sys/mman.h>
 
     #ifndef O_DIRECT
     #define O_DIRECT 0
@@ -41,9 +41,29 @@ cdef extern from *:
         if (flags < 0 || !(flags & O_DIRECT)) return 0;
         return fcntl(fd, F_SETFL, flags & ~O_DIRECT) == 0;
     }
+
+    /* Memory for direct writes, a mapping of its own, which a forked child does not have: the drive
+     * may be reading it while the child is made, and a page that is then copied on write could
+     * leave the drive with the other copy.  NULL when there is none. */
+    static void *direct_buffer(size_t bytes) {
+        void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                            0);
+        if (memory == MAP_FAILED) return NULL;
+        (void)madvise(memory, bytes, MADV_DONTFORK);
+        return memory;
+    }
+
+    static void free_direct_buffer(void *memory, size_t bytes) {
+        if (memory != NULL) (void)munmap(memory, bytes);
+    }
     """
     int refuse_direct(int fd) noexcept nogil
+    void *direct_buffer(size_t bytes) noexcept nogil
+    void free_direct_buffer(void *memory, size_t bytes) noexcept nogil
     const int EINVAL
+
+cdef enum:
+    BUFFER_BYTES = WRITER_BUFFER_PAGES * PAGE_BYTES
 
 
 cdef int write_out(PageWriter *writer, const uint8_t *buffer, int64_t bytes,
@@ -95,9 +115,8 @@ cdef int hand_over(PageWriter *writer) noexcept nogil:
     if wait_for_writer(writer):
         return STATUS_IO
     if writer.buffers[other] == NULL:
-        if posix_memalign(<void **>&writer.buffers[other], PAGE_BYTES,
-                          WRITER_BUFFER_PAGES * PAGE_BYTES):
-            writer.buffers[other] = NULL
+        writer.buffers[other] = <uint8_t *>direct_buffer(BUFFER_BYTES)
+        if writer.buffers[other] == NULL:
             return STATUS_NO_MEMORY
     if not writer.threaded:
         if pthread_create(&writer.thread, NULL, write_behind, writer):
@@ -120,12 +139,17 @@ cdef int page_writer_open(PageWriter *writer, int fd, const FileOperations *oper
     writer.fd = fd
     writer.operations = operations
     writer.segment_id = segment_id
-    if posix_memalign(<void **>&writer.buffers[0], PAGE_BYTES, WRITER_BUFFER_PAGES * PAGE_BYTES):
-        writer.buffers[0] = NULL
+    writer.forks = process_forks
+    writer.buffers[0] = <uint8_t *>direct_buffer(BUFFER_BYTES)
+    if writer.buffers[0] == NULL:
         return STATUS_NO_MEMORY
     pthread_mutex_init(&writer.mutex, NULL)
     pthread_cond_init(&writer.changed, NULL)
     return STATUS_OK
+
+
+cdef bint page_writer_is_inherited(const PageWriter *writer) noexcept nogil:
+    return writer.forks != process_forks
 
 
 cdef int page_writer_seal(PageWriter *writer) noexcept nogil:
@@ -157,8 +181,8 @@ cdef int page_writer_flush(PageWriter *writer, bint sync) noexcept nogil:
 
 cdef void page_writer_close(PageWriter *writer) noexcept nogil:
     cdef uint32_t i
-    if writer.buffers[0] == NULL:
-        return
+    if writer.buffers[0] == NULL or page_writer_is_inherited(writer):
+        return      # a child has neither the buffers nor the thread, and nobody unlocks its mutex
     pthread_mutex_lock(&writer.mutex)
     writer.stop = True
     pthread_cond_broadcast(&writer.changed)
@@ -168,5 +192,5 @@ cdef void page_writer_close(PageWriter *writer) noexcept nogil:
     pthread_mutex_destroy(&writer.mutex)
     pthread_cond_destroy(&writer.changed)
     for i in range(2):
-        free(writer.buffers[i])
+        free_direct_buffer(writer.buffers[i], BUFFER_BYTES)
         writer.buffers[i] = NULL

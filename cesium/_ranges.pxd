@@ -24,7 +24,7 @@ cdef class View:
     cdef uint64_t changes               # of the live memtable when it was pinned
     cdef const Shape *shape
 
-    cdef int raise_status(self, int status) except -1
+    cdef int check(self, int status, uint64_t seen) except -1       # as Version.check
     cdef int rank_bounds(self, EncodedRange interval, uint64_t *most, bint *exact) except -1
 
 cdef class EncodedRange:                # [lower, upper): heads or bytes; upper None = unbounded
@@ -38,6 +38,7 @@ cdef class RangeReader:
     cdef Cursor *cursor
     cdef Run pending
     cdef uint64_t left                  # rows that the limit still allows
+    cdef uint64_t seen                  # faults_seen() before the first read: pages stay in hand
     cdef uint64_t rows_exact            # rows of the whole range where fences tell, else 2^64 - 1
     cdef readonly bint exhausted
 

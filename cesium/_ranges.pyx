@@ -12,7 +12,8 @@ from cesium._cursor cimport (
     Bounds, Cursor, Rows, Run, cursor_fill, cursor_free, cursor_new, cursor_skip,
     rows_free, rows_reserve,
 )
-from cesium._engine cimport Engine, TableCore
+from cesium._engine cimport Engine, TableCore, engine_is_shut
+from cesium._faults cimport fault_counter, faults_seen
 from cesium._interval cimport key_compare
 from cesium._keys cimport EncodedKeys, KeyCodec
 from cesium._layout cimport STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK
@@ -23,7 +24,7 @@ from cesium._memtable cimport (
 from cesium._native cimport load_head, parallel_for
 from cesium._page cimport Key, Shape, heads_of
 from cesium._segment cimport (
-    Segment, segment_page, segment_rank, segment_rank_of_page, segment_ready,
+    Segment, segment_page, segment_rank, segment_rank_of_page, segment_ready, segment_whole,
 )
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport SegmentRun, VersionSource, segment_run_source, version_fill_inputs
@@ -33,6 +34,8 @@ cdef enum:
     FIRST_BUFFER_ROWS = 32      # the first rows of an iteration come fast,
     BUFFER_ROWS = 1024          # later ones in buffers that stay in L2
     FILL_ROWS_MIN = 65536       # fewer rows than this are not worth a thread
+
+cdef const uint64_t *FAULTS = fault_counter()
 
 
 cdef int key_from(object encoded, bint fixed, Key *key) except -1:
@@ -59,6 +62,8 @@ cdef class View:
         cdef int status
         self.core = core
         self.shape = &core.shape.shape
+        if engine_is_shut(engine):
+            engine.check_open()
         engine.lock_exclusive()
         closed = engine.closed
         status = core.pin_into(snapshot, &self.changes)
@@ -84,8 +89,8 @@ cdef class View:
     def __dealloc__(self):
         free(self.items)
 
-    cdef int raise_status(self, int status) except -1:
-        return self.version.raise_status(status)
+    cdef int check(self, int status, uint64_t seen) except -1:
+        return self.version.check(status, seen)
 
     def row_count(self):
         """Exact number of visible rows: constant time when no source overlaps another's business
@@ -101,8 +106,8 @@ cdef class View:
 
     def estimated_rows(self):
         """Entries of all sources, delete markers taken off: constant time, never below zero."""
-        cdef int64_t rows = 0
         cdef MemtableSnapshot snapshot
+        rows = 0                        # a damaged record may say anything
         if self.live is not None:
             rows += <int64_t>memtable_root_entries(self.live.root)
             rows -= 2 * <int64_t>memtable_root_delete_markers(self.live.root)
@@ -125,6 +130,7 @@ cdef class View:
         cdef VersionSource *item
         cdef Segment *segment
         cdef MemtableSnapshot snapshot
+        cdef uint64_t seen = faults_seen(FAULTS)
         cdef int status = STATUS_OK
         most[0] = 0
         exact[0] = self.count <= 1
@@ -153,7 +159,7 @@ cdef class View:
                         exact[0] = False
                 if status != STATUS_OK:
                     break
-        self.raise_status(status)
+        self.check(status, seen)
         if self.live is not None:
             most[0] += memtable_root_entries(self.live.root)
         for source in self.version.sources:
@@ -219,6 +225,7 @@ cdef class RangeReader:
     def __cinit__(self, View view, EncodedRange interval, bint reverse=False, object limit=None):
         cdef int status
         self.view = view
+        self.seen = faults_seen(FAULTS)
         self.interval = interval
         self.left = <uint64_t>-1 if limit is None else <uint64_t>limit
         self.cursor = cursor_new(view.shape, view.count, -1 if reverse else 1, False)
@@ -227,7 +234,7 @@ cdef class RangeReader:
         self.cursor.bounds = interval.bounds
         with nogil:
             status = version_fill_inputs(view.items, view.count, self.cursor, 0)
-        view.raise_status(status)
+        view.check(status, self.seen)
 
     def __dealloc__(self):
         cursor_free(self.cursor)
@@ -242,10 +249,13 @@ cdef class RangeReader:
             return 0
         with nogil:
             status = cursor_fill(self.cursor, &self.pending, rows, most)
+        try:
+            self.view.check(status, self.seen)
+        except BaseException:
+            rows.count = before         # what was copied may be zeros, and nobody shall have it
+            raise
         if status == STATUS_NOT_FOUND:
             self.exhausted = True
-        else:
-            self.view.raise_status(status)
         self.left -= rows.count - before
         return rows.count - before
 
@@ -259,8 +269,7 @@ cdef class RangeReader:
         if not exact and most:
             with nogil:
                 status = cursor_skip(self.cursor, &self.pending, self.left, &count)
-            if status != STATUS_NOT_FOUND:
-                self.view.raise_status(status)
+            self.view.check(status, self.seen)
         else:
             count = most
         self.exhausted = True
@@ -272,8 +281,7 @@ cdef class RangeReader:
         cdef int status
         with nogil:
             status = cursor_skip(self.cursor, &self.pending, min(rows, self.left), &skipped)
-        if status != STATUS_NOT_FOUND:
-            self.view.raise_status(status)
+        self.view.check(status, self.seen)
         self.left -= skipped
         return skipped
 
@@ -389,9 +397,9 @@ cdef class RangeReader:
                         break
                 if status == STATUS_OK:
                     parallel_for(parts, <int>parts, fill_part, tasks)
-            self.view.raise_status(status)
+            self.view.check(status, self.seen)
             for part in range(parts):
-                self.view.raise_status(tasks[part].status)
+                self.view.check(tasks[part].status, self.seen)
                 done += tasks[part].rows.count
             if done != capacity:
                 raise CorruptionError(f"a range of {capacity} rows gave {done}")
@@ -442,7 +450,8 @@ cdef int prepare_part(SegmentRun *run, const Bounds *bounds, const Rows *rows, c
         if status != STATUS_OK:
             return status
         wanted = skipped + capacity * part // parts
-        while wanted - before >= run.segments[index].entries:
+        # Ranks out of a page that was lost meanwhile may lead beyond the last segment.
+        while index + 1 < run.count and wanted - before >= run.segments[index].entries:
             before += run.segments[index].entries
             index += 1
         segment = run.segments[index]
@@ -461,8 +470,11 @@ cdef int prepare_part(SegmentRun *run, const Bounds *bounds, const Rows *rows, c
             return status
         wanted = before + segment_rank_of_page(segment, low)
         if wanted > skipped:    # else the part before begins in this page too, and this is empty
-            task.first_row = wanted - skipped
+            task.first_row = min(wanted - skipped, capacity)
             task.cursor.bounds.lower.head = heads_of(page)[0]
+        status = segment_whole(segment)
+        if status != STATUS_OK:
+            return status
         tasks[part - 1].cursor.bounds.upper = task.cursor.bounds.lower
         tasks[part - 1].cursor.bounds.unbounded = False
     task.rows.heads = rows.heads + task.first_row
@@ -556,7 +568,7 @@ cdef class RowIterator:
 
     def __next__(self):
         cdef uint64_t row
-        if self.engine.closed:
+        if engine_is_shut(self.engine):     # rows in the buffer are refused as well
             self.engine.check_open()
         if self.next_row == self.rows.count:
             self.refill()

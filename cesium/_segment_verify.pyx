@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from cesium._faults cimport fault_counter, faults_seen
 from cesium._files cimport FileOperations, operations_of
 from cesium._layout cimport (
     KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_DELETE, KIND_MASK, PAGE_BYTES, PAGE_FILTER,
@@ -27,8 +28,11 @@ from cesium._segment cimport (
     segment_rank_of_page, segment_route, segment_source,
 )
 
+import os
+
 from cesium.errors import CorruptionError
-from cesium.files import raise_io
+
+cdef const uint64_t *FAULTS = fault_counter()
 
 cdef extern from *:
     """
@@ -190,47 +194,87 @@ cdef class Verifier:
         free(self.totals.first)
         free(self.chunk)
 
-    cdef int64_t read_chunk(self, const FileOperations *operations, int64_t offset) except -1:
-        cdef int64_t done
-        with nogil:
-            done = operations.read_all(operations.context, self.fd, self.chunk,
-                                       CHUNK_PAGES * PAGE_BYTES, offset)
-            if done == -EINVAL:
-                read_directly(self.fd, 0)
-                done = operations.read_all(operations.context, self.fd, self.chunk,
-                                           CHUNK_PAGES * PAGE_BYTES, offset)
-        if done < 0:
-            raise_io(<int>-done, self.reader.path)
+    cdef int64_t read_chunk(self, const FileOperations *operations, uint64_t offset,
+                            uint64_t bytes) noexcept nogil:
+        """Bytes read at an offset, or a negative errno."""
+        cdef int64_t done = operations.read_all(operations.context, self.fd, self.chunk, bytes,
+                                                <int64_t>offset)
+        if done == -EINVAL:
+            read_directly(self.fd, 0)
+            done = operations.read_all(operations.context, self.fd, self.chunk, bytes,
+                                       <int64_t>offset)
         return done
 
-    def checksums(self):
-        """Problems of single pages as the drive gives them."""
-        cdef const FileOperations *operations = operations_of(self.reader.files.operations)
-        cdef uint64_t number = 0
-        cdef int64_t done
-        cdef int64_t i
-        cdef const uint8_t *page
-        cdef uint32_t found
-        self.fd = self.reader.files.open(self.reader.name)
+    cdef object problem_of(self, uint64_t number, const uint8_t *page):
+        cdef uint32_t found = page_checksum(self.reader.segment.id, number, page)
+        cdef uint32_t expected = (<const uint32_t *>page)[0]
+        if found == expected:
+            return None
+        return number, "wrong checksum of a page", hex(expected), hex(found)
+
+    def checksums(self, paced):
+        """Problems of single pages as the drive gives them; paced(bytes) after each step.
+
+        Of a file that was merged away since it was mapped, the mapping is read.
+        """
+        try:
+            self.fd = self.reader.files.open(self.reader.name)
+        except FileNotFoundError:
+            if self.reader.segment.map == NULL:
+                raise
+            yield from self.mapped_checksums(paced)
+            return
         try:
             read_directly(self.fd, 1)
-            while True:
-                done = self.read_chunk(operations, <int64_t>number * PAGE_BYTES)
-                for i in range(done // PAGE_BYTES):
-                    page = self.chunk + i * PAGE_BYTES
-                    found = page_checksum(self.reader.segment.id, number, page)
-                    if (<const uint32_t *>page)[0] != found:
-                        yield (number, "wrong checksum of a page",
-                               hex((<const uint32_t *>page)[0]), hex(found))
-                    number += 1
-                if done % PAGE_BYTES:
-                    yield (number, "the file is cut off", "a multiple of 4096 bytes",
-                           f"{number * PAGE_BYTES + done % PAGE_BYTES} bytes")
-                if done < CHUNK_PAGES * PAGE_BYTES:
-                    return
+            yield from self.stored_checksums(paced)
         finally:
             self.reader.files.close(self.fd)
             self.fd = -1
+
+    def mapped_checksums(self, paced):
+        cdef uint32_t number
+        for number in range(self.reader.segment.page_count):
+            problem = self.problem_of(
+                number, self.reader.segment.map + <uint64_t>number * PAGE_BYTES)
+            if problem is not None:
+                yield problem
+            if number % CHUNK_PAGES == 0:
+                paced(PAGE_BYTES * min(<uint32_t>CHUNK_PAGES,
+                                       self.reader.segment.page_count - number))
+
+    def stored_checksums(self, paced):
+        cdef const FileOperations *operations = operations_of(self.reader.files.operations)
+        cdef uint64_t number = 0
+        cdef uint64_t pages = CHUNK_PAGES   # in one read; 1 where the drive has errors
+        cdef uint64_t next_chunk = 0
+        cdef int64_t done
+        cdef int64_t i
+        while True:
+            if number >= next_chunk:
+                pages = CHUNK_PAGES
+            with nogil:
+                done = self.read_chunk(operations, number * PAGE_BYTES, pages * PAGE_BYTES)
+            if done < 0 and pages > 1:
+                next_chunk = number + CHUNK_PAGES
+                pages = 1
+                continue
+            if done < 0:
+                if number * PAGE_BYTES >= <uint64_t>self.reader.files.size(self.reader.name):
+                    return
+                yield number, "the page cannot be read", "no error", os.strerror(<int>-done)
+                number += 1
+                continue
+            for i in range(done // PAGE_BYTES):
+                problem = self.problem_of(number, self.chunk + i * PAGE_BYTES)
+                if problem is not None:
+                    yield problem
+                number += 1
+            if done % PAGE_BYTES:
+                yield (number, "the file is cut off", "a multiple of 4096 bytes",
+                       f"{number * PAGE_BYTES + done % PAGE_BYTES} bytes")
+            paced(done)
+            if <uint64_t>done < pages * PAGE_BYTES:
+                return
 
     def content(self):
         """Problems between pages; every page has a right checksum."""
@@ -239,6 +283,7 @@ cdef class Verifier:
         cdef uint32_t ordinal
         cdef uint32_t number
         cdef uint32_t slot = 0
+        cdef uint64_t seen = faults_seen(FAULTS)
         cdef int status
         cdef int problem
         try:
@@ -255,6 +300,11 @@ cdef class Verifier:
                     problem = verify_page(segment, ordinal, page, &self.totals, &slot)
             if status == STATUS_NO_MEMORY:
                 raise MemoryError
+            try:
+                self.reader.check(STATUS_OK, seen)
+            except CorruptionError as damage:
+                yield (damage.offset // PAGE_BYTES, str(damage), damage.expected, damage.found)
+                return
             if status != STATUS_OK:
                 yield (number, "the content of a page makes no sense", "a valid page",
                        "fields out of bounds")
@@ -287,11 +337,18 @@ cdef class Verifier:
                 yield last, f"the footer's {name} is wrong", footer[name], value
 
 
-def verify(SegmentReader reader not None):
-    """Yield (page, what, expected, found) for every problem of a segment file."""
+def ignore(done):
+    """Nobody wants to know how far it is."""
+
+
+def verify(SegmentReader reader not None, paced=None):
+    """Yield (page, what, expected, found) for every problem of a segment file.
+
+    paced: called with the bytes read, after each step; it may wait.
+    """
     verifier = Verifier(reader)
     sound = True
-    for problem in verifier.checksums():
+    for problem in verifier.checksums(ignore if paced is None else paced):
         sound = False
         yield problem
     if sound:

@@ -5,9 +5,11 @@ packed row or the bytes, None for a delete marker.  Safe from any thread; a view
 alive.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from cesium._faults cimport fault_counter, faults_seen
 from cesium._interval cimport Interval
 from cesium._layout cimport KEY_BYTES_MAX, KIND_DELETE, KIND_MASK, STATUS_NOT_FOUND, STATUS_OK
 from cesium._native cimport hash_bytes, hash_head, load_head
@@ -22,6 +24,8 @@ from cesium._segment cimport (
 
 from cesium.errors import LimitError
 
+cdef const uint64_t *FAULTS = fault_counter()
+
 
 cdef class SegmentView:
     """SegmentView(reader): look-ups and iteration over the entries of one segment."""
@@ -31,6 +35,9 @@ cdef class SegmentView:
     def __init__(self, SegmentReader reader not None):
         self.reader = reader
 
+    # A trace would show the key to Python, and take its bytes for a string that ends.
+    @cython.linetrace(False)
+    @cython.profile(False)
     cdef Key key(self, object key):
         cdef Key result
         if self.reader.segment.shape.key_width:
@@ -45,23 +52,28 @@ cdef class SegmentView:
         result.head = load_head(result.data, result.bytes)
         return result
 
-    cdef object key_at(self, const Position *position):
+    cdef object key_at(self, const Position *position, uint64_t seen):
         cdef const Shape *shape = self.reader.segment.shape
         cdef PageSource source
+        cdef uint64_t head
         if shape.key_width:
-            return heads_of(position.page)[position.slot]
+            head = heads_of(position.page)[position.slot]
+            self.reader.check(STATUS_OK, seen)
+            return head
         segment_source(&self.reader.segment, &source)
         key = PyBytes_FromStringAndSize(
             NULL, <Py_ssize_t>page_key_bytes(shape, position.page, position.slot))
-        self.reader.gate(page_copy_key(shape, position.page, position.slot, &source,
-                                       <uint8_t *>PyBytes_AS_STRING(key)))
+        self.reader.check(page_copy_key(shape, position.page, position.slot, &source,
+                                        <uint8_t *>PyBytes_AS_STRING(key)), seen)
         return key
 
-    cdef object value_at(self, const Position *position):
+    cdef object value_at(self, const Position *position, uint64_t seen):
         cdef const Shape *shape = self.reader.segment.shape
         cdef PageSource source
         cdef uint64_t count = shape.value_width
+        cdef int status = STATUS_OK
         if kind_of(position.page, position.slot) & KIND_MASK == KIND_DELETE:
+            self.reader.check(STATUS_OK, seen)
             return None
         if count == 0:
             count = page_value_bytes(position.page, position.slot)
@@ -70,60 +82,71 @@ cdef class SegmentView:
             page_copy_row(shape, position.page, position.slot, <uint8_t *>PyBytes_AS_STRING(value))
         else:
             segment_source(&self.reader.segment, &source)
-            self.reader.gate(page_copy_value(position.page, position.slot, &source, 0,
-                                             <uint8_t *>PyBytes_AS_STRING(value), count))
+            status = page_copy_value(position.page, position.slot, &source, 0,
+                                     <uint8_t *>PyBytes_AS_STRING(value), count)
+        self.reader.check(status, seen)
         return value
 
     def find(self, key):
         """The entry of a key as (key, value), or None when the segment does not know it."""
         cdef Key c_key = self.key(key)
         cdef Position position
+        cdef uint64_t seen = faults_seen(FAULTS)
         cdef int status
         with nogil:
             status = segment_find(&self.reader.segment, &c_key, &position)
-        if self.reader.gate(status) == STATUS_NOT_FOUND:
+        if self.reader.check(status, seen) == STATUS_NOT_FOUND:
             return None
-        return self.key_at(&position), self.value_at(&position)
+        return self.key_at(&position, seen), self.value_at(&position, seen)
 
     def may_contain(self, key):
         """Whether the filter lets the key through; True when there is no filter."""
         cdef Key c_key = self.key(key)
+        cdef uint64_t seen = faults_seen(FAULTS)
+        cdef bint may
         self.reader.gate(segment_ready(&self.reader.segment))
-        if self.reader.segment.shape.key_width:
-            return bool(segment_may_contain(&self.reader.segment, hash_head(c_key.head)))
-        return bool(segment_may_contain(&self.reader.segment, hash_bytes(c_key.data, c_key.bytes)))
+        may = segment_may_contain(
+            &self.reader.segment, hash_head(c_key.head) if self.reader.segment.shape.key_width
+            else hash_bytes(c_key.data, c_key.bytes))
+        self.reader.check(STATUS_OK, seen)
+        return bool(may)
 
     def rank(self, key):
         """The number of entries below a key."""
         cdef Key c_key = self.key(key)
         cdef uint64_t rank = 0
-        self.reader.gate(segment_rank(&self.reader.segment, &c_key, &rank))
+        cdef uint64_t seen = faults_seen(FAULTS)
+        self.reader.check(segment_rank(&self.reader.segment, &c_key, &rank), seen)
         return rank
 
     def route(self, key):
         """The ordinal of the data page that would hold the key; None without entries."""
         cdef Key c_key = self.key(key)
         cdef uint32_t ordinal = 0
-        if self.reader.gate(segment_route(&self.reader.segment, &c_key, &ordinal)) != STATUS_OK:
+        cdef uint64_t seen = faults_seen(FAULTS)
+        cdef int status = segment_route(&self.reader.segment, &c_key, &ordinal)
+        if self.reader.check(status, seen) != STATUS_OK:
             return None
         return ordinal
 
     def route_heads(self, const uint64_t[::1] heads, uint32_t[::1] ordinals):
         """The same for many heads: uint64[n] into uint32[n]; the fixed form only."""
         cdef int status
+        cdef uint64_t seen = faults_seen(FAULTS)
         cdef uint32_t count = <uint32_t>heads.shape[0]
         if self.reader.segment.shape.key_width == 0 or ordinals.shape[0] != heads.shape[0]:
             raise ValueError("heads of the fixed form, and as many ordinals")
         if count:
             with nogil:
                 status = segment_route_heads(&self.reader.segment, &heads[0], count, &ordinals[0])
-            self.reader.gate(status)
+            self.reader.check(status, seen)
 
     def find_heads(self, const uint64_t[::1] heads):
         """How many of the heads are found, each looked up by itself; the fixed form only."""
         cdef Position position
         cdef Key key
         cdef int status = STATUS_OK
+        cdef uint64_t seen = faults_seen(FAULTS)
         cdef uint64_t found = 0
         cdef Py_ssize_t i
         if self.reader.segment.shape.key_width == 0:
@@ -137,7 +160,7 @@ cdef class SegmentView:
                 if status < 0:
                     break
                 found += status == STATUS_OK
-        self.reader.gate(status)
+        self.reader.check(status, seen)
         return found
 
     def entries(self, start=None, *, bint reverse=False):
@@ -146,6 +169,7 @@ cdef class SegmentView:
         cdef Position position
         cdef Key key
         cdef int status
+        cdef uint64_t seen = faults_seen(FAULTS)        # the page in hand stays in hand
         cdef int direction = -1 if reverse else 1
         segment_source(&self.reader.segment, &source)
         if start is None:
@@ -160,9 +184,9 @@ cdef class SegmentView:
                     position.slot -= 1
                 else:
                     status = source.step(source.context, &position, -1)
-        self.reader.gate(status)
+        self.reader.check(status, seen)
         while position.page != NULL:
-            yield self.key_at(&position), self.value_at(&position)
+            yield self.key_at(&position, seen), self.value_at(&position, seen)
             if reverse:
                 if position.slot:
                     position.slot -= 1
@@ -171,7 +195,7 @@ cdef class SegmentView:
                 position.slot += 1
                 if position.slot < header_of(position.page).count:
                     continue
-            self.reader.gate(source.step(source.context, &position, direction))
+            self.reader.check(source.step(source.context, &position, direction), seen)
 
     def markers(self):
         """The range-delete markers: a list of (lower, upper), upper None without end."""

@@ -8,10 +8,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._cursor cimport Cursor, Rows
 from cesium._interval cimport IntervalSet
+from cesium._layout cimport STATUS_OK
 from cesium._memtable cimport MemtableRoot
 from cesium._native cimport SortPair
 from cesium._page cimport Key, PageSource, Position, Shape, TableShape
-from cesium._segment cimport Segment
+from cesium._segment cimport Segment, segment_whole
 
 cdef struct SegmentRun:         # segments of one source, in key order, no overlap
     Segment **segments
@@ -38,16 +39,23 @@ cdef class Version:
     cdef uint32_t count
     cdef public object row_count        # exact visible rows, once counted (None before)
 
+    # The gate of a call that read since faults_seen() was `seen`: raises for zeros in place of lost
+    # pages, and what a kernel's status below 0 stands for.
+    cdef int check(self, int status, uint64_t seen) except -1
     # Raises what a kernel's status below 0 stands for, naming the segment that failed.
     cdef int raise_status(self, int status) except -1
 
 cdef int raise_plain(int status) except -1      # the gate for a status that carries no place
 
 # The newest entry of a key (of any kind): STATUS_OK, or STATUS_NOT_FOUND (absent, or hidden by a
-# range-delete).  `warm_only`: STATUS_FULL instead of touching a page that is unmapped or unchecked,
-# that is, of waiting for the drive; so a caller may hold the GIL.
+# range-delete).  Who copies from a segment's entry asks found_whole behind that.  `warm_only`:
+# STATUS_FULL instead of touching a page that is unmapped or unchecked, that is, of waiting for the
+# drive; so a caller may hold the GIL.
 cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, const Key *key,
                       bint warm_only, Found *found) noexcept nogil
+cdef inline int found_whole(const Found *found) noexcept nogil:
+    return STATUS_OK if found.segment == NULL else segment_whole(found.segment)
+
 # A run of several segments as one page source.
 cdef void segment_run_source(SegmentRun *run, PageSource *source) noexcept nogil
 # Maps the segments whose range-deletes a cursor needs, and fills its inputs from `first_input` on.

@@ -5,6 +5,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from cesium._cursor cimport Cursor
+from cesium._faults cimport fault_counter, faults_seen, load_lost
 from cesium._interval cimport interval_set_find, key_compare
 from cesium._layout cimport (
     KIND_DELETE, KIND_MASK, STATUS_CLOSED, STATUS_CORRUPT, STATUS_FULL, STATUS_IO, STATUS_LIMIT,
@@ -21,7 +22,7 @@ from cesium._page cimport (
 )
 from cesium._segment cimport (
     Segment, SegmentReader, segment_find, segment_locate, segment_may_contain, segment_page,
-    segment_ready, segment_route, segment_route_heads, segment_source,
+    segment_ready, segment_route, segment_route_heads, segment_source, segment_whole,
 )
 from cesium.errors import ClosedError, CorruptionError, Error, LimitError, PoisonedError
 
@@ -33,6 +34,7 @@ cdef enum:
     GROUP = 32                  # lookups in flight at once
 
 cdef uint64_t version_numbers = 0
+cdef const uint64_t *FAULTS = fault_counter()
 
 
 # --- a run of segments as one page source -------------------------------------------------------
@@ -88,6 +90,9 @@ cdef int run_seek(void *context, const Key *key, Position *position) noexcept no
         return status
     if position.page != NULL:
         return adopt(run, index, position)
+    status = segment_whole(run.segments[index])
+    if status != STATUS_OK:
+        return status
     return run_edge_from(run, index + 1, 1, position)
 
 
@@ -101,6 +106,10 @@ cdef int run_step(void *context, Position *position, int direction) noexcept nog
         return status
     if position.page != NULL:
         return adopt(run, index, position)
+    # A cursor asks the segments that it stops in, not one that it only passes through.
+    status = segment_whole(run.segments[index])
+    if status != STATUS_OK:
+        return status
     return run_edge_from(run, <int64_t>index + direction, direction, position)
 
 
@@ -120,6 +129,7 @@ cdef void segment_run_source(SegmentRun *run, PageSource *source) noexcept nogil
     source.step = run_step
     source.edge = run_edge
     source.read_overflow = run_read_overflow
+    source.whole = NULL         # a cursor asks the segments that it looked at
 
 
 cdef SegmentRun *segment_run_new(list readers) except NULL:
@@ -194,6 +204,16 @@ cdef class Version:
             segment_run_free(self.items[index].run)
         free(self.items)
 
+    cdef int check(self, int status, uint64_t seen) except -1:
+        cdef SegmentReader reader
+        if faults_seen(FAULTS) != seen:
+            for reader in self.segments():
+                if load_lost(&reader.segment.lost):
+                    reader.raise_lost()
+        if status < 0:
+            self.raise_status(status)
+        return 0
+
     cdef int raise_status(self, int status) except -1:
         cdef SegmentReader reader
         if status >= 0:
@@ -263,6 +283,8 @@ cdef int find_if_warm(const Shape *shape, Segment *segment, const Key *key,
     if status != STATUS_OK:
         return status
     page_number = ordinal if segment.page_numbers == NULL else segment.page_numbers[ordinal]
+    if load_lost(&segment.lost):
+        return STATUS_FULL
     if not (__atomic_load_n(&segment.checked[page_number >> 6], __ATOMIC_ACQUIRE)
             >> (page_number & 63)) & 1:
         return STATUS_FULL
@@ -337,7 +359,9 @@ cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, 
             found.segment = segment
             found.source = &item.run.sources[place]
             return STATUS_OK
-        if status != STATUS_NOT_FOUND:
+        if status == STATUS_NOT_FOUND:
+            status = segment_whole(segment)
+        if status != STATUS_OK:
             return status
         if segment.markers != NULL and interval_set_find(segment.markers, key) != NULL:
             return STATUS_NOT_FOUND
@@ -458,7 +482,7 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
             if interval_set_find(segment.markers, &key) == NULL:
                 rest[left[0]] = group[lane]
                 left[0] += 1
-    return STATUS_OK
+    return segment_whole(segment)
 
 
 cdef int find_in_run(const Shape *shape, VersionSource *item, SortPair *pairs,
