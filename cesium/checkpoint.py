@@ -8,7 +8,7 @@ only then is what they replace unlinked.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from cesium._builder import SegmentBuilder
 from cesium._engine import WriteGuard
@@ -19,6 +19,7 @@ from cesium._version import Version
 from cesium.directory import segment_name
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.errors import StorageFullError
+from cesium.origin import FLUSH, Origin
 from cesium.state import Edit, SegmentRecord
 
 SEGMENT_BYTES = 64 << 20
@@ -48,6 +49,13 @@ def run_bounds(source: list[SegmentReader]) -> Bounds:
     )
 
 
+def last_sequence_of(source: Source) -> int:
+    """The last commit in a source."""
+    if isinstance(source, MemtableSnapshot):
+        return source.last_sequence
+    return max(reader.record.last_sequence for reader in source)
+
+
 def overlaps(a: Bounds | None, b: Bounds | None) -> bool:
     """Whether two intervals of keys have a key in common."""
     if a is None or b is None:
@@ -59,12 +67,22 @@ class SegmentOutput:
     """Makes the segments of one flush, load or merge; on failure removes them again."""
 
     def __init__(
-        self, engine: StoreEngine, tier: int, first_sequence: int, last_sequence: int
+        self,
+        engine: StoreEngine,
+        tier: int,
+        first_sequence: int,
+        last_sequence: int,
+        made: str,
+        inputs: Iterable[SegmentReader] = (),
     ) -> None:
         self.engine = engine
         self.tier = tier
         self.first_sequence = first_sequence
         self.last_sequence = last_sequence
+        self.origin = Origin(
+            made, tier, engine.table, frozenset(reader.record.id for reader in inputs),
+            not engine.core_engine.unjournaled,
+        ).to_bytes()  # fmt: skip
         self.records: list[SegmentRecord] = []
         self.committed = False  # a load's: the journal names the segments
 
@@ -81,6 +99,7 @@ class SegmentOutput:
             first_sequence=self.first_sequence,
             last_sequence=self.last_sequence,
             table_id=self.engine.table.id,
+            origin=self.origin,
         )
 
     def finish(self, builder: SegmentBuilder) -> SegmentRecord | None:
@@ -109,9 +128,20 @@ class SegmentOutput:
 
     def discard(self) -> None:
         """Removes every segment made so far."""
-        for record in self.records:
-            self.engine.files.unlink(segment_name(record.id))
+        self.engine.files.remove(*(segment_name(record.id) for record in self.records))
         self.records.clear()
+
+    @contextlib.contextmanager
+    def publishing(self) -> Iterator[list[SegmentReader]]:
+        """Makes the files' names durable and gives readers; on failure removes the files again."""
+        try:
+            self.engine.files.sync_directory()
+            yield [self.engine.reader(record) for record in self.records]
+        except BaseException:
+            visible = {reader.record.id for reader in self.engine.core.version.segments()}
+            if visible.isdisjoint(record.id for record in self.records):
+                self.discard()  # not an interrupt right after publishing
+            raise
 
     def write_merge(
         self,
@@ -157,16 +187,20 @@ def flush(engine: StoreEngine, snapshot: MemtableSnapshot) -> list[SegmentReader
     # Its own last sequence, not today's: a load that attached since is newer.
     sequence = snapshot.last_sequence
     tier = TIER_NEW if overlapping else TIER_BASE
-    output = SegmentOutput(engine, tier, engine.manifest.state.flushed_sequence, sequence)
+    # Its commits come after all that lies below, a load that froze it included: with that a lost
+    # manifest can be made again.
+    below = [last_sequence_of(source) for source in older]
+    first = max(
+        [engine.manifest.state.flushed_sequence, *(last for last in below if last < sequence)]
+    )
+    output = SegmentOutput(engine, tier, first, sequence, FLUSH)
     output.write_merge(
         Merge(Version(engine.shape, [snapshot], False), overlapping),
         None if overlapping else SEGMENT_BYTES,
         markers=overlapping,
         filter_keys=snapshot.entries if overlapping else 0,
     )
-    engine.files.sync_directory()
-    readers = [engine.reader(record) for record in output.records]
-    with WriteGuard(engine.core_engine):
+    with output.publishing() as readers, WriteGuard(engine.core_engine):
         newer, base = engine.split_sources()
         place = next(index for index, source in enumerate(newer) if source is snapshot)
         if overlapping:
@@ -191,6 +225,7 @@ def checkpoint_held(engine: StoreEngine) -> None:
     """The same, with `engine.maintenance` held already."""
     state = engine.manifest.state
     with WriteGuard(engine.core_engine):
+        engine.core_engine.checkpoint_due = False
         engine.core.freeze()
         sequence = engine.core_engine.sequence
         known = {reader.record.id for reader in engine.core.version.segments()}
@@ -199,8 +234,13 @@ def checkpoint_held(engine: StoreEngine) -> None:
         return
     for snapshot in frozen:
         known.update(reader.record.id for reader in flush(engine, snapshot))
+    engine.core_engine.stalled = False
     record_segments(engine, known, sequence)
+    engine.upkeep.flushed()
     with WriteGuard(engine.core_engine):
+        # None first: interrupted in the midst, the next commit goes to a new file, and not to one
+        # that was dropped.
+        engine.core_engine.journal = None
         engine.journal.drop_through(
             sequence, including_current=engine.core_engine.sequence == sequence
         )
@@ -210,14 +250,17 @@ def checkpoint_held(engine: StoreEngine) -> None:
 def record_segments(engine: StoreEngine, known: set[int], sequence: int | None) -> None:
     """Makes the manifest say which segments are live; those that it no longer names go.
 
+    Merged ones that an earlier try could not record are always known.
+
     known: ids that may be recorded; a load that attached since then is in the journal still, above
     `sequence`, the last one flushed (None: as it was).
     """
     state = engine.manifest.state
+    unrecorded = engine.upkeep.unrecorded
     live = {
         reader.record.id: reader
         for reader in engine.core.version.segments()
-        if reader.record.id in known
+        if reader.record.id in known or reader.record.id in unrecorded
     }
     gone = tuple(number for number in state.segments if number not in live)
     put = tuple(reader.record for number, reader in live.items() if number not in state.segments)
@@ -229,6 +272,7 @@ def record_segments(engine: StoreEngine, known: set[int], sequence: int | None) 
             flushed_sequence=sequence,
         )
     )
+    unrecorded.clear()
     for number in gone:
         reader = engine.retired.pop(number, None)
         if reader is not None:
@@ -242,22 +286,26 @@ def retire(engine: StoreEngine, readers: list[SegmentReader]) -> None:
 
 
 def close(engine: StoreEngine, merge: Callable[[StoreEngine], None]) -> None:
-    """Checkpoints a store that was written to, and ends the engine.
+    """Checkpoints a store that was written to, and ends the engine, whatever the checkpoint met.
 
     merge: what keeps the sources few; it comes after a checkpoint that wrote, for every closing may
-    add a small segment.
+    add a small segment, and after one that failed, so that the failure is told.
     """
     with engine.exclusive_maintenance("closing"):
         inner = engine.core_engine
         if inner.closed:
             return
         try:
-            keeps = engine.writable and not engine.in_memory and not inner.forked
+            keeps = engine.writable and not engine.in_memory
             if keeps and inner.poisoned is None:
                 before = engine.manifest.state.generation
                 checkpoint_held(engine)
-                if engine.manifest.state.generation != before:
-                    with contextlib.suppress(StorageFullError):
+                with contextlib.suppress(StorageFullError):
+                    if engine.manifest.state.generation != before or engine.upkeep.failure:
                         merge(engine)
+                    if engine.manifest.grown and not engine.journal.files:
+                        # No journal says how much of the manifest there must be; a file that is
+                        # one snapshot cannot lose its last edits unseen.
+                        engine.manifest.rewrite()
         finally:
             engine.release()

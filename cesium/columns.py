@@ -17,7 +17,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from cesium.errors import SchemaError
+from cesium.errors import CorruptionError, SchemaError
 
 __all__ = ["Column"]
 
@@ -30,7 +30,8 @@ class Column:
 
     `offsets` is int64[n + 1] and `data` uint8[...]; neither is copied when it has that dtype and
     is C-contiguous.  `kind` is "str" (the bytes are UTF-8) or "bytes".  Raises SchemaError when
-    the arrays do not describe a column.  Text is decoded, and found invalid, only when read.
+    the arrays do not describe a column.  Text is decoded only when it is read; CorruptionError says
+    that it is not UTF-8.
 
     `column[i]` is a value, `column[a:b]` a column that shares the data, `column[mask]` and
     `column[indices]` columns of their own; `==` compares row by row into a bool array.
@@ -112,7 +113,12 @@ class Column:
             raise IndexError(f"row {row} of a column of {count}")
         row %= count
         raw = self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()
-        return raw.decode() if self.kind == "str" else raw
+        if self.kind != "str":
+            return raw
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            raise CorruptionError(f"row {row} of a column of text is not UTF-8") from error
 
     def _slice(self, index: slice) -> Column:
         start, stop, step = index.indices(len(self))
@@ -158,10 +164,13 @@ class Column:
     def __iter__(self) -> Iterator[str | bytes]:
         data, kind = memoryview(self.data.data), self.kind
         offsets = self.offsets
-        for first in range(0, len(self), 4096):
-            edges = offsets[first : first + 4097].tolist()
-            for start, end in pairwise(edges):
-                yield str(data[start:end], "utf-8") if kind == "str" else bytes(data[start:end])
+        try:
+            for first in range(0, len(self), 4096):
+                edges = offsets[first : first + 4097].tolist()
+                for start, end in pairwise(edges):
+                    yield str(data[start:end], "utf-8") if kind == "str" else bytes(data[start:end])
+        except UnicodeDecodeError as error:
+            raise CorruptionError("a row of a column of text is not UTF-8") from error
 
     def __eq__(self, other: object) -> Any:
         if isinstance(other, (str, bytes)):

@@ -24,6 +24,11 @@ def segment_numbers(names: Iterable[str]) -> list[int]:
     ]
 
 
+def journals_of(names: Iterable[str]) -> list[str]:
+    """The journal files among some names, unfinished ones included."""
+    return [name for name in names if name.startswith("journal-")]
+
+
 def names_of(files: Files) -> list[str]:
     """The names in the directory; none when it is not there."""
     return files.list() if files.exists() else []
@@ -54,3 +59,13 @@ def fingerprint(files: Files) -> list[tuple[str, int]]:
             size = files.size(name) if name.startswith("manifest-") else 0
         prints.append((name, size))
     return prints
+
+
+def bytes_of(files: Files, starts: tuple[str, ...]) -> int:
+    """The bytes of the files whose names begin so; one that goes meanwhile does not count."""
+    total = 0
+    for name in names_of(files):
+        if name.startswith(starts):
+            with contextlib.suppress(FileNotFoundError):
+                total += files.size(name)
+    return total

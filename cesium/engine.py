@@ -16,10 +16,8 @@ memtable, a segment; so a load that attaches while a merge runs is never lost.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -30,16 +28,28 @@ from cesium._page import TableShape
 from cesium._recovery import apply_span
 from cesium._segment import SegmentReader
 from cesium._version import Version
-from cesium.directory import check_own, fingerprint, names_of, segment_name, segment_numbers
-from cesium.errors import CorruptionError, Error, PoisonedError
+from cesium.directory import (
+    check_own,
+    fingerprint,
+    journals_of,
+    names_of,
+    segment_name,
+    segment_numbers,
+)
+from cesium.durability import tell_unseen_failure
+from cesium.errors import CorruptionError, Error
+from cesium.file_system import warn_once
 from cesium.files import UNFINISHED, Files, MemoryFiles
+from cesium.host import EngineHost
 from cesium.journal import PROCESS_STEP_BYTES, SYNC_STEP_BYTES, Journal
 from cesium.lock import WriterLock
 from cesium.manifest import Manifest
 from cesium.options import Options
 from cesium.schema import new_codecs, stored_codecs
-from cesium.sharing import Shared, engines
-from cesium.state import Edit, SegmentRecord, State, TableRecord
+from cesium.sharing import Shared
+from cesium.state import Edit, SegmentRecord, State, TableRecord, attached
+from cesium.syncing import IntervalSync
+from cesium.upkeep import Upkeep, poisoning
 
 OPEN_ATTEMPTS = 20  # beside a writer in another process, which changes files
 TIER_NEW = 0  # sources of flushes and loads, newest first, may overlap
@@ -52,35 +62,47 @@ class StoreEngine(Shared):
     """Opens (or creates) a store; see the module's contract.
 
     path: the directory, or None for a store in memory.  slots_max: tests make pages tiny with it.
+    files: what the store's files are in, if not in the directory.
     SchemaError when the stored schema is another one, CorruptionError for damage, LockedError when
     another process writes.
     """
 
     lock: WriterLock | None = None  # of a writable store with files
 
-    def __init__(self, path: str | None, options: Options, slots_max: int = 0) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        options: Options,
+        slots_max: int = 0,
+        files: Files | None = None,
+    ) -> None:
         super().__init__(path)
         self.options = options
         self.in_memory = path is None
-        self.files: Files = MemoryFiles() if path is None else Files(path)
+        self.files = files or (MemoryFiles() if path is None else Files(path))
         self.maintenance = threading.RLock()
         self.maintaining = False  # with `maintenance` held: by a call further up in this thread
         self.writable = options.flag != "r"
-        self.make_room: Callable[[StoreEngine], None] = lambda engine: None
+        # What layers above this one do; cesium.opening puts them in.
+        self.make_room: Callable[[StoreEngine, bool], None] = lambda engine, must: None
+        self.checkpoint: Callable[[StoreEngine], None] = lambda engine: None
+        self.interval_sync = IntervalSync(self)
+        self.upkeep = Upkeep()
         self.retired: dict[int, SegmentReader] = {}  # merged away, still in the manifest
         self._id_lock = threading.Lock()
         self._orphans: list[str] = []  # what crashes left behind
-        self._durable = 0
+        warn_once(self.files)
         try:
             if self.writable:
                 self._open(options, slots_max)
             else:
                 self._open_beside_writer(options, slots_max)
         except BaseException:
+            if "manifest" in vars(self):
+                self.manifest.close()
             if self.lock is not None:
                 self.lock.release()
             raise
-        engines.add(self)
 
     # -- opening
 
@@ -115,13 +137,19 @@ class StoreEngine(Shared):
         if self.writable and not self.in_memory:
             self._take_lock(options)
         names = names_of(self.files)
-        manifest = Manifest.load(self.files, names)
+        manifest = Manifest.load(self.files, names, durably=self.writable)
         if manifest is None or options.flag == "n":
+            if options.flag != "n" and ([*segment_numbers(names), *journals_of(names)]):
+                raise CorruptionError(
+                    f"{self.path} has journals or segments but no manifest", file=self.path
+                )
             if not self.writable or options.flag == "w":
                 raise FileNotFoundError(f"there is no store at {self.path}")
             names, manifest = self._create(options, names)
         self.manifest = manifest
         state = manifest.state
+        if not state.tables:
+            raise CorruptionError(f"{manifest.path} names no table", file=manifest.path)
         self.table = next(iter(state.tables.values()))
         self.keys, self.values = stored_codecs(self.table, options, self.path)
         self.shape = TableShape(
@@ -130,7 +158,9 @@ class StoreEngine(Shared):
         self.next_segment_id = max(
             [state.next_segment_id, *(1 + number for number in segment_numbers(names))]
         )
-        self.core_engine = Engine(_Weak(self), not self.in_memory, state.sequence)
+        unjournaled = options.durability == "none" and self.writable and not self.in_memory
+        journaled = not self.in_memory and not unjournaled
+        self.core_engine = Engine(EngineHost(self), journaled, unjournaled, state.sequence)
         self.core_engine.read_only = not self.writable
         self.core = TableCore(
             self.core_engine, self.table.id, self.shape, options.memtable_limit_bytes
@@ -147,27 +177,24 @@ class StoreEngine(Shared):
             self.files.make_directory()
         else:
             check_own(self.files, options.flag)
-        self.lock = WriterLock(self.files.path("LOCK"))
+        self.lock = self.files.lock()
 
     def _create(self, options: Options, names: list[str]) -> tuple[list[str], Manifest]:
-        journals = [name for name in names if name.startswith("journal-")]
-        if options.flag != "n" and (journals or segment_numbers(names)):
-            raise CorruptionError(
-                f"{self.path} has journals or segments but no manifest", file=self.path
-            )
         key, value = new_codecs(options, self.path)
         state = State(
             os.urandom(16),
             next_table_id=2,
             tables={1: TableRecord(1, "", key.spec, value.spec)},
         )
-        # Until the new manifest is there, the old store opens, without its latest commits from the
-        # first unlink on.  Journals go first, the highest before the others: what is left of them
-        # is a chain, and the new manifest must not meet those of another store.
-        for name in sorted(journals, reverse=True):
+        # Until the new manifest is there, the old store opens, without its latest commits: journals
+        # go first, for the new one must not meet them, from the highest on: a chain is left.
+        # One that was dropped just now may come back, too, until the directory is synced.
+        if any(name.startswith("manifest-") for name in names):
+            self.files.sync_directory()
+        for name in sorted(journals_of(names), reverse=True):
             self.files.unlink(name)
             self.files.sync_directory()
-        manifest = Manifest.create(self.files, state)  # and the old manifests are gone
+        manifest = self.manifest = Manifest.create(self.files, state)  # and the old ones are gone
         for name in names:
             if segment_numbers([name]) or name.endswith(UNFINISHED):
                 self.files.unlink(name)
@@ -200,6 +227,7 @@ class StoreEngine(Shared):
         return Version(self.shape, [*newer, run] if run else list(newer), bool(run))
 
     def _replay(self, state: State, names: list[str]) -> Journal:
+        step = SYNC_STEP_BYTES if self.options.durability == "sync" else PROCESS_STEP_BYTES
         journal = Journal(
             self.files,
             state.store_uuid,
@@ -207,16 +235,15 @@ class StoreEngine(Shared):
             flushed_sequence=state.flushed_sequence,
             manifest_generation=state.generation,
             minimum_epoch=state.epoch,
-            prepare_step_bytes=(
-                SYNC_STEP_BYTES if self.options.durability == "sync" else PROCESS_STEP_BYTES
-            ),
+            tables=state.tables.values(),
+            prepare_step_bytes=step,
         )
         for span in journal.replay_spans():
             apply_span(self.core, span.data, span.start, span.end, self._replay_attach)
         return journal
 
     def _replay_attach(self, sequence: int, payload: bytes) -> None:
-        records = [SegmentRecord.from_json(item) for item in json.loads(payload)["segments"]]
+        records = attached(payload)
         for record in records:
             self.next_segment_id = max(self.next_segment_id, record.id + 1)
         self.core.publish(self.version_with([self.reader(record) for record in records]))
@@ -249,47 +276,17 @@ class StoreEngine(Shared):
             self.next_segment_id += 1
             return segment_id
 
-    @property
-    def durable_sequence(self) -> int:
-        """Every commit up to this one is on stable storage."""
-        sequence = self.core_engine.sequence  # first: what is appended later does not count
-        writer = self.core_engine.journal
-        if self.in_memory:
-            return 0
-        if writer is not None and writer.fully_synced:
-            self._durable = max(self._durable, sequence)
-        return max(self._durable, self.manifest.state.flushed_sequence)
-
-    def sync(self) -> None:
-        """Waits until every commit so far is on stable storage; PoisonedError if a sync fails."""
-        inner = self.core_engine
-        if self.in_memory or not self.writable:
-            return
-        if inner.journal is None:
-            with WriteGuard(inner):
-                if inner.journal is None:
-                    self._sync_replayed()
-        sequence = inner.sequence  # before the position, which so covers it
-        inner.wait(*inner.durable_position())
-        self._durable = max(self._durable, sequence)
-
-    def _sync_replayed(self) -> None:
-        """What was replayed came from a process that may not have synced it (writer lock held)."""
-        try:
-            self.journal.sync()
-        except OSError as error:
-            self.core_engine.poisoned = error
-            raise PoisonedError(f"the journal could not be synced ({error})") from error
-        self._durable = max(self._durable, self.core_engine.sequence)
-
     # -- what the compiled engine asks for, under the writer lock
 
     def open_journal(self) -> JournalWriter:
         """The first file to append to since opening; what crashes left behind is removed first."""
+        self._remove_orphans()
+        return self.rotate_journal(0)
+
+    def _remove_orphans(self) -> None:
         while self._orphans:
             self.files.unlink(self._orphans[-1])
             self._orphans.pop()
-        return self.rotate_journal(0)
 
     def journal_writer(self) -> JournalWriter | None:
         """The journal file that was made last, if it is still there."""
@@ -298,7 +295,10 @@ class StoreEngine(Shared):
     def rotate_journal(self, frame_bytes: int) -> JournalWriter:
         """The next journal file, with room for a frame of that length."""
         self.journal.manifest_generation = self.manifest.state.generation
-        return self.journal.rotate(frame_bytes)
+        if sum(file.bytes for file in self.journal.files) >= self.options.journal_limit_bytes:
+            self.core_engine.checkpoint_due = True
+        with poisoning(self.core_engine):
+            return self.journal.rotate(frame_bytes)
 
     def _find_orphans(self, names: list[str]) -> list[str]:
         """Of the files that were there when the store was opened, those that nothing refers to.
@@ -310,30 +310,35 @@ class StoreEngine(Shared):
             name
             for name in names
             if any(number not in live for number in segment_numbers([name]))
-            or (name.endswith(UNFINISHED) and name.startswith("manifest-"))
+            or (name.startswith("manifest-") and name != self.manifest.name)
         ]
 
     def memtable_full(self, core: TableCore) -> None:
         """Makes room in the memtable, outside the writer lock, as the maintenance sees fit."""
-        self.make_room(self)
+        self.make_room(self, False)
 
     # -- manifest and closing
 
     def append_edit(self, edit: Edit) -> None:
         """Appends an edit to the manifest, with the ids and the epoch as of now."""
-        self.manifest.append(
-            replace(edit, next_segment_id=self.next_segment_id, epoch=self.journal.epoch)
-        )
+        self._remove_orphans()
+        edit = replace(edit, next_segment_id=self.next_segment_id, epoch=self.journal.epoch)
+        with poisoning(self.core_engine):
+            self.manifest.append(edit)
 
     def release(self) -> None:
-        """Ends the engine: no call succeeds afterwards.  The journal keeps what was not flushed."""
+        """Ends the engine: no call succeeds any more.  The journal keeps what was not flushed."""
+        try:
+            self.interval_sync.stop()  # before the writer lock, which its thread may want
+        finally:
+            self._release()
+
+    def _release(self) -> None:
         engine = self.core_engine
-        if engine.forked:
-            engine.closed = True
-            return
         with WriteGuard(engine, closing=True), contextlib.ExitStack() as steps:
             # A commit in flight has ended.  The steps run in the order opposite to that written
             # here, and each of them whatever became of those before it.
+            steps.callback(tell_unseen_failure, engine)
             if self.lock is not None:
                 steps.callback(self.lock.release)
             # Pins of reads in flight keep what they need; the rest is unmapped.
@@ -357,12 +362,6 @@ class StoreEngine(Shared):
                 "codec uses the store that called it)"
             )
 
-    def become_child(self) -> None:
-        """In a forked child: no call succeeds any more, and no lock is held."""
-        self.core_engine.forked = True
-        self.maintenance = threading.RLock()
-        self.maintaining = False
-
     @contextlib.contextmanager
     def exclusive_maintenance(self, what: str) -> Iterator[None]:
         """Holds `maintenance`; Error when it is held further up in this thread."""
@@ -373,28 +372,3 @@ class StoreEngine(Shared):
                 yield
             finally:
                 self.maintaining = False
-
-
-class _Weak:
-    """The compiled engine's way back to its StoreEngine, without a cycle for gc to free."""
-
-    def __init__(self, engine: StoreEngine) -> None:
-        self._engine = weakref.ref(engine)
-
-    def _owner(self) -> StoreEngine:
-        engine = self._engine()
-        if engine is None:
-            raise Error("the store was dropped")
-        return engine
-
-    def open_journal(self) -> JournalWriter:
-        return self._owner().open_journal()
-
-    def journal_writer(self) -> JournalWriter | None:
-        return self._owner().journal_writer()
-
-    def rotate_journal(self, frame_bytes: int) -> JournalWriter:
-        return self._owner().rotate_journal(frame_bytes)
-
-    def memtable_full(self, core: TableCore) -> None:
-        self._owner().memtable_full(core)

@@ -11,7 +11,8 @@
     |-- StorageFullError (OSError)        no space left on the drive
     `-- PoisonedError    (OSError)        an earlier write or sync failed; writes are refused
 
-Each also inherits the builtin that a Python user would catch.  A missing key is `KeyError`.
+Each also inherits the builtin that a Python user would catch.  A missing key is `KeyError`.  One
+warning stands beside them: FileSystemWarning (UserWarning).
 """
 
 from __future__ import annotations
@@ -89,3 +90,7 @@ class StorageFullError(Error, OSError):
 
 class PoisonedError(Error, OSError):
     """A write or sync failed earlier, so this handle takes no more writes; reads go on."""
+
+
+class FileSystemWarning(UserWarning):
+    """A store lies on a file system (network or FUSE) that may not keep what it relies on."""

@@ -11,6 +11,8 @@ other failure is the plain `OSError`, with the path.
 
 1. Nothing is truncated but a file being created.
 2. What `publish` names is whole and durable: written and synced under another name before.
+3. A forked child changes nothing through its copy: what creates, writes, renames or removes is
+   ClosedError there.  A call of the parent may go on in the child, when a signal handler forks.
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ import errno
 import mmap
 import os
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cesium._files import direct_alignment, posix_operations
-from cesium.errors import StorageFullError
+from cesium._files import direct_alignment, file_system_type, posix_operations
+from cesium.errors import ClosedError
+from cesium.file_system import MEMORY, FileSystem, file_system_of
+from cesium.io_errors import naming
+from cesium.lock import WriterLock
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -35,7 +40,6 @@ if TYPE_CHECKING:
 Bytes = npt.NDArray[np.uint8]
 
 UNFINISHED = ".new"
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DIRECT_ALIGNMENT_BYTES = 4096
 
 
@@ -47,39 +51,20 @@ class DirectFile(NamedTuple):
     direct: bool
 
 
-def io_error(error_number: int, path: str | None = None) -> OSError:
-    """The exception that an errno (positive, or negated as kernels return it) means."""
-    number = abs(error_number)
-    kind = StorageFullError if number in FULL else OSError
-    return kind(number, os.strerror(number), path)
-
-
-def raise_io(error_number: int, path: str | None = None) -> NoReturn:
-    """Raise what an errno means."""
-    raise io_error(error_number, path)
-
-
-@contextlib.contextmanager
-def _named(path: str) -> Iterator[None]:
-    """Let a failure inside name the path, and be StorageFullError when the drive is full."""
-    try:
-        yield
-    except StorageFullError:
-        raise
-    except OSError as error:
-        if error.errno in FULL:
-            raise StorageFullError(error.errno, error.strerror, path) from error
-        if error.filename is None:
-            error.filename = path
-        raise
-
-
 class Files:
     """The files of one store: a directory of a POSIX file system."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = os.path.abspath(os.fspath(directory))
         self.operations = posix_operations()
+        self.ended = False  # the store was closed, its lock given back
+        self._process = os.getpid()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise ClosedError(
+                f"{self.directory} was opened before this process was forked: open it again"
+            )
 
     # -- names
 
@@ -87,13 +72,23 @@ class Files:
         """The path of a file, for errors and for mapping."""
         return os.path.join(self.directory, name)
 
+    def lock(self) -> WriterLock | None:
+        """Lock the store for writing; LockedError names who has it.  None: nobody else could."""
+        with naming(self.path("LOCK")):
+            return WriterLock(self.path("LOCK"))
+
     def exists(self) -> bool:
         """Whether the directory is there."""
         return os.path.isdir(self.directory)
 
+    def file_system(self) -> FileSystem:
+        """The file system that the directory lies, or would lie, on."""
+        path = self.directory if self.exists() else os.path.dirname(self.directory)
+        return file_system_of(file_system_type(path), path)
+
     def make_directory(self) -> None:
         """Make the directory, durably, unless it is there."""
-        with _named(self.directory):
+        with naming(self.directory):
             try:
                 os.mkdir(self.directory)
             except FileExistsError:
@@ -118,17 +113,19 @@ class Files:
 
     def rename(self, old: str, new: str) -> None:
         """Rename, replacing; durable after `sync_directory`."""
-        with _named(self.path(new)):
+        self._check_process()
+        with naming(self.path(new)):
             os.rename(self.path(old), self.path(new))
 
     def unlink(self, name: str) -> None:
         """Remove a name; a missing one is no error."""
-        with _named(self.path(name)), contextlib.suppress(FileNotFoundError):
+        self._check_process()
+        with naming(self.path(name)), contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(name))
 
     def sync_directory(self) -> None:
         """Make names made, changed and removed so far durable."""
-        with _named(self.directory):
+        with naming(self.directory):
             self._sync_path(self.directory)
 
     def _sync_path(self, path: str) -> None:
@@ -145,14 +142,15 @@ class Files:
 
         Nothing is left behind when there is no room.
         """
+        self._check_process()
         path = self.path(name)
-        with _named(path):
+        with naming(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
             try:
                 self.allocate(fd, allocate_bytes)
             except BaseException:
                 os.close(fd)
-                self.unlink(name)
+                self.remove(name)
                 raise
             return fd
 
@@ -162,8 +160,9 @@ class Files:
 
     def open_direct(self, name: str, allocate_bytes: int) -> DirectFile:
         """Create a file for bulk writes, with direct I/O where the file system has it."""
+        self._check_process()
         path = self.path(name)
-        with _named(path):
+        with naming(path):
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
             try:
                 fd, direct = os.open(path, flags | os.O_DIRECT, 0o666), True
@@ -179,7 +178,7 @@ class Files:
                 self.allocate(fd, allocate_bytes)
             except BaseException:
                 os.close(fd)
-                self.unlink(name)
+                self.remove(name)
                 raise
             return DirectFile(fd, max(alignment, DIRECT_ALIGNMENT_BYTES), direct)
 
@@ -194,44 +193,65 @@ class Files:
 
     def write_all(self, fd: int, data: Buffer, offset: int, path: str | None = None) -> None:
         """Write all of `data` (a buffer of bytes) at an offset."""
+        self._check_process()
         view = memoryview(data).cast("B")
-        with _named(path or self.directory):
+        with naming(path or self.directory):
             while view:
-                done = os.pwrite(fd, view, offset)
+                done = self.write_some(fd, view, offset)
+                if done == 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 offset += done
                 view = view[done:]
 
+    def write_some(self, fd: int, data: Buffer, offset: int) -> int:
+        """Write as much as the system takes at once; return the bytes written."""
+        return os.pwrite(fd, data, offset)
+
+    def read_into(self, fd: int, buffer: Buffer, offset: int) -> int:
+        """Read at an offset until the buffer is full or the file ends; return the bytes read."""
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view) and (step := os.preadv(fd, [view[done:]], offset + done)):
+            done += step
+        return done
+
     def sync_data(self, fd: int, path: str | None = None) -> None:
         """Return when the file's bytes, and its size, are on stable storage."""
-        with _named(path or self.directory):
+        with naming(path or self.directory):
             os.fdatasync(fd)
+
+    def sync_file(self, fd: int, path: str) -> None:
+        """Return when all of a new file, its metadata too, is on stable storage."""
+        with naming(path):
+            os.fsync(fd)
+
+    def populate(self, fd: int, offset: int, size: int) -> None:
+        """Asked before pages of a mapping are made writable, if `operations` call Python."""
 
     # -- whole files
 
     def read_all(self, name: str, limit_bytes: int | None = None) -> bytes:
         """The content of a small file, or its first bytes."""
+        with self._reading(name) as fd:
+            size = os.fstat(fd).st_size
+            content = bytearray(size if limit_bytes is None else min(size, limit_bytes))
+            return bytes(memoryview(content)[: self.read_into(fd, content, 0)])
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[int]:
         fd = self.open(name)
         try:
-            size = os.fstat(fd).st_size
-            return self._read(fd, size if limit_bytes is None else min(size, limit_bytes))
+            with naming(self.path(name)):
+                yield fd
         finally:
             self.close(fd)
-
-    def _read(self, fd: int, size: int) -> bytes:
-        pieces = []
-        offset = 0
-        while offset < size and (piece := os.pread(fd, size - offset, offset)):
-            pieces.append(piece)
-            offset += len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def read_sparse(self, name: str) -> tuple[Bytes, int]:
         """The content of a preallocated file and where its data end; holes are not read.
 
         Returns (uint8 array of the file's size, zeros from the second value on).
         """
-        fd = self.open(name)
-        try:
+        with self._reading(name) as fd:
             size = os.fstat(fd).st_size
             content = np.zeros(size, np.uint8)
             view = content.data
@@ -249,21 +269,31 @@ class Files:
                 if start >= size:
                     break
                 offset = start
-                while offset < stop and (done := os.preadv(fd, [view[offset:stop]], offset)):
-                    offset += done
+                offset += self.read_into(fd, view[offset:stop], offset)
                 if offset < stop:
                     break
                 end = stop
             return content, end
-        finally:
-            self.close(fd)
 
-    def publish(self, name: str, fd: int) -> None:
-        """Sync a file that was created as `name + ".new"` and give it its name, durably."""
-        with _named(self.path(name)):
-            os.fsync(fd)
+    def publish(self, name: str) -> None:
+        """Give a file made and synced as `name + ".new"` its name; in doubt when this fails."""
         self.rename(name + UNFINISHED, name)
         self.sync_directory()
+
+    def remove(self, *names: str) -> None:
+        """Unlink what nothing needs, as far as that goes; an opening finds the rest.
+
+        Once the store is closed, not even that: by now the directory may be another store's.
+        """
+        for name in () if self.ended else names:
+            with contextlib.suppress(OSError):
+                self.unlink(name)
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be written to the file system."""
+        with naming(self.directory):
+            space = os.statvfs(self.directory)
+            return space.f_bavail * space.f_frsize
 
     def free_memory(self) -> int:
         """Bytes of memory that the system could give to the page cache now."""
@@ -277,7 +307,7 @@ class Files:
 
     def map_readonly(self, name: str) -> Bytes:
         """Map a whole file as np.memmap (uint8); empty files cannot be mapped."""
-        with os.fdopen(self.open(name), "rb") as file:
+        with os.fdopen(self.open(name), "rb") as file, naming(self.path(name)):
             return np.memmap(file, np.uint8, "r")
 
     def map_writable(self, fd: int, size: int) -> mmap.mmap:
@@ -294,9 +324,14 @@ class MemoryFiles(Files):
         self._names: dict[str, int] = {}
         self._mutex = threading.Lock()
 
-    def __del__(self) -> None:
-        for fd in self._names.values():
-            os.close(fd)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # `close` is kept: at the interpreter's end the module may have lost it.  Nor is there
+        # anything to take away from a construction that failed, or from a descriptor gone already.
+        for fd in getattr(self, "_names", {}).values():
+            try:
+                close(fd)
+            except OSError:
+                pass
 
     def _descriptor(self, name: str) -> int:
         try:
@@ -306,8 +341,17 @@ class MemoryFiles(Files):
                 errno.ENOENT, os.strerror(errno.ENOENT), self.path(name)
             ) from None
 
+    def lock(self) -> WriterLock | None:
+        return None
+
     def exists(self) -> bool:
         return True
+
+    def file_system(self) -> FileSystem:
+        return FileSystem("memory", MEMORY)
+
+    def free_bytes(self) -> int:
+        return self.free_memory()
 
     def make_directory(self) -> None:
         pass
@@ -343,7 +387,7 @@ class MemoryFiles(Files):
         pass
 
     def create(self, name: str, allocate_bytes: int = 0) -> int:
-        with _named(self.path(name)):
+        with naming(self.path(name)):
             fd = os.memfd_create(name, os.MFD_CLOEXEC)
             try:
                 self.allocate(fd, allocate_bytes)

@@ -11,14 +11,16 @@ engine's writer mutex).  `sync` may be called from any thread at any time.
 2. A file is durable, name and header, before anything is appended to it.
 3. A file is synced only after those before it.
 4. A writer object outlives its file: a thread that waits for a sync may hold it across a rotation.
+5. Once the next file may have its name, nothing is appended to the one before it: the header says
+   where that one ends, and frames behind that place would be lost.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import mmap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,8 +33,11 @@ from cesium._frames import (
 )
 from cesium._journal import FULL, IO, LIMIT, OK, JournalWriter
 from cesium.errors import LimitError, PoisonedError, StorageFullError
-from cesium.files import UNFINISHED, Files, raise_io
+from cesium.files import UNFINISHED, Files
+from cesium.io_errors import io_error, raise_io
+from cesium.origin import tables_bytes_of
 from cesium.replay import FileHeader, Frame, Link, Replay, Span, attach_parts, journal_name
+from cesium.state import TableRecord
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 FIRST_FILE_BYTES = 1 << 20
 LARGEST_FILE_BYTES = 64 << 20
 GROWTH = 4
+FREE_SHARE = 8  # a file takes this part of the free space at most: segments must find room too
 PAGE_BYTES = 4096
 
 # How much is made writable at once.  When every commit is synced, a step is one page, so that a
@@ -80,9 +86,11 @@ class Journal:
         prepare_step_bytes: int = SYNC_STEP_BYTES,
         first_file_bytes: int = FIRST_FILE_BYTES,
         largest_file_bytes: int = LARGEST_FILE_BYTES,
+        tables: Iterable[TableRecord] = (),
     ) -> None:
         self._files = files
         self._store_uuid = store_uuid
+        self._tables = tables_bytes_of(tables)
         self._names = files.list() if names is None else names
         self._replay = Replay(
             files, self._names, store_uuid,
@@ -92,13 +100,15 @@ class Journal:
         self.prepare_step_bytes = prepare_step_bytes
         self.epoch = max([minimum_epoch, *(header.epoch for header in self._replay.chain)])
         self._next_number = max(self._replay.numbers, default=0) + 1
-        self._next_bytes = first_file_bytes
+        self._first_bytes = self._next_bytes = first_file_bytes
         self._largest_bytes = largest_file_bytes
         self._flushed_sequence = flushed_sequence
         self._replayed: list[JournalRecord] = []
         self._replayed_synced = False
+        self._replayed_failed = False
         self._open: list[_OpenFile] = []  # oldest first; the last is appended to
-        self._kept: list[JournalWriter] = []  # of files that are gone (invariant 4)
+        self._failed = False  # a sync of a file that is gone
+        self._dropped: list[str] = []  # covered by segments, but still to be unlinked
         self._started = False  # whether this opening has created a file
 
     # -- replay
@@ -128,6 +138,11 @@ class Journal:
         ]
 
     @property
+    def dropped_bytes(self) -> int:
+        """Bytes that opening found behind the last frame that counts, and ignored."""
+        return self._replay.dropped_bytes
+
+    @property
     def last_sequence(self) -> int:
         """The last sequence in the journal, or the flushed one when that is later."""
         end = self._replay.end
@@ -144,8 +159,8 @@ class Journal:
     @property
     def poisoned(self) -> bool:
         """Whether a sync failed, so that nothing more may be appended."""
-        return any(file.writer.failed for file in self._open) or any(
-            writer.failed for writer in self._kept
+        return (
+            self._replayed_failed or any(file.writer.failed for file in self._open) or self._failed
         )
 
     def append(
@@ -178,8 +193,11 @@ class Journal:
     def raise_status(self, status: int, writer: JournalWriter) -> None:
         """Raise what a status of the compiled journal, other than OK and FULL, means."""
         path = self._files.path(journal_name(writer.number))
+        if status == IO and not writer.failed:
+            raise_io(writer.error_number, path)
         if status == IO:
-            raise_io(writer.failed or writer.error_number, path)
+            error = io_error(writer.failed, path)
+            raise PoisonedError(f"the journal could not be synced ({error})") from error
         if status == LIMIT:
             raise LimitError(f"a frame is longer than {MAXIMUM_FRAME_BYTES} bytes")
         raise PoisonedError(f"an earlier sync of {path} failed; writes are refused")
@@ -195,41 +213,48 @@ class Journal:
         synced = previous is None or previous.fully_synced
         link = self._link()
         epoch = self.epoch if self._started else self.epoch + 1
-        header = FileHeader(
-            self._next_number, epoch, self.manifest_generation,
-            self.last_sequence, time.time_ns(),
-            link.number if link else 0, link.position if link else 0,
-            link.checksum if link else 0, bool(link and synced),
-        )  # fmt: skip
-        data = header.to_bytes(self._store_uuid)
         if not self._started:
             self._remove_dead()
         needed = FILE_HEADER_BYTES + frame_bytes + FRAME_HEADER_BYTES
         needed = -(-needed // PAGE_BYTES) * PAGE_BYTES
-        name = journal_name(header.number)
+        name = journal_name(self._next_number)
         fd, size = self._create(name + UNFINISHED, max(needed, self._next_bytes), needed)
+        header = FileHeader(
+            self._next_number, epoch, self.manifest_generation,
+            self.last_sequence, time.time_ns(),
+            link.number if link else 0, link.position if link else 0,
+            link.checksum if link else 0, bool(link and synced), size, tables=self._tables,
+        )  # fmt: skip
+        data = header.to_bytes(self._store_uuid)
         try:
             self._files.write_all(fd, data, 0, self._files.path(name))
-            self._files.publish(name, fd)
-            self._next_number += 1
-            mapping = self._files.map_writable(fd, size)
+            mapping = self._map(name, fd, size)
             writer = JournalWriter(
                 fd, mapping, self._files.operations, number=header.number, epoch=epoch,
                 base_sequence=header.base_sequence,
                 header_checksum=int.from_bytes(data[8:12], "little"),
                 prepare_step_bytes=self.prepare_step_bytes, previous=None if synced else previous,
             )  # fmt: skip
+            self._files.sync_file(fd, self._files.path(name))
+            if previous is not None:
+                previous.seal()
+            self._files.publish(name)
         except BaseException:
             self._files.close(fd)
-            with contextlib.suppress(OSError):
-                self._files.unlink(name + UNFINISHED)
-                self._files.unlink(name)
+            self._files.remove(name + UNFINISHED, name)
             raise
+        self._next_number += 1
         self._started = True
         self.epoch = epoch
         self._next_bytes = min(self._next_bytes * GROWTH, self._largest_bytes)
         self._open.append(_OpenFile(writer, mapping, fd))
         return writer
+
+    def _map(self, name: str, fd: int, size: int) -> mmap.mmap:
+        try:
+            return self._files.map_writable(fd, size)
+        except OSError as error:
+            raise_io(error.errno or errno.EIO, self._files.path(name))
 
     def _link(self) -> Link | None:
         """What the next file continues; None when all before it is flushed and gone."""
@@ -241,8 +266,9 @@ class Journal:
         return None
 
     def _create(self, name: str, wanted_bytes: int, needed_bytes: int) -> tuple[int, int]:
-        """A file of the size wanted; on a drive nearly full, halved until it fits."""
-        size = wanted_bytes
+        """A file of the size wanted; on a drive nearly full, one that leaves room for a flush."""
+        free = self._files.free_bytes() // FREE_SHARE // PAGE_BYTES * PAGE_BYTES
+        size = min(wanted_bytes, max(free, needed_bytes))
         while True:
             try:
                 return self._files.create(name, size), size
@@ -252,15 +278,24 @@ class Journal:
                 size = max(size // 2 // PAGE_BYTES * PAGE_BYTES, needed_bytes)
 
     def _remove_dead(self) -> None:
-        """Remove what no frame counts of; the sync of the directory that follows makes it durable.
+        """Remove, durably, what no frame counts of.
 
-        Highest first: what is left after a crash in between is still a chain up to the hole.
+        Highest first, and each before the next, for a crash may lose any of the removals: what is
+        left is still a chain up to the hole.
         """
-        for number in sorted(self._replay.dead, reverse=True):
+        unfinished = [
+            name
+            for name in self._names
+            if name.startswith("journal-") and name.endswith(UNFINISHED)
+        ]
+        dead = sorted(self._replay.dead, reverse=True)
+        for number in dead:
             self._files.unlink(journal_name(number))
-        for name in self._names:
-            if name.startswith("journal-") and name.endswith(UNFINISHED):
-                self._files.unlink(name)
+            self._files.sync_directory()
+        self._replay.dead.clear()
+        for name in unfinished:
+            self._files.unlink(name)
+        self._names = [name for name in self._names if name not in unfinished]
 
     # -- syncing
 
@@ -282,6 +317,9 @@ class Journal:
             fd = self._files.open(name)
             try:
                 self._files.sync_data(fd, self._files.path(name))
+            except OSError as error:
+                self._replayed_failed = True
+                raise PoisonedError(f"the journal could not be synced ({error})") from error
             finally:
                 self._files.close(fd)
         self._replayed_synced = True
@@ -302,15 +340,18 @@ class Journal:
     def drop_through(self, sequence: int, *, including_current: bool = False) -> list[int]:
         """Unlink the files whose sequences are all flushed, durably, up to `sequence`.
 
+        What the drive refuses to unlink is tried again at the next call.
+
         The file being appended to goes too if asked; the next append then makes a new one.  Returns
         the numbers of the files removed.
         """
         self._flushed_sequence = max(self._flushed_sequence, sequence)
-        dropped = []
+        if not self._started:
+            self._remove_dead()  # what follows a hole must not outlive what is before it
+        dropped: list[int] = []
         while self._replayed and self._replayed[0].last_sequence <= sequence:
-            number = self._replayed.pop(0).number
-            self._files.unlink(journal_name(number))
-            dropped.append(number)
+            dropped.append(self._replayed.pop(0).number)
+        used_bytes = 0
         while (
             self._open
             and not self._replayed
@@ -318,16 +359,29 @@ class Journal:
             and (including_current or len(self._open) > 1)
         ):
             file = self._open.pop(0)
-            self._files.unlink(journal_name(file.writer.number))
+            used_bytes += file.writer.position
             dropped.append(file.writer.number)
             self._retire(file, durable=True)
+        if used_bytes and not self._open:
+            # As much again fits one file; it does not grow from checkpoint to checkpoint.
+            wanted = -(-used_bytes // PAGE_BYTES) * PAGE_BYTES
+            self._next_bytes = min(max(wanted, self._first_bytes), self._largest_bytes)
+        self._dropped += map(journal_name, dropped)
+        while self._dropped:
+            try:
+                self._files.unlink(self._dropped[0])
+            except OSError:
+                break  # the rows are in segments; it is tried again, and when the store is opened
+            self._dropped.pop(0)
         return dropped
 
     def _retire(self, file: _OpenFile, *, durable: bool) -> None:
         file.writer.retire(durable=durable)
         file.mapping.close()
         self._files.close(file.fd)
-        self._kept.append(file.writer)
+        # Who waits for a sync of it holds it; what failed is remembered.
+        if file.writer.failed:
+            self._failed = True
 
     def close(self, *, clean: bool = True) -> None:
         """Close all files; a clean close syncs and records the end first."""

@@ -26,14 +26,19 @@ from cesium.checkpoint import (
     SEGMENT_BYTES,
     Bounds,
     SegmentOutput,
+    checkpoint,
     overlaps,
     source_bounds,
 )
+from cesium.durability import sync
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.maintenance import tidy
+from cesium.origin import LOAD, RUN
 from cesium.state import SegmentRecord
 
 SORTED_ROW_BYTES = 16  # what sorting takes for each row
+RUN_ROWS_LEAST = 1 << 16  # that are sorted at once, however small the memory limit
+PART_ROWS_LEAST = 1 << 16  # that are worth a thread
 Progress = Callable[[int], None]
 
 
@@ -48,6 +53,7 @@ def load(
     """Loads one batch as one commit; progress is called with the rows written so far, by steps."""
     inner = engine.core_engine
     if keys.count == 0:
+        sync(engine)  # for what came before
         return Commit(inner.sequence, durability, 0)
     with WriteGuard(inner):
         pass  # closed, read-only and poisoned stores refuse before any work is done
@@ -60,14 +66,22 @@ def load(
         output = merge_runs(engine, runs, TIER_BASE if free else TIER_NEW, threads, progress)
     try:
         engine.files.sync_directory()
+        if inner.unjournaled:
+            checkpoint(engine)  # where a full drive is met, if so, with nothing of the load visible
         records, journal, position = attach(engine, output, bounds)
     except BaseException:
         if not output.committed:
             output.discard()
         raise
     inner.wait(journal, position)
+    if inner.unjournaled:
+        checkpoint(engine)
     sequence = records[0].last_sequence
-    read_ahead(engine, records, threads)
+    inner.durable_sequence = max(inner.durable_sequence, sequence)
+    try:
+        read_ahead(engine, records, threads)
+    except Exception as error:  # the load is committed; reading tells of what cannot be read
+        engine.upkeep.note(engine.path, error)
     settle(engine)
     return Commit(sequence, durability, keys.count)
 
@@ -76,7 +90,7 @@ def sorted_runs(
     engine: StoreEngine, keys: EncodedKeys, values: EncodedValues, threads: int
 ) -> list[LoadRows]:
     """The batch in runs that sort within half of the memory limit, in the order given."""
-    most_rows = max(engine.options.memory_limit_bytes // 2 // SORTED_ROW_BYTES, 1 << 16)
+    most_rows = max(engine.options.memory_limit_bytes // 2 // SORTED_ROW_BYTES, RUN_ROWS_LEAST)
     if keys.count <= most_rows:
         return [LoadRows(engine.shape, keys, values, threads)]
     return [
@@ -111,11 +125,16 @@ def overlaps_store(engine: StoreEngine, bounds: Bounds) -> bool:
 
 
 def write_run(
-    engine: StoreEngine, rows: LoadRows, tier: int, threads: int, progress: Progress | None
+    engine: StoreEngine,
+    rows: LoadRows,
+    tier: int,
+    threads: int,
+    progress: Progress | None,
+    made: str = LOAD,
 ) -> SegmentOutput:
     """One sorted run as segments; several threads write a part of it each."""
-    output = SegmentOutput(engine, tier, 0, 0)
-    parts = max(1, min(threads, rows.count // 65536))
+    output = SegmentOutput(engine, tier, engine.core_engine.sequence, 0, made)
+    parts = max(1, min(threads, rows.count // PART_ROWS_LEAST))
     edges = [rows.count * part // parts for part in range(parts + 1)]
 
     def write_part(part: int) -> None:
@@ -152,10 +171,10 @@ def merge_runs(
 ) -> SegmentOutput:
     """Several sorted runs by way of segments of their own; later runs win."""
     parts: list[SegmentOutput] = []
-    output = SegmentOutput(engine, tier, 0, 0)
+    output = SegmentOutput(engine, tier, engine.core_engine.sequence, 0, LOAD)
     try:
         for run in runs:
-            parts.append(write_run(engine, run, TIER_BASE, threads, None))
+            parts.append(write_run(engine, run, TIER_BASE, threads, None, RUN))
         sources = [[engine.reader(record) for record in part.records] for part in reversed(parts)]
         output.write_merge(
             Merge(Version(engine.shape, sources, False), False),

@@ -5,25 +5,22 @@ itself means nothing and stays.  It holds the pid, host and start time of the ho
 that another process gets.  Readers take no lock.  Two openings in one process are one engine, which
 is settled above this module.
 
-A forked child shares the parent's lock.  It closes its descriptor without unlocking, so the lock
-stays the parent's alone.
+A forked child would share the parent's lock.  Its descriptor is closed there, without unlocking, so
+the lock stays the parent's alone and ends with it: see cesium/_lock.pyx.
 
 Thread safety: a WriterLock is acquired and released by one thread at a time.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import weakref
 from datetime import UTC, datetime
 
+from cesium._lock import LockFile
 from cesium.errors import LockedError
 
 RECORD_BYTES = 256
-
-_held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
 class WriterLock:
@@ -31,47 +28,29 @@ class WriterLock:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = LockFile(self.path)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = _read_record(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-            if not isinstance(error, BlockingIOError):
-                raise
-            raise _locked_error(self.path, holder) from None
-        _held.add(self)
+            if not self._file.take():
+                raise _locked_error(self.path, _read_record(self._file.fd))
+        except BaseException:
+            self._file.close()
+            raise
         self._write_record()
 
     @property
     def held(self) -> bool:
         """Whether this process holds the lock through this object."""
-        return self._fd >= 0
+        return self._file.fd >= 0
 
     def release(self) -> None:
         """Give the lock back; a second call, or one in a forked child, does nothing."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            _held.discard(self)
-            # Not left to close: a child forked without Python's hooks may have the descriptor too.
-            fcntl.flock(fd, fcntl.LOCK_UN)
-            os.close(fd)
-
-    def _forget(self) -> None:
-        """Close without unlocking: in a child, the lock is the parent's."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.release()
+        self._file.close()
 
     def _write_record(self) -> None:
         record = {"pid": os.getpid(), "host": os.uname().nodename, "started": _process_start()}
         data = json.dumps(record).encode()[:RECORD_BYTES].ljust(RECORD_BYTES)
         try:
-            os.pwrite(self._fd, data, 0)
+            os.pwrite(self._file.fd, data, 0)
         except OSError:
             pass  # a full drive does not keep anyone from opening; the record is a courtesy
 
@@ -108,12 +87,3 @@ def _process_start() -> str | None:
         return None
     seconds = boot + ticks // os.sysconf("SC_CLK_TCK")
     return datetime.fromtimestamp(seconds, UTC).isoformat()
-
-
-def _forget_in_child() -> None:
-    for lock in list(_held):
-        lock._forget()
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)

@@ -20,6 +20,7 @@ from cesium.checkpoint import (
     SEGMENT_BYTES,
     SegmentOutput,
     checkpoint_held,
+    frozen_memtables,
     overlaps,
     record_bounds,
     record_segments,
@@ -27,8 +28,9 @@ from cesium.checkpoint import (
     run_bounds,
 )
 from cesium.engine import TIER_BASE, StoreEngine
-from cesium.errors import StorageFullError
+from cesium.origin import MERGE
 
+FROZEN_MOST = 4  # memtables that wait to be written out: half of the memory limit, at most
 NEWER_SOURCES_MOST = 4  # more of them cost every miss a filter each
 SMALL_BYTES = SEGMENT_BYTES // 4  # neighbours in the last tier below this are joined,
 SMALL_RUN_MOST = 8  # when there are more than so many in a row,
@@ -37,21 +39,25 @@ GROUP_MOST = 64  # and no more at once: each that is read holds a descriptor
 Progress = Callable[[int], None]
 
 
-def make_room(engine: StoreEngine) -> None:
+def make_room(engine: StoreEngine, must: bool) -> None:
     """Flushes a full memtable, then merges if the sources became too many.
 
-    A full drive is not this write's failure, for its commit is in the journal; the journal fills up
-    next, and refuses.  Any other failure poisons the handle.
+    must: before a commit to a stalled store, which fails, with nothing done, if this does.
     """
     with engine.maintenance:
-        if engine.core.live_counters()["bytes"] > engine.core.memtable_limit_bytes:
-            tidy(engine)  # else another thread was here first
+        full = engine.core.live_counters()["bytes"] > engine.core.memtable_limit_bytes
+        if engine.core_engine.stalled if must else full or engine.core_engine.checkpoint_due:
+            tidy(engine, must)  # else another thread was here first
 
 
-def tidy(engine: StoreEngine) -> None:
+def tidy(engine: StoreEngine, must: bool = False) -> None:
     """Checkpoints, and merges if that is due, after a commit, which does not fail by it.
 
-    Nothing is done in a closed store, nor by a signal handler in the midst of maintenance.
+    Failures are kept (cesium/upkeep.py): the commit is in the journal.  Memtables that cannot be
+    written out stay where they are, and the next call tries again; with FROZEN_MOST of them the
+    store is stalled: writes fail until there is room.  What leaves the manifest in doubt has
+    poisoned the engine.  Nothing is done in a closed store, nor by a signal handler in the midst of
+    maintenance.
     """
     inner = engine.core_engine
     with engine.maintenance:
@@ -60,21 +66,43 @@ def tidy(engine: StoreEngine) -> None:
         try:
             with engine.exclusive_maintenance("maintenance"):
                 checkpoint_held(engine)
+                if engine.upkeep.merge_is_due():
+                    merge_if_due(engine)
+        except Exception as error:
+            engine.upkeep.note(engine.path, error)
+            frozen = sum(1 for _ in frozen_memtables(engine))
+            inner.stalled = inner.poisoned is None and frozen >= FROZEN_MOST
+            if must and inner.stalled:
+                raise
+
+
+def checkpoint(engine: StoreEngine) -> None:
+    """Brings all commits so far into segments and the manifest; then merges, if that is due.
+
+    A merge that fails is kept (cesium/upkeep.py): the checkpoint stands.
+    """
+    with engine.exclusive_maintenance("a checkpoint"):
+        checkpoint_held(engine)
+        if engine.upkeep.merge_is_due():
+            try:
                 merge_if_due(engine)
-        except StorageFullError:
-            return
-        except OSError as error:
-            inner.poisoned = error
+            except Exception as error:
+                engine.upkeep.note(engine.path, error)
 
 
 def merge_if_due(engine: StoreEngine) -> None:
     """One merge, if there are too many sources or too many small neighbours."""
     newer = mergeable(engine)
-    if len(newer) > NEWER_SOURCES_MOST:
-        merge_into_base(engine, newer)
-    for run in small_runs(engine):
-        if len(run) > SMALL_RUN_MOST:
-            merge_into_base(engine, [], run[:GROUP_MOST])
+    try:
+        if len(newer) > NEWER_SOURCES_MOST:
+            merge_into_base(engine, newer)
+        for run in small_runs(engine):
+            if len(run) > SMALL_RUN_MOST:
+                merge_into_base(engine, [], run[:GROUP_MOST])
+    except Exception:
+        engine.upkeep.merge_failed()
+        raise
+    engine.upkeep.merged()
 
 
 def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
@@ -90,6 +118,7 @@ def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
                 break  # a load lies in between; a later merge joins what is left
             before = sum(map(len, runs))
             merge_into_base(engine, [], runs[0][:GROUP_MOST], progress=progress)
+        engine.upkeep.merged()
 
 
 def mergeable(engine: StoreEngine) -> list[list[SegmentReader]]:
@@ -178,6 +207,8 @@ def merge_part(
         TIER_BASE,
         min(reader.record.first_sequence for reader in inputs),
         max(reader.record.last_sequence for reader in inputs),
+        MERGE,
+        inputs,
     )
     sources = [*newer, base] if base else newer
     output.write_merge(
@@ -187,10 +218,8 @@ def merge_part(
         filter_keys=0,
         progress=progress,
     )
-    engine.files.sync_directory()
-    readers = [engine.reader(record) for record in output.records]
     merged = {reader.record.id for reader in inputs}
-    with WriteGuard(engine.core_engine):
+    with output.publishing() as readers, WriteGuard(engine.core_engine):
         above, below = engine.split_sources()
         above = [
             source
@@ -209,5 +238,5 @@ def merge_part(
         output.discard()
         return
     retire(engine, inputs)
-    known = set(engine.manifest.state.segments) - merged
-    record_segments(engine, known | {reader.record.id for reader in readers}, None)
+    engine.upkeep.unrecorded.update(reader.record.id for reader in readers)
+    record_segments(engine, set(engine.manifest.state.segments) - merged, None)

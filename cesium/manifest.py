@@ -6,23 +6,33 @@ Thread safety: a Manifest is written by one thread at a time (the engine's manif
 may be read by any thread at any time.
 
 1. `append` returns only when the edit is on stable storage; until then `state` is the old one.
-2. After a failed write or sync the file may end in anything, so the manifest is poisoned.
+2. After a failed write or sync nobody knows what the file says, so the manifest is poisoned.  Two
+   failures are no such doubt: a full drive refuses an edit, of which at most the beginning is there
+   (a torn tail), and a new file that has not got its name yet is thrown away.
 3. A file with a torn tail is never appended to: the next edit goes to a new file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NoReturn
 
 from cesium.checksum import crc32c
-from cesium.errors import CorruptionError, Error, PoisonedError
+from cesium.errors import CorruptionError, Error, PoisonedError, StorageFullError
 from cesium.files import UNFINISHED, Files
-from cesium.state import FORMAT_VERSION, Edit, Json, SegmentRecord, State, TableRecord
+from cesium.state import (
+    FORMAT_VERSION,
+    Edit,
+    Json,
+    SegmentRecord,
+    State,
+    TableRecord,
+    json_bytes,
+    parse_json,
+)
 
 __all__ = ["Edit", "Manifest", "SegmentRecord", "State", "TableRecord", "features_named"]
 
@@ -72,7 +82,7 @@ def numbers_of(names: list[str], prefix: str) -> list[int]:
 
 
 def _frame(position: int, kind: int, generation: int, previous: int, payload: Json) -> bytes:
-    data = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode()
+    data = json_bytes(payload)
     padded = data + bytes(-len(data) % 8)
     length = FRAME_HEADER.size + len(padded)
     rest = FRAME_HEADER.pack(
@@ -93,21 +103,34 @@ class Manifest:
         self._previous = 0
         self._snapshot_bytes = 0
         self._torn = False
-        self._poisoned = False
+        self.poisoned: OSError | None = None  # what left the file in doubt
+        self.grown = False  # whether edits were appended here, behind the snapshot
+
+    @property
+    def name(self) -> str:
+        """The name of the current file."""
+        return manifest_name(self.number)
 
     @property
     def path(self) -> str:
         """The path of the current file."""
-        return self._files.path(manifest_name(self.number))
+        return self._files.path(self.name)
+
+    @property
+    def torn(self) -> bool:
+        """Whether the file ends in an edit that was cut off, and so does not count."""
+        return self._torn
 
     # -- reading
 
     @classmethod
-    def load(cls, files: Files, names: list[str] | None = None) -> Manifest | None:
+    def load(
+        cls, files: Files, names: list[str] | None = None, *, durably: bool = False
+    ) -> Manifest | None:
         """The newest manifest of the directory, or None if it has none.  Writes nothing.
 
-        `names` is the directory's listing where the caller has it.  CorruptionError says where the
-        damage is; Error names what this version cannot read.
+        `names` is the directory's listing where the caller has it; durably: what it says is synced.
+        CorruptionError says where the damage is; Error names what this version cannot read.
         """
         numbers = numbers_of(files.list() if names is None else names, "manifest")
         if not numbers:
@@ -115,6 +138,8 @@ class Manifest:
         data = files.read_all(manifest_name(numbers[-1]))
         manifest = cls(files, numbers[-1], State(b""))
         manifest._read(data)
+        if durably:
+            manifest._sync()
         return manifest
 
     def _read(self, data: bytes) -> None:
@@ -178,12 +203,29 @@ class Manifest:
             (payload_checksum,) = struct.unpack_from("<I", header, 28)
             if crc32c(data[start + FRAME_HEADER.size : end]) == payload_checksum or end < len(data):
                 return False
-            zeros_by = end
-        else:
-            zeros_by = start + FRAME_HEADER.size
-        used = len(data.rstrip(b"\0"))
-        boundary = start if used <= start else -(-used // SECTOR_BYTES) * SECTOR_BYTES
-        return boundary < min(zeros_by, len(data))
+            return self._lost_sector(data, end)
+        return self._lost_sector(data, start + FRAME_HEADER.size) and not self._goes_on(data)
+
+    def _lost_sector(self, data: bytes, end: int) -> bool:
+        """Whether a sector of the frame, up to `end`, was never written; a whole frame has none.
+
+        Sectors reach the drive in any order.  The last word of a frame holds a byte of JSON.
+        """
+        start = self._position
+        while start < end:
+            boundary = start // SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES
+            if not any(data[start:boundary]):
+                return True
+            start = boundary
+        return False
+
+    def _goes_on(self, data: bytes) -> bool:
+        """Whether the header of a later frame is there, before which all had been synced."""
+        for at in range(self._position + 8, len(data) - FRAME_HEADER.size, 8):
+            (checksum,) = struct.unpack_from("<I", data, at)
+            if checksum == crc32c(data[at + 4 : at + FRAME_HEADER.size], at):
+                return True
+        return False
 
     def _read_frame(self, data: bytes) -> tuple[int, int, Json, int] | None:
         """The frame at the position: type, generation, payload, length; None for a torn tail."""
@@ -210,7 +252,7 @@ class Manifest:
             self._corrupt("a frame's checksum is wrong", start, payload_checksum, found)
         self._previous = checksum
         try:
-            payload = json.loads(padded[:payload_bytes])
+            payload = parse_json(padded[:payload_bytes])
         except ValueError as error:
             self._corrupt(f"a frame is no JSON: {error}", start, None, None)
         if not isinstance(payload, dict):
@@ -238,46 +280,66 @@ class Manifest:
 
         ValueError, with nothing changed, when the edit does not fit the state.
         """
-        if self._poisoned:
-            raise PoisonedError(f"an earlier write of {self.path} failed")
+        self._check_sound()
         state = edit.apply(self.state)
         frame = _frame(self._position, EDIT, state.generation, self._previous, edit.to_json())
         grown = self._position + len(frame) - FILE_HEADER.size - self._snapshot_bytes
         if self._torn or grown > max(self._snapshot_bytes, REWRITE_BYTES):
             self._write_snapshot(state)
             return state
-        with self._doubtful():
-            if self._fd < 0:
-                self._fd = self._files.open(manifest_name(self.number), writable=True)
+        if self._fd < 0:
+            self._fd = self._files.open(manifest_name(self.number), writable=True)
+        self._torn = True
+        with self._doubtful(StorageFullError):
             self._files.write_all(self._fd, frame, self._position, self.path)
+        with self._doubtful():
             self._files.sync_data(self._fd, self.path)
         self._position += len(frame)
         self._previous = struct.unpack_from("<I", frame)[0]
         self.state = state
         self._torn = False
+        self.grown = True
         return state
 
+    def _sync(self) -> None:
+        """Make durable what was read, before anything is removed, or called durable, on its word.
+
+        Who wrote it may have been killed before its sync: then it is in the system's memory alone,
+        and what it does not name may be all that a power cut leaves.
+        """
+        fd = self._files.open(self.name)
+        try:
+            self._files.sync_data(fd, self.path)
+        finally:
+            self._files.close(fd)
+        self._files.sync_directory()
+
+    def _check_sound(self) -> None:
+        if self.poisoned is not None:
+            raise PoisonedError(
+                f"an earlier write of {self.path} failed ({self.poisoned})"
+            ) from self.poisoned
+
     @contextlib.contextmanager
-    def _doubtful(self) -> Iterator[None]:
+    def _doubtful(self, harmless: type[OSError] | tuple[()] = ()) -> Iterator[None]:
         """While this is open, nobody knows what is on the drive: a failure poisons the manifest.
 
-        A mere interrupt (Ctrl-C) does not: what it leaves is a torn tail, or a new file that is not
-        counted yet, and the next edit replaces both by a file of its own.
+        A mere interrupt (Ctrl-C) does not, nor does a failure that is `harmless`: what they leave
+        is a torn tail, or a new file that is not counted yet, and the next edit replaces both by a
+        file of its own.
         """
-        self._poisoned = self._torn = True  # the caller sets `_torn` back when all is noted
+        self._torn = True  # the caller sets it back when all is noted
         try:
             yield
-        except OSError:
+        except harmless:
             raise
-        except BaseException:
-            self._poisoned = False
-            raise
-        self._poisoned = False
+        except OSError as error:
+            self.poisoned = error
+            raise PoisonedError(f"{self.path} may be damaged ({error})") from error
 
     def rewrite(self) -> None:
         """Write the state as the snapshot of a new file."""
-        if self._poisoned:
-            raise PoisonedError(f"an earlier write of {self.path} failed")
+        self._check_sound()
         self._write_snapshot(replace(self.state, generation=self.state.generation + 1))
 
     def _write_snapshot(self, state: State) -> None:
@@ -297,10 +359,12 @@ class Manifest:
         fd = self._files.create(name + UNFINISHED)
         try:
             self._files.write_all(fd, header + frame, 0, self._files.path(name))
+            self._files.sync_file(fd, self._files.path(name))
             with self._doubtful():
-                self._files.publish(name, fd)
+                self._files.publish(name)
         except BaseException:
             self._files.close(fd)
+            self._files.remove(name + UNFINISHED)
             raise
         self.close()
         self._fd = fd
@@ -310,9 +374,11 @@ class Manifest:
         self._previous = struct.unpack_from("<I", frame)[0]
         self.state = state
         self._torn = False
-        for stale in numbers_of(self._files.list(), "manifest"):
-            if stale < number:
-                self._files.unlink(manifest_name(stale))
+        self.grown = False
+        with contextlib.suppress(OSError):  # the newest counts; the next opening removes the others
+            for stale in numbers_of(self._files.list(), "manifest"):
+                if stale < number:
+                    self._files.unlink(manifest_name(stale))
 
     def close(self) -> None:
         """Close the descriptor; a later edit opens the file again."""

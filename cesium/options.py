@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 FLAGS = ("c", "n", "w", "r")
-DURABILITIES = ("sync", "process")
+DURABILITIES = ("sync", "interval", "process", "none")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
 MEMORY_LIMIT_LEAST = 1 << 20
 MEMTABLE_SHARE = 8  # a memtable may take this part of the memory limit,
 MEMTABLE_BYTES_MOST = 64 << 20  # and no more than a segment's worth
+JOURNAL_SHARE = 4  # a journal may take this part of the memory limit on the drive,
+JOURNAL_BYTES_LEAST = 16 << 20  # but no less
+JOURNAL_BYTES_MOST = 256 << 20  # and no more
 
 
 def parse_bytes(size: int | str) -> int:
@@ -38,9 +41,11 @@ class Options:
 
     key, value: types, as `cesium.open` takes them; None takes what is stored.  flag: "c" creates if
     missing, "n" makes a new and empty store, "w" opens an existing one, "r" opens it read-only.
-    durability: "sync" (on stable storage before a write returns) or "process" (a killed process
-    loses nothing; synced when the system pleases).  memory_limit: bytes, or a text such as "1GiB",
-    that memtables and the buffers of loads and merges may take together.
+    durability: "sync" (on stable storage before a write returns), "interval" (at most 100 ms later;
+    a killed process loses nothing), "process" (a killed process loses nothing; synced when the
+    system pleases) or "none" (nothing until the next checkpoint; for rebuilding).  memory_limit:
+    bytes, or a text such as "1GiB", that memtables and the buffers of loads and merges may take
+    together.
 
     ValueError for a setting that is not one of these.
     """
@@ -56,7 +61,8 @@ class Options:
             raise ValueError(f"flag is one of {', '.join(map(repr, FLAGS))}, not {self.flag!r}")
         if self.durability not in DURABILITIES:
             raise ValueError(
-                f"durability is {' or '.join(map(repr, DURABILITIES))}, not {self.durability!r}"
+                f"durability is one of {', '.join(map(repr, DURABILITIES))}, "
+                f"not {self.durability!r}"
             )
         if self.memory_limit_bytes < MEMORY_LIMIT_LEAST:
             raise ValueError(f"memory_limit is at least 1 MiB, not {self.memory_limit!r}")
@@ -70,3 +76,34 @@ class Options:
     def memtable_limit_bytes(self) -> int:
         """How large a memtable grows before it is written out as a segment."""
         return min(MEMTABLE_BYTES_MOST, self.memory_limit_bytes // MEMTABLE_SHARE)
+
+    @property
+    def journal_limit_bytes(self) -> int:
+        """How long a journal grows before a checkpoint, although the memtable has room.
+
+        The same few keys written again and again would make it grow for ever; this bounds the time
+        and the memory of recovery.
+        """
+        share = self.memory_limit_bytes // JOURNAL_SHARE
+        return min(JOURNAL_BYTES_MOST, max(JOURNAL_BYTES_LEAST, share))
+
+
+def parse_rate(rate: int | str | None) -> int | None:
+    """Bytes a second from a number or a text such as "200MB/s"; None is no limit.
+
+    ValueError when it is neither, or not above zero.
+    """
+    if rate is None:
+        return None
+    text = rate.strip() if isinstance(rate, str) else rate
+    if isinstance(text, str) and text[-2:].lower() == "/s":
+        text = text[:-2]
+    try:
+        bytes_per_second = parse_bytes(text)
+    except ValueError:
+        raise ValueError(
+            f"a rate is a number of bytes a second or a text such as '200MB/s', not {rate!r}"
+        ) from None
+    if bytes_per_second <= 0:
+        raise ValueError(f"a rate is above zero, not {rate!r}")
+    return bytes_per_second

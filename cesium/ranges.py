@@ -98,6 +98,7 @@ class Range:
     def _holds(self, key: Any) -> bool:
         """Whether the bounds and the limit allow a key."""
         store = self._store
+        store._check_open()
         encoded: Any = store.keys_codec.lookup_key(key)  # of the same form as the bounds
         if encoded is None or self._lower is None or encoded < self._lower:
             return False

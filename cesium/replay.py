@@ -33,10 +33,10 @@ from cesium.checksum import crc32c
 from cesium.errors import CorruptionError, Error
 from cesium.files import Bytes, Files
 from cesium.manifest import check_readable, numbers_of
-from cesium.state import FORMAT_VERSION
+from cesium.state import FORMAT_VERSION, parse_json
 
 MAGIC = b"cesiumJ\0"
-HEADER = struct.Struct("<8sIIQQ16sQQQQQQQII")
+HEADER = struct.Struct("<8sIIQQ16sQQQQQQQIIQQ")
 PREDECESSOR_SYNCED = 1
 
 
@@ -64,7 +64,7 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileHeader:
-    """The header of a journal file."""
+    """The header of a journal file.  tables: their schemas (cesium/origin.py)."""
 
     number: int
     epoch: int
@@ -75,7 +75,9 @@ class FileHeader:
     predecessor_end: int
     predecessor_checksum: int
     predecessor_synced: bool
+    file_bytes: int = 0
     checksum: int = 0
+    tables: bytes = b""
 
     def to_bytes(self, store_uuid: bytes) -> bytes:
         """The 4,096 bytes, checksum included."""
@@ -84,20 +86,34 @@ class FileHeader:
             self.manifest_generation, self.base_sequence, self.creation_time, self.predecessor,
             self.predecessor_end, self.predecessor_checksum,
             PREDECESSOR_SYNCED if self.predecessor_synced else 0,
+            self.file_bytes, len(self.tables),
         )[12:]  # fmt: skip
-        data = data.ljust(FILE_HEADER_BYTES - 12, b"\0")
+        data = (data + self.tables).ljust(FILE_HEADER_BYTES - 12, b"\0")
         return MAGIC + struct.pack("<I", crc32c(data)) + data
 
 
 def read_header(files: Files, number: int, store_uuid: bytes) -> FileHeader:
-    """Read and check a file's header."""
+    """Read and check a file's header, and that the file is not cut off."""
+    header = parse_header(files, number, store_uuid)
+    name = journal_name(number)
+    if (size := files.size(name)) < header.file_bytes:
+        corrupt(
+            files.path(name), "the file is cut off", size,
+            f"{header.file_bytes} bytes", f"{size} bytes",
+        )  # fmt: skip
+    return header
+
+
+def parse_header(files: Files, number: int, store_uuid: bytes) -> FileHeader:
+    """The same, whatever the size of the file."""
     name = journal_name(number)
     path = files.path(name)
     data = files.read_all(name, FILE_HEADER_BYTES)
     if len(data) < FILE_HEADER_BYTES:
         corrupt(path, "the file is cut off", 0, FILE_HEADER_BYTES, len(data))
     (magic, checksum, version, _, incompatible, uuid, found_number, epoch, generation, base,
-     created, predecessor, end, predecessor_checksum, flags) = HEADER.unpack_from(data)  # fmt: skip
+     created, predecessor, end, predecessor_checksum, flags,
+     file_bytes, tables_bytes) = HEADER.unpack_from(data)  # fmt: skip
     if magic != MAGIC:
         corrupt(path, "not a journal file", 0, MAGIC, magic)
     if (found := crc32c(data[12:])) != checksum:
@@ -111,7 +127,8 @@ def read_header(files: Files, number: int, store_uuid: bytes) -> FileHeader:
         corrupt(path, "the predecessor's end is impossible", 96, FILE_HEADER_BYTES, end)
     return FileHeader(
         number, epoch, generation, base, created, predecessor, end, predecessor_checksum,
-        bool(flags & PREDECESSOR_SYNCED), checksum,
+        bool(flags & PREDECESSOR_SYNCED), file_bytes, checksum,
+        data[HEADER.size : HEADER.size + tables_bytes],
     )  # fmt: skip
 
 
@@ -186,7 +203,7 @@ class Frame:
             (length,) = struct.unpack_from("<Q", self.payload.data)
             if length > len(self.payload) - 8:
                 raise ValueError("it is cut off")
-            return json.loads(self.payload[8 : 8 + length].tobytes())
+            return parse_json(self.payload[8 : 8 + length].tobytes())
         except (ValueError, struct.error) as error:
             self._corrupt(f"an attach frame makes no sense: {error}", 0)
 
@@ -199,8 +216,21 @@ class Frame:
         corrupt(self.path, what, self.position, self.operation_count, found)
 
 
+def used_bytes(data: Bytes) -> int:
+    """How many bytes there are up to the last that is not zero."""
+    step = 1 << 16
+    for start in range(len(data) - len(data) % step, -1, -step):
+        used = np.flatnonzero(data[start : start + step])
+        if len(used):
+            return start + int(used[-1]) + 1
+    return 0
+
+
 class Replay:
-    """The frames that count, in order; `end` and `dead` are known once they were walked."""
+    """The frames that count, in order.
+
+    `end`, `dead` and `dropped_bytes` are known once they were walked.
+    """
 
     def __init__(
         self,
@@ -216,6 +246,7 @@ class Replay:
         self.flushed_sequence = flushed_sequence
         self.chain: list[FileHeader] = []
         self.end: Link | None = None
+        self.dropped_bytes = 0  # that were written behind the end, and do not count
         self.finished = not self.numbers
         self._find_chain(store_uuid)
         for header in self.chain:
@@ -251,11 +282,13 @@ class Replay:
             start = skip_through(data, FILE_HEADER_BYTES, link.position, self.flushed_sequence)
             if start < link.position:
                 yield Span(header.number, data, start, link.position)
+            self.end = link
+            if not whole or index + 1 == len(self.chain):
+                self._note_dropped(data, index)
             if not whole:
                 self.dead += [dead.number for dead in self.chain[index + 1 :]]
                 del self.chain[index + 1 :]
                 break
-        self.end = link
         self.finished = True
 
     def _scan(self, index: int) -> tuple[Bytes, Link, bool]:
@@ -270,6 +303,7 @@ class Replay:
         damaged = -1
         while True:
             data, data_end = self._files.read_sparse(name)
+            data = data[:data_end]
             limit = successor.predecessor_end if successor else data_end
             position, checksum, sequence, _ = scan_frames(
                 data, FILE_HEADER_BYTES, limit, header.epoch, header.checksum, header.checksum,
@@ -288,6 +322,14 @@ class Replay:
             if position == damaged:
                 self._corrupt_at(self._files.path(name), data, header, position, vouched)
             damaged = position
+
+    def _note_dropped(self, data: Bytes, index: int) -> None:
+        """Counts what was written behind the end, in the file's `data` and in later files."""
+        assert self.end is not None
+        self.dropped_bytes = used_bytes(data[self.end.position :])
+        for header in self.chain[index + 1 :]:
+            later, _ = self._files.read_sparse(journal_name(header.number))
+            self.dropped_bytes += used_bytes(later[FILE_HEADER_BYTES:])
 
     def _vouched_by_later(self, index: int) -> bool:
         """Whether a later file shows that everything before `chain[index]` was synced."""
@@ -351,5 +393,6 @@ __all__ = [
     "attach_parts",
     "frames_of",
     "journal_name",
+    "parse_header",
     "read_header",
 ]

@@ -1,6 +1,7 @@
-"""Which engines this process has open, and how their handles are counted.
+"""Which engines this process writes with, and how their handles are counted.
 
-Two openings of one path are one engine: each handle joins it, and the last to leave must close it.
+A path open for writing is one engine: each handle joins it, and the last to leave must close it.  A
+read-only handle on any other path has an engine of its own, for it sees the moment of its opening.
 
 Locks: `opening_lock` (one store is opened at a time) comes before every other; `registry_lock` is
 the innermost, and held only to count a handle.  Both are RLocks: a signal handler or a collected
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from typing import TYPE_CHECKING
 
 from cesium.errors import ConflictError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 opening_lock = threading.RLock()
 registry_lock = threading.RLock()
 registry: dict[tuple[int, int], StoreEngine] = {}  # by device and inode of the directory
-engines: weakref.WeakSet[StoreEngine] = weakref.WeakSet()  # all, those in memory too
 
 
 class Shared:
@@ -68,12 +67,10 @@ class Shared:
 
 
 def _after_fork_in_child() -> None:
-    """A child has the parent's memory but none of its threads, locks or rights."""
+    """A child has the parent's memory but none of its threads, and no store is open in it."""
     global opening_lock, registry_lock
     opening_lock = threading.RLock()
     registry_lock = threading.RLock()
-    for engine in list(engines):
-        engine.become_child()
     registry.clear()
 
 

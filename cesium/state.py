@@ -7,8 +7,11 @@ is drawn in docs/format-manifest.md; what is read from JSON is checked by type b
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from cesium.errors import CorruptionError
 
 FORMAT_VERSION = 1
 
@@ -80,8 +83,11 @@ class TableRecord:
         name = members["name"]
         if not isinstance(name, str):
             raise ValueError("a table's name is text")
+        table_id = _number(members["id"])
+        if table_id >= TABLES_END:
+            raise ValueError(f"table {table_id} is beyond 32 bits")
         return cls(
-            _number(members["id"]), name, members["key"], members["value"],
+            table_id, name, members["key"], members["value"],
             _number(members.get("flushed_sequence", 0)),
         )  # fmt: skip
 
@@ -131,7 +137,7 @@ class State:
         """The state that a snapshot payload and its headers say; unknown members are ignored."""
         tables = [TableRecord.from_json(item) for item in payload["tables"]]
         segments = [SegmentRecord.from_json(item) for item in payload["segments"]]
-        return cls(
+        state = cls(
             store_uuid, generation, format_version, compatible_features, incompatible_features,
             sequence=_number(payload["sequence"]),
             flushed_sequence=_number(payload["flushed_sequence"]),
@@ -142,8 +148,11 @@ class State:
             segments={segment.id: segment for segment in segments},
             options=payload["options"],
         )  # fmt: skip
+        return _in_order(state)
 
 
+NUMBERS_END = 1 << 63  # of sequences, ids and counts
+TABLES_END = 1 << 32
 NUMBERS = ("sequence", "flushed_sequence", "epoch", "next_segment_id", "next_table_id")
 
 
@@ -192,7 +201,7 @@ class Edit:
                 changes[name] = value
         if self.options is not None:
             changes["options"] = self.options
-        return replace(state, **changes)
+        return _in_order(replace(state, **changes))
 
     def to_json(self) -> Json:
         """The edit payload."""
@@ -228,7 +237,41 @@ class Edit:
         )
 
 
+def _in_order(state: State) -> State:
+    """The state; ValueError when more is flushed than was committed."""
+    if state.flushed_sequence > state.sequence:
+        raise ValueError(
+            f"flushed_sequence is {state.flushed_sequence}, beyond sequence {state.sequence}"
+        )
+    return state
+
+
+def json_bytes(payload: Any) -> bytes:
+    """JSON for a drive, without blanks; what `parse_json` reads back, lone surrogates included."""
+    text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def parse_json(data: bytes) -> Any:
+    """What JSON says that was read from a drive; ValueError when it is none, or nested too deep."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("JSON is nested too deep") from error
+
+
+def attached(payload: bytes) -> list[SegmentRecord]:
+    """The records in an attach frame, at least one; CorruptionError when it has something else."""
+    try:
+        records = [SegmentRecord.from_json(item) for item in parse_json(payload)["segments"]]
+        if not records:
+            raise ValueError("it names no segment")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptionError(f"an attach frame makes no sense: {error!r}") from error
+    return records
+
+
 def _number(value: object) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < NUMBERS_END:
         raise ValueError(f"{value!r} is not a count")
     return value

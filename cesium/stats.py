@@ -7,6 +7,7 @@ from typing import Any
 
 from cesium._memtable import MemtableSnapshot
 from cesium._ranges import View
+from cesium.durability import durable_sequence
 from cesium.engine import StoreEngine
 
 
@@ -15,6 +16,10 @@ class Stats:
     """The store at one moment.  Bytes are those of files and of memory held by memtables.
 
     estimated_rows: entries of all sources, delete markers taken off; constant time.
+    journal_dropped_bytes: what opening found behind the last whole commit of the journal and
+    ignored, because nothing showed that it had been synced: 0 after a clean close.
+    maintenance_failure: why the last flush or merge after a write failed, until one succeeds; the
+    commits are kept all the same.
     """
 
     estimated_rows: int
@@ -29,7 +34,9 @@ class Stats:
     memtable_bytes: int
     journal_files: int
     journal_bytes: int
+    journal_dropped_bytes: int
     write_waits: int
+    maintenance_failure: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a dict."""
@@ -46,7 +53,7 @@ def stats(engine: StoreEngine) -> Stats:
     return Stats(
         estimated_rows=View(engine.core).estimated_rows(),
         sequence=engine.core_engine.sequence,
-        durable_sequence=engine.durable_sequence,
+        durable_sequence=durable_sequence(engine),
         segments=len(readers),
         segment_bytes=sum(reader.record.bytes for reader in readers),
         newer_sources=len(newer),
@@ -56,5 +63,7 @@ def stats(engine: StoreEngine) -> Stats:
         memtable_bytes=live["bytes"],
         journal_files=len(journals),
         journal_bytes=sum(file.bytes for file in journals),
+        journal_dropped_bytes=engine.journal.dropped_bytes,
         write_waits=engine.core_engine.waits,
+        maintenance_failure=engine.upkeep.failure,
     )

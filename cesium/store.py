@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from cesium import checkpoint as checkpoints
-from cesium import loader, maintenance, sharing
-from cesium._core import Commit, CompiledTable
+from cesium import loader, maintenance
+from cesium._core import DURABILITY_ERROR, LEVELS, Commit, CompiledTable
 from cesium._keys import EncodedKeys
 from cesium._values import EncodedValues
+from cesium.directory import bytes_of
+from cesium.durability import durable_sequence, sync
 from cesium.engine import StoreEngine
-from cesium.errors import ClosedError, ConflictError, ReadOnlyError
+from cesium.errors import ClosedError, Error, ReadOnlyError
+from cesium.opening import acquire, close_engine
 from cesium.options import Options
+from cesium.pace import PAGE_BYTES
 from cesium.progress import reporting
 from cesium.ranges import Encoded, Range, at_least
 from cesium.stats import Stats, stats
@@ -29,7 +33,7 @@ THREADS_MOST = 4  # what a load takes when nobody says: the drive is full by the
 
 
 def open(
-    path: str | os.PathLike[str],
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
     key: Any = None,
     value: Any = None,
     flag: str = "c",
@@ -47,87 +51,20 @@ def open(
     missing, "n" makes a new and empty store, "w" opens an existing one, "r" opens it read-only.
     durability, memory_limit: see cesium.Options, which may be given instead of the five.
 
-    The same path opened twice in a process is one engine.  Errors: FileNotFoundError (no store
-    there), FileExistsError (other files there), SchemaError (another schema is stored, or none is
-    given), LockedError (another process writes), ConflictError (open in this process with other
-    options), CorruptionError (damage).
+    A path that is open for writing in this process is one engine, however often it is opened; any
+    other read-only handle sees the store as of its own opening.
+
+    Errors: FileNotFoundError (no store there), FileExistsError (other files there), SchemaError
+    (another schema is stored, or none is given), LockedError (another process writes),
+    ConflictError (open in this process with other options), CorruptionError (damage).
     """
     if options is None:
         options = Options(key, value, flag, durability, memory_limit)
-    return Store(_acquire(path, options, 0), options)
+    return Store(acquire(path, options), options)
 
 
-def _acquire(path: str | os.PathLike[str], options: Options, slots_max: int) -> StoreEngine:
-    """The engine of a path: the one that this process has, or a new one.  Counted."""
-    text = os.fspath(path)
-    if text == ":memory:":
-        if options.flag in ("r", "w"):
-            raise FileNotFoundError("a store in memory is always new: flag 'c' or 'n'")
-        engine = StoreEngine(None, options, slots_max)
-        engine.make_room = maintenance.make_room
-        engine.handles = 1
-        return engine
-    text = os.path.abspath(text)
-    while True:
-        with sharing.opening_lock:
-            found = _shared(text, options)
-            if found is None:
-                return _open_engine(text, options, slots_max)
-            if found.join():
-                try:
-                    _check_agreement(found, text, options)
-                except BaseException:
-                    if found.leave():
-                        _close_engine(found)
-                    raise
-                return found
-        found.wait_ended()
-
-
-def _open_engine(path: str, options: Options, slots_max: int) -> StoreEngine:
-    engine = StoreEngine(path, options, slots_max)
-    engine.make_room = maintenance.make_room
-    engine.handles = 1
-    status = os.stat(path)
-    engine.identity = (status.st_dev, status.st_ino)
-    sharing.registry[engine.identity] = engine
-    return engine
-
-
-def _close_engine(engine: StoreEngine) -> None:
-    try:
-        checkpoints.close(engine, maintenance.merge_if_due)
-    finally:
-        engine.end()
-
-
-def _shared(path: str, options: Options) -> StoreEngine | None:
-    """The engine that this process has on the path; it may be closing."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return sharing.registry.get((status.st_dev, status.st_ino))
-
-
-def _check_agreement(engine: StoreEngine, path: str, options: Options) -> None:
-    """ConflictError or SchemaError when the options are not those of the open engine."""
-    if options.flag == "n":
-        raise ConflictError(f"{path} is open in this process; close it before making it new")
-    if options.flag != "r" and not engine.writable:
-        raise ConflictError(f"{path} is open read-only in this process; close it before writing")
-    engine.check_schema(options)
-    if options.flag != "r":
-        for name in ("durability", "memory_limit_bytes"):
-            ours, theirs = getattr(engine.options, name), getattr(options, name)
-            if ours != theirs:
-                raise ConflictError(
-                    f"{path} is open in this process with {name}={ours!r}, not {theirs!r}"
-                )
-
-
-def _reopen(path: str, options: Options) -> Store:
-    return open(path, options=options)
+def _reopen(kind: type[Store], path: str, options: Options) -> Store:
+    return kind(acquire(path, options), options)
 
 
 class Store(CompiledTable):
@@ -159,6 +96,9 @@ class Store(CompiledTable):
     def _check_open(self) -> None:
         if self.closed:
             raise ClosedError("the store is closed")
+        self._check_process()
+
+    def _check_process(self) -> None:
         if self._engine.core_engine.forked:
             raise ClosedError("this store was opened before the process was forked: open it again")
 
@@ -202,6 +142,11 @@ class Store(CompiledTable):
     def _bounds(
         self, lo: Any, hi: Any, inclusive: tuple[bool, bool]
     ) -> tuple[Encoded | None, Encoded | None]:
+        if not isinstance(inclusive, (tuple, list)) or len(inclusive) != 2:
+            raise TypeError(
+                "inclusive is a pair, whether lo and whether hi belong, such as (True, False), "
+                f"not {inclusive!r}"
+            )
         with_lower, with_upper = inclusive
         return (
             self._lowest if lo is None else self.keys_codec.lower_bound(lo, with_lower),
@@ -301,6 +246,8 @@ class Store(CompiledTable):
         many as there are processors, at most 4).  Returns Commit(sequence, durability, rows).
         """
         self._check_writable()
+        if durability is not None and durability not in LEVELS:
+            raise ValueError(DURABILITY_ERROR.format(durability))
         encoded = self.keys_codec.encode_array(keys)
         return self._load(
             encoded, self.values_codec.encode_array(values, encoded.count), progress, threads
@@ -322,24 +269,24 @@ class Store(CompiledTable):
     @property
     def sequence(self) -> int:
         """The sequence of the last commit."""
+        self._check_process()
         return self.engine.sequence
 
     @property
     def durable_sequence(self) -> int:
         """Every commit up to this one is on stable storage."""
-        if self._engine.core_engine.forked:
-            self._check_open()
-        return self._engine.durable_sequence
+        self._check_process()
+        return durable_sequence(self._engine)
 
     def sync(self) -> None:
         """Waits until every commit so far is on stable storage; PoisonedError if a sync fails."""
         self._check_open()
-        self._engine.sync()
+        sync(self._engine)
 
     def checkpoint(self) -> None:
         """Writes memtables out as segments, durably, and lets go of their journal."""
         self._check_writable()
-        checkpoints.checkpoint(self._engine)
+        maintenance.checkpoint(self._engine)
 
     def compact(self, progress: bool = False) -> None:
         """Merges everything into one run without delete markers, giving their space back."""
@@ -348,12 +295,17 @@ class Store(CompiledTable):
         with reporting("compacting", rows, progress) as report:
             maintenance.compact(self._engine, report)
 
-    def verify(self, progress: bool = False) -> Report:
-        """Reads every page of every segment from the drive and checks it."""
+    def verify(self, progress: bool = False, rate: int | str | None = None) -> Report:
+        """Reads every page and every frame from the drive and checks it.
+
+        progress: shows a bar.  rate: bytes a second, or a text such as "200MB/s", to read at most.
+        """
         self._check_open()
-        pages = sum(reader.record.pages for reader in self.core.version.segments())
-        with reporting("verifying", pages, progress) as report:
-            return verify(self._engine, report)
+        files = self._engine.files
+        total = sum(reader.record.bytes for reader in self.core.version.segments())
+        total += bytes_of(files, ("manifest-", "journal-"))
+        with reporting("verifying", total // PAGE_BYTES, progress) as report:
+            return verify(self._engine, report, rate)
 
     def stats(self) -> Stats:
         """The store in numbers: rows, sources, files, memory; constant time."""
@@ -361,12 +313,18 @@ class Store(CompiledTable):
         return stats(self._engine)
 
     def close(self) -> None:
-        """Closes the handle; the last one of a store checkpoints it.  May be called again."""
+        """Closes the handle; the last one of a store checkpoints it.  May be called again.
+
+        In a forked child it leaves the parent's files as they are.
+        """
         engine = self._engine
+        if engine.core_engine.forked:
+            self._close_handle()
+            return
         if engine.handles == 1:
             engine.check_not_inside("the store is closed")
         if self._close_handle() and engine.leave():
-            _close_engine(engine)
+            close_engine(engine)
 
     def __enter__(self) -> Store:
         self._check_open()
@@ -378,7 +336,12 @@ class Store(CompiledTable):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except (OSError, Error) as closing:
+            if error is None:
+                raise
+            error.add_note(f"closing the store failed as well: {closing!r}")
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -386,11 +349,19 @@ class Store(CompiledTable):
                 self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._engine.path is None:
-            raise TypeError("a store in memory cannot be pickled")
+        """A pickled handle reopens its path read-only, with the same options, where it is loaded.
+
+        A subclass stays one; attributes of its own stay behind.
+        """
+        self._check_open()
+        engine = self._engine
+        if engine.path is None:
+            raise TypeError("a store in memory cannot be pickled: only this process has its rows")
+        given = engine.options  # with the user's codecs, of which the store has but the names
         return _reopen, (
-            self._engine.path,
-            Options(flag="r", memory_limit=self.options.memory_limit),
+            type(self),
+            engine.path,
+            replace(self.options, flag="r", key=given.key, value=given.value),
         )
 
     def __repr__(self) -> str:

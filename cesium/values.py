@@ -179,7 +179,7 @@ def _json_codec() -> ValueCodec:
             return None
         try:
             return decoder.decode(data.decode())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptionError(f"a value of a json table is not JSON: {error}") from error
 
     return FunctionCodec("json", "json", encode, decode)

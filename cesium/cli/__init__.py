@@ -1,8 +1,8 @@
 """The command line `cesium`: one file a command.
 
-Exit codes: 0 done, 1 an error, 2 wrong usage, 3 no such key, 4 damage found by `verify`, 130
-interrupted.  Errors are one line on standard error; results go to standard output, with `--json`
-where a program would read them.
+Exit codes: 0 done, 1 an error (of `doctor`: not a place for a store), 2 wrong usage, 3 no such key,
+4 damage found by `verify` or in the way of `repair`, 130 interrupted.  Errors are one line on
+standard error; results go to standard output, with `--json` where a program would read them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import click
 from cesium.cli._gate import Commands
 from cesium.cli.delete import delete
 from cesium.cli.demo import demo
+from cesium.cli.doctor import doctor
 from cesium.cli.get import get
 from cesium.cli.info import info
 from cesium.cli.load import load
 from cesium.cli.put import put
 from cesium.cli.range import range_
+from cesium.cli.repair import repair
 from cesium.cli.stats import stats
 from cesium.cli.verify import verify
 
@@ -33,5 +35,5 @@ def main() -> None:
     """
 
 
-for command in (demo, load, get, put, delete, range_, info, stats, verify):
+for command in (demo, load, get, put, delete, range_, info, stats, verify, repair, doctor):
     main.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,9 @@ class Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
         options["standalone_mode"] = False
         try:
-            code = super().main(args, *others, **options)
+            with warnings.catch_warnings():
+                warnings.showwarning = show_warning
+                code = super().main(args, *others, **options)
             sys.stdout.flush()
         except BaseException as error:
             if os.environ.get("CESIUM_TRACEBACK") == "1" and isinstance(error, Exception):
@@ -91,6 +94,11 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory"
     return f"internal error: {type(error).__name__}: {error}"
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """In place of warnings.showwarning: no line of code, for nobody wrote one."""
+    say(f"warning: {message}")
 
 
 def say(message: str) -> None:

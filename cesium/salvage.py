@@ -1,0 +1,352 @@
+"""Building a store from what is left of another: sound segments as they are, damaged ones written
+anew without what cannot be read, the journal's commits on top.
+
+The source is only read.  The target directory belongs to the caller, who throws it away when this
+fails.  Thread safety: a Salvager belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cesium import checkpoint as checkpoints
+from cesium._builder import SegmentBuilder
+from cesium._frames import FRAME_ATTACH, next_frame, skip_through
+from cesium._keys import KeyCodec
+from cesium._page import TableShape
+from cesium._ranges import View
+from cesium._recovery import apply_span
+from cesium._segment import SegmentReader
+from cesium.copies import link_or_copy
+from cesium.directory import segment_name
+from cesium.engine import TIER_BASE, TIER_NEW, StoreEngine
+from cesium.errors import CorruptionError, Error
+from cesium.files import Files
+from cesium.manifest import Manifest
+from cesium.options import Options
+from cesium.origin import Origin
+from cesium.rebuild import Plan
+from cesium.replay import Span, journal_name
+from cesium.scan_journal import Break, JournalScan
+from cesium.scan_segment import Keys, SegmentScan, read_pages, scan
+from cesium.scrub import codecs_of
+from cesium.state import Edit, SegmentRecord, State, parse_json
+from cesium.verify import FileReport, Problem, Scrubber, record_keys, verify
+
+GROUP_FRAMES = 1 << 16
+KEPT, REWRITTEN, LOST = "kept", "rewritten", "lost"
+
+
+@dataclass(slots=True)
+class Part:
+    """One segment of the store to be repaired, and what becomes of it.
+
+    rows: in the new store, delete markers included.  lost: None where nobody can count them.
+    """
+
+    record: SegmentRecord
+    report: FileReport
+    outcome: str
+    looked: SegmentScan | None = None
+    rows: int = 0
+    lost: int | None = 0
+    made: bool = False
+
+    @property
+    def keys(self) -> list[Keys]:
+        """The intervals of keys, encoded, in which something is lost."""
+        if self.looked is None:
+            return []
+        return [page.keys for page in self.looked.bad if page.keys is not None]
+
+
+@dataclass(slots=True)
+class Applied:
+    """What of the journal is in the new store.  lost: sequences that no sound frame holds."""
+
+    frames: int = 0
+    left: int = 0
+    stopped: str | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+class Salvager:
+    """See the module.  skips: whether the journal is followed past a break (mode salvage)."""
+
+    def __init__(
+        self, source: Files, target: Files, plan: Plan, shape: TableShape, skips: bool
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.plan = plan
+        self.shape = shape
+        self.skips = skips
+        self.table = next(iter(plan.state.tables.values()))
+        self.keys: KeyCodec | None = codecs_of(self.table)[0]
+        self.parts: dict[int, Part] = {}
+
+    # -- looking
+
+    def look(self, paced: Callable[[int], None]) -> None:
+        """Reads every segment that the plan names."""
+        for record in [*self.plan.state.segments.values(), *self.plan.attached.values()]:
+            self.parts[record.id] = self._look_at(record, paced)
+
+    def _look_at(self, record: SegmentRecord, paced: Callable[[int], None]) -> Part:
+        name = segment_name(record.id)
+        path = self.source.path(name)
+        scrubber = Scrubber(self.source, paced, self.keys, self.shape)
+        whole = record_keys(record, self.shape, self.keys)
+        try:
+            reader = SegmentReader(
+                record, self.source, name, self.shape, self.plan.state.store_uuid
+            )
+            self.source.size(name)
+        except (FileNotFoundError, ValueError) as error:
+            report = FileReport(path, "segment", rows=record.rows, readable_rows=0)
+            missing = isinstance(error, FileNotFoundError)
+            what = "the file is missing" if missing else str(error)
+            report.problems.append(
+                Problem(path, None, f"{path}: {what}", None, scrubber.interval(whole), record.rows)
+            )
+            return Part(record, report, LOST, lost=record.rows)
+        report = scrubber.segment(reader)
+        if not report.problems:
+            return Part(record, report, KEPT, rows=record.rows)
+        data = read_pages(self.source, name, lambda done: None)
+        bad = {problem.page for problem in report.problems if problem.page is not None}
+        sound_checksums = not any("checksum" in at.message for at in report.problems)
+        looked = scan(
+            data, record.id, self.shape, record.rows, () if sound_checksums else bad, record.pages
+        )
+        foreign = (
+            looked.footer is not None and looked.footer["store_uuid"] != self.plan.state.store_uuid
+        )
+        if foreign or (not looked.rows and not looked.markers):
+            return Part(record, report, LOST, None if foreign else looked, lost=record.rows)
+        return Part(record, report, REWRITTEN, looked)
+
+    def order(self) -> list[SegmentRecord]:
+        """All records, oldest first."""
+        state = self.plan.state
+        records = sorted(state.segments.values(), key=lambda at: (at.last_sequence, at.id))
+        base = [record for record in records if record.tier == TIER_BASE]
+        return [
+            *base,
+            *(record for record in records if record.tier != TIER_BASE),
+            *sorted(self.plan.attached.values(), key=lambda at: (at.last_sequence, at.id)),
+        ]
+
+    # -- building
+
+    def build(self, journal: JournalScan) -> tuple[Applied, int, int]:
+        """Fills the target.  Returns what of the journal is in it, its rows, its last sequence.
+
+        Error when what was built does not verify.
+        """
+        state = self.plan.state
+        records = [
+            made for record in state.segments.values() if (made := self._place(record)) is not None
+        ]
+        plain = _plain(state)
+        Manifest.create(
+            self.target,
+            replace(
+                plain,
+                generation=max(state.generation, journal.generation) + 1,
+                epoch=max(state.epoch, journal.epoch),
+                segments={record.id: record for record in records},
+                next_segment_id=max([state.next_segment_id, *(at + 1 for at in self.parts)]),
+            ),
+        ).close()
+        engine = StoreEngine(
+            self.target.directory, Options(flag="w", durability="process"), files=self.target
+        )
+        try:
+            engine.table = self.table  # for the origins of new segments, whatever its codecs
+            applied = self._apply(engine, journal)
+            checkpoints.checkpoint(engine)
+            report = verify(engine)
+            if not report.ok:
+                raise Error(f"what was built does not verify: {report.problems[0].message}")
+            rows = View(engine.core).row_count()
+            sequence = engine.core_engine.sequence
+            if plain.tables != state.tables:
+                engine.append_edit(Edit(put_tables=(self.table,)))
+        finally:
+            checkpoints.close(engine, lambda engine: None)
+        self.target.unlink("LOCK")
+        self.target.sync_directory()
+        return applied, rows, sequence
+
+    def _place(self, record: SegmentRecord) -> SegmentRecord | None:
+        """Puts one segment into the target; its record there, None when nothing is left of it."""
+        part = self.parts[record.id]
+        part.made = True
+        if part.outcome == KEPT:
+            link_or_copy(self.source, self.target, segment_name(record.id))
+            return record
+        if part.outcome == LOST:
+            return None
+        assert part.looked is not None
+        made = self._rewrite(record, part.looked)
+        if made is None:
+            part.outcome, part.lost = LOST, record.rows
+            return None
+        part.rows = made.rows
+        part.lost = None if part.looked.lost is None else max(record.rows - made.rows, 0)
+        return made
+
+    def _rewrite(self, record: SegmentRecord, looked: SegmentScan) -> SegmentRecord | None:
+        origin = b"" if looked.footer is None else looked.footer["origin"]
+        if not origin:
+            origin = Origin("flush", record.tier, self.table).to_bytes()
+        name = segment_name(record.id)
+        builder = SegmentBuilder(
+            self.target, name, record.id, self.plan.state.store_uuid, self.shape,
+            filter_keys=looked.rows if record.tier == TIER_NEW else 0,
+            first_sequence=record.first_sequence, last_sequence=record.last_sequence,
+            table_id=record.table, origin=origin,
+        )  # fmt: skip
+        try:
+            looked.pages.rewind()
+            for number in looked.data_pages:
+                looked.pages.copy(number, builder)
+            for lower, upper in looked.markers:
+                builder.add_marker(lower, upper)
+            made = builder.finish()
+        except BaseException:
+            builder.abort()
+            raise
+        if not made["rows"] and not made["range_deletes"]:
+            self.target.unlink(name)
+            return None
+        return replace(
+            record, lower=made["lower"], upper=made["upper"], rows=made["rows"],
+            markers=made["range_deletes"], delete_markers=made["delete_markers"],
+            bytes=made["bytes"], pages=made["page_count"], checksum=made["checksum"],
+        )  # fmt: skip
+
+    # -- the journal
+
+    def _apply(self, engine: StoreEngine, journal: JournalScan) -> Applied:
+        result = Applied()
+        last = self.plan.state.flushed_sequence
+        for file in journal.files:
+            for piece in file.pieces:
+                if isinstance(piece, Break):
+                    if not self.skips and result.stopped is None:
+                        result.stopped = piece.message
+                elif result.stopped is not None:
+                    result.left += _frames(piece, last)
+                else:
+                    last = self._apply_span(engine, piece, last, result)
+        return result
+
+    def _apply_span(self, engine: StoreEngine, span: Span, last: int, result: Applied) -> int:
+        """Applies the frames above a sequence; returns the last one's."""
+        position = skip_through(span.data, span.start, span.end, last)
+        for ends in groups_of(span, position):
+            if result.stopped is not None:
+                result.left += len(ends)
+            elif self._applies(engine, span, position, ends[-1]):
+                result.frames += len(ends)
+            else:
+                self._apply_each(engine, span, position, ends, result)
+            position = ends[-1]
+        return max(last, engine.core_engine.sequence)
+
+    def _apply_each(
+        self, engine: StoreEngine, span: Span, start: int, ends: list[int], result: Applied
+    ) -> None:
+        """Frame by frame what failed as a group; to apply the first ones again changes nothing."""
+        for number, end in enumerate(ends):
+            if self._applies(engine, span, start, end, result):
+                result.frames += 1
+            elif result.stopped is not None:
+                result.left += len(ends) - number
+                return
+            start = end
+
+    def _applies(
+        self, engine: StoreEngine, span: Span, start: int, end: int, result: Applied | None = None
+    ) -> bool:
+        """Applies data[start:end] of a span; False when a frame of it is none of this table's."""
+        try:
+            apply_span(
+                engine.core, span.data, start, end,
+                lambda sequence, payload: self._attach(engine, payload),
+            )  # fmt: skip
+        except CorruptionError as error:
+            if result is not None:
+                path = self.source.path(journal_name(span.number))
+                what = f"{path} at {start}: {error}"
+                result.problems.append(Problem(path, None, what, start))
+                if not self.skips:
+                    result.stopped = what
+            return False
+        return True
+
+    def _attach(self, engine: StoreEngine, payload: bytes) -> None:
+        """A load of the journal: what is left of its segments."""
+        try:
+            items = parse_json(payload)["segments"]
+            records = [SegmentRecord.from_json(item) for item in items]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptionError(f"an attach frame makes no sense: {error!r}") from None
+        readers = []
+        for record in records:
+            part = self.parts.get(record.id)
+            if part is None or part.made or record.id in self.plan.state.segments:
+                continue
+            made = self._place(record)
+            if made is not None:
+                tier = TIER_NEW if self.plan.rebuilt else made.tier
+                readers.append(engine.reader(replace(made, tier=tier)))
+            engine.next_segment_id = max(engine.next_segment_id, record.id + 1)
+        if readers:
+            engine.core.publish(engine.version_with(readers))
+
+
+def groups_of(span: Span, position: int) -> Iterator[list[int]]:
+    """The ends of the frames from a position on, by groups; an attach frame is a group of its own,
+    for it must not be applied twice."""
+    ends: list[int] = []
+    while (frame := next_frame(span.data, position, span.end)) is not None:
+        position = frame[0]
+        if frame[1] == FRAME_ATTACH:
+            if ends:
+                yield ends
+            yield [position]
+            ends = []
+            continue
+        ends.append(position)
+        if len(ends) == GROUP_FRAMES:
+            yield ends
+            ends = []
+    if ends:
+        yield ends
+
+
+def _frames(span: Span, above: int) -> int:
+    count = 0
+    position = skip_through(span.data, span.start, span.end, above)
+    while (frame := next_frame(span.data, position, span.end)) is not None:
+        position = frame[0]
+        count += 1
+    return count
+
+
+def _plain(state: State) -> State:
+    """The state with types that every process has: a user's codec makes bytes of any length."""
+    tables: dict[int, Any] = {}
+    for number, table in state.tables.items():
+        key, value = codecs_of(table)
+        if key is None:
+            table = replace(table, key="bytes")
+        if value is None and codecs_of(table)[1] is None:
+            table = replace(table, value="bytes")
+        tables[number] = table
+    return replace(state, tables=tables)
