@@ -1,4 +1,4 @@
-# What there is to run: make demo | test | bench | lint | debug | sanitize | fuzz | clean
+# make: demo test bench lint debug sanitize hostile crash-long failures-long fuzz fuzz-model coverage clean
 #
 # Everything lives in .venv and build/.  Stamp files make a second run quick: what is installed is
 # rebuilt only when a source changed, and each kind of build (release, debug, sanitizer) keeps its
@@ -28,7 +28,8 @@ STUBBED = $(patsubst cesium/%.pyi,cesium.%,$(wildcard cesium/_*.pyi))
 # `python -c` in a test must find the package that was built, not the sources in this directory.
 export PYTHONSAFEPATH := 1
 
-.PHONY: help demo test bench lint debug sanitize fuzz clean
+.PHONY: help demo test bench lint debug sanitize hostile fuzz fuzz-model crash-long \
+	failures-long coverage clean
 
 help:
 	@sed -n '1s/^# //p' Makefile
@@ -83,9 +84,9 @@ debug: .venv/.installed-test
 	CESIUM_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug/lib
 	CESIUM_DEBUG=1 PYTHONPATH=$(CURDIR)/build/debug/lib $(BIN)/pytest -q $(TESTS)
 
-# AddressSanitizer and UBSan: the threads, and a short run against the model.  Python itself leaks
-# by design, so leaks are looked for by the tests' own counters.
-SANITIZE_TESTS ?= $(wildcard tests/threads tests/model)
+# AddressSanitizer and UBSan: the threads, hostile bytes, and a short run against the model.  Python
+# itself leaks by design, so leaks are looked for by the tests' own counters.
+SANITIZE_TESTS ?= $(wildcard tests/threads tests/model tests/fuzz tests/crash/test_hostile_bytes.py)
 sanitize: .venv/.installed-test
 	CESIUM_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-lib build/sanitize/lib
 	@rm -f build/sanitize/report.*
@@ -98,13 +99,60 @@ sanitize: .venv/.installed-test
 		$(BIN)/pytest -q $(SANITIZE_TESTS) \
 		|| { cat build/sanitize/report.* 2>/dev/null; exit 1; }
 
-# Long runs with fresh seeds, which a failure prints: make fuzz ROUNDS=20
+# Every byte of small stores flipped, with several masks, and every file cut at every length.
+hostile: .venv/.installed-test
+	CESIUM_HOSTILE=all CESIUM_FUZZ_MUTATIONS=50000 \
+		$(BIN)/pytest -q tests/crash/test_hostile_bytes.py tests/fuzz
+
+# The decoders of pages, segments, journals and manifests under libFuzzer, with AddressSanitizer.
+# What it finds is written to build/fuzz/; a file worth keeping goes to tests/fuzz/corpus/<target>/.
+FUZZ_TARGETS ?= page segment journal manifest
+FUZZ_SECONDS ?= 60
+CLANG ?= clang
 fuzz: .venv/.installed-test
+	@sh scripts/fuzz_prerequisites.sh $(BIN)/python $(CLANG)
+	CC=$(CLANG) LDSHARED="$(CLANG) -shared" CESIUM_SANITIZE=address,undefined,fuzzer-no-link \
+		$(BIN)/python setup.py -q build --build-lib build/fuzz/lib
+	for target in $(FUZZ_TARGETS); do \
+		env LD_PRELOAD="$$($(BIN)/python -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so" \
+			ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0:allocator_may_return_null=1 \
+			PYTHONPATH=$(CURDIR)/build/fuzz/lib $(BIN)/python tests/fuzz/run.py $$target \
+			-max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+# The model with many fresh examples, whose seeds a failure prints: make fuzz-model ROUNDS=20
+fuzz-model: .venv/.installed-test
 	CESIUM_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug/lib
 	for round in $$(seq $(ROUNDS)); do \
 		CESIUM_DEBUG=1 PYTHONPATH=$(CURDIR)/build/debug/lib HYPOTHESIS_PROFILE=fuzz \
-			$(BIN)/pytest -q $(wildcard tests/model tests/fuzz) || exit 1; \
+			$(BIN)/pytest -q tests/model || exit 1; \
 	done
+
+# Crash images by the million, with fresh seeds; a failure says how to make its image again, and
+# CRASH="--only '...'" does so.  See tests/crash/long.py for what else can be asked.
+CRASH ?=
+crash-long: .venv/.installed-test
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m crash $(CRASH)
+
+# Which lines the tests reach, in Python and in the compiled core: a build that tells each line that
+# it runs, about thirty times slower.
+COVERAGE_TESTS ?= tests/unit tests/model
+COVERAGE = $(BIN)/python -m coverage
+coverage: .venv/.installed-coverage
+	@mkdir -p build/coverage
+	@tar -cf - --exclude='*.so' --exclude='*.c' cesium setup.py pyproject.toml README.md LICENSE \
+		| tar -xf - -C build/coverage
+	cd build/coverage && CESIUM_COVERAGE=1 $(BIN)/python setup.py -q build_ext --inplace
+	cd build/coverage && PYTHONPATH=. HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-short} \
+		$(COVERAGE) run --rcfile=$(CURDIR)/tests/coverage.ini -m pytest -q \
+		-c $(CURDIR)/pyproject.toml --rootdir=$(CURDIR) $(addprefix $(CURDIR)/,$(COVERAGE_TESTS)) || true
+	cd build/coverage && $(COVERAGE) report --rcfile=$(CURDIR)/tests/coverage.ini --include='*.py'
+	cd build/coverage && $(COVERAGE) report --rcfile=$(CURDIR)/tests/coverage.ini --include='*.pyx'
+
+# Every call to the file system that fails, in every way that it can, and every allocation: five minutes.
+failures-long: .venv/.installed-test
+	CESIUM_FAILURES=long $(BIN)/pytest -q tests/crash/test_failure_loops.py \
+		tests/crash/test_failing_memory.py
 
 clean:
 	rm -rf .venv build cesiumdb.egg-info demo-data

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import cesium
+from cesium.repair import repair
 
 HERE = Path(__file__).parent
 BYTES_MOST = 100_000
@@ -93,3 +94,21 @@ def test_it_takes_writes(golden: Any) -> None:
                         if isinstance(value, tuple) else [value])  # fmt: skip
         assert contents(store) == {**expected, first: value}
         assert store.verify().ok
+
+
+def test_a_lost_manifest_is_made_again(golden: Any) -> None:
+    """By the footers; the older ones do not say the schema, nor when a load was committed."""
+    made, path = golden
+    for file in path.glob("manifest-*"):
+        file.unlink()
+    says_all = made is make_golden.STORES["origins"]
+    schema = {} if says_all else {"key": made.key, "value": made.value}
+    if not says_all:
+        with pytest.raises(cesium.SchemaError, match="--key"):
+            repair(path)
+    report = repair(path, **schema)
+    assert report.manifest == "rebuilt"
+    with cesium.open(str(report.path)) as store:
+        assert contents(store) == made.rows() and store.verify().ok
+        store.compact()
+        assert contents(store) == made.rows()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium.store import _acquire
+from cesium.opening import acquire
 
 SLOTS_MAX = 4
 LIMITS = (None, 0, 1, 2, 3)
@@ -140,7 +140,7 @@ LAYOUTS = {"spread": spread, "shadowed": shadowed, "reborn": reborn}
 
 def filled(form: Form, layout: str) -> Any:
     options = cesium.Options(form.spec, "f8", durability="process")
-    store = cesium.Store(_acquire(":memory:", options, SLOTS_MAX), options)
+    store = cesium.Store(acquire(":memory:", options, SLOTS_MAX), options)
     LAYOUTS[layout](store, form)
     stats = store.stats()
     assert stats.base_segments and stats.newer_sources == 1 and stats.memtable_entries

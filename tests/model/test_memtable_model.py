@@ -138,6 +138,7 @@ SHAPES = {
 def run(name: str, slots_max: int, steps: int, seed: int, check_every: int) -> dict[str, int]:
     key_width, value_width, fields = SHAPES[name]
     rng = random.Random(seed)
+    gc.collect()  # what earlier tests left to the collector
     held = held_bytes()
     memtable = Memtable(TableShape(key_width, value_width, fields, slots_max))
     model = Model()

@@ -28,7 +28,7 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium.store import _acquire
+from cesium.opening import acquire
 
 INLINE_VALUE_BYTES = 1024  # longer values go to overflow runs,
 INLINE_KEY_BYTES = 512  # and longer keys
@@ -316,7 +316,7 @@ class Lockstep:
             self.values.spec if flag == "c" or self.rng.random() < 0.5 else None,
             flag, "process", "1MiB",
         )  # fmt: skip
-        self.store = cesium.Store(_acquire(self.path, options, self.slots_max), options)
+        self.store = cesium.Store(acquire(self.path, options, self.slots_max), options)
         self.limit_memtable()
         # Every checkpoint starts a larger journal; a copy of the directory should stay cheap.
         self.store._engine.journal._largest_bytes = 1 << 20

@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from cesium.opening import acquire
 from cesium.options import Options
-from cesium.store import Store, _acquire
+from cesium.store import Store
 
 SINGLES = range(0, 64)
 BLOCK = range(100, 148)
@@ -110,7 +111,7 @@ class Subject:
 
     def open(self) -> Store:
         options = Options(**self.form.options, durability="process")
-        store = Store(_acquire(self.path, options, 6), options)
+        store = Store(acquire(self.path, options, 6), options)
         store.core.memtable_limit_bytes = MEMTABLE_BYTES
         return store
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from cesium._builder import SegmentBuilder
-from cesium._files import FaultyOperations
 from cesium._page import TableShape
 from cesium._segment import UNBOUNDED_UPPER
 from cesium.errors import LimitError, StorageFullError
 from cesium.files import DirectFile, Files, MemoryFiles
+from failing_files import FailingFiles
 from segment_files import NAME, SEGMENT_ID, UUID, build, checksum, content, open_segment
 
 
@@ -146,20 +146,17 @@ def test_buffered_writes_give_the_same_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [10, 400_000])
 def test_direct_io_refused_at_the_first_write(tmp_path: Path, rows: int) -> None:
-    files = Files(tmp_path)
-    faulty = FaultyOperations()
-    faulty.errno = errno.EINVAL
-    faulty.fail_write_at = 1
-    files.operations = faulty.capsule
+    files = FailingFiles(tmp_path)
     opened = files.open_direct(NAME, 0)
     os.close(opened.fd)
     if not opened.direct:
         pytest.skip("this file system has no direct I/O")
     shape = TableShape(8, 8)
+    files.fail("write", 1, errno.EINVAL)
     bulk = builder(files, shape)
     bulk.add_columns(np.arange(rows, dtype=np.uint64), np.zeros(rows * 8, np.uint8))
     bulk.finish()
-    assert faulty.write_count >= 2
+    assert files.failed == 1 and files.calls["write"] >= 2
     memory = MemoryFiles()
     other = builder(memory, shape)
     other.add_columns(np.arange(rows, dtype=np.uint64), np.zeros(rows * 8, np.uint8))
@@ -172,11 +169,8 @@ def test_a_failed_write_raises_and_leaves_no_file(tmp_path: Path, call: str) -> 
     rows = 400_000
     writes = 1
     while True:
-        files = Files(tmp_path)
-        faulty = FaultyOperations()
-        faulty.errno = errno.ENOSPC
-        setattr(faulty, f"fail_{call}_at", writes)
-        files.operations = faulty.capsule
+        files = FailingFiles(tmp_path)
+        files.fail(call, writes, errno.ENOSPC)
         bulk = builder(files, TableShape(8, 8))
         try:
             bulk.add_columns(np.arange(rows, dtype=np.uint64), np.zeros(rows * 8, np.uint8))

@@ -254,7 +254,7 @@ def test_verify_finds_a_changed_byte(tmp_path: Path) -> None:
     damaged[2 * 4096 + 1000] ^= 1
     segment.write_bytes(damaged)
     result = run("verify", path)
-    assert result.exit_code == 4 and result.stdout == ""
+    assert result.exit_code == 4 and f"{segment.name}\t42\t" in result.stdout
     assert result.stderr.startswith("cesium: ") and segment.name in result.stderr
     report = json.loads(run("verify", path, "--json").stdout)
     assert report["ok"] is False and report["problems"]
@@ -265,7 +265,16 @@ def test_verify_finds_a_changed_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["get", "1"], ["put", "1", "2"], ["delete", "1"], ["range"], ["info"], ["stats"], ["verify"]],
+    [
+        ["get", "1"],
+        ["put", "1", "2"],
+        ["delete", "1"],
+        ["range"],
+        ["info"],
+        ["stats"],
+        ["verify"],
+        ["repair"],
+    ],
 )
 def test_no_command_makes_a_store_that_is_not_there(tmp_path: Path, command: list[str]) -> None:
     path = tmp_path / "absent"
@@ -273,7 +282,9 @@ def test_no_command_makes_a_store_that_is_not_there(tmp_path: Path, command: lis
     assert not path.exists()
 
 
-@pytest.mark.parametrize("command", [["get", "1"], ["put", "1", "2"], ["range"], ["verify"]])
+@pytest.mark.parametrize(
+    "command", [["get", "1"], ["put", "1", "2"], ["range"], ["verify"], ["repair"]]
+)
 def test_a_directory_that_is_no_store(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "file.txt").write_text("mine")
     result = run(command[0], tmp_path, *command[1:])
@@ -290,7 +301,18 @@ def test_wrong_usage_is_one_line_and_2(arguments: list[str]) -> None:
 def test_no_arguments_show_the_commands() -> None:
     result = run()
     assert result.exit_code == 2
-    for command in ("demo", "load", "get", "put", "delete", "range", "info", "stats", "verify"):
+    for command in (
+        "demo",
+        "load",
+        "get",
+        "put",
+        "delete",
+        "range",
+        "info",
+        "stats",
+        "verify",
+        "repair",
+    ):
         assert f"\n  {command} " in result.output
 
 

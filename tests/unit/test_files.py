@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cesium.errors import StorageFullError
-from cesium.files import UNFINISHED, Files, MemoryFiles, raise_io
+from cesium.files import UNFINISHED, Files, MemoryFiles
+from cesium.io_errors import raise_io
 
 
 @pytest.fixture(params=["posix", "memory"])
@@ -64,7 +65,8 @@ def test_publish_names_a_whole_file(files: Files) -> None:
     fd = files.create("m" + UNFINISHED)
     files.write_all(fd, b"content", 0)
     assert files.list() == ["m" + UNFINISHED]
-    files.publish("m", fd)
+    files.sync_file(fd, files.path("m.new"))
+    files.publish("m")
     assert files.list() == ["m"]
     files.write_all(fd, b"C", 0)  # the descriptor goes on being that file's
     files.close(fd)

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cesium import _frames, _journal, manifest
-from cesium._files import FaultyOperations
 from cesium.errors import CorruptionError, Error, LimitError, PoisonedError, StorageFullError
 from cesium.files import Bytes, Files, MemoryFiles
 from cesium.journal import PROCESS_STEP_BYTES, Journal
 from cesium.replay import Frame, journal_name
+from failing_files import FailingMemoryFiles
 
 UUID = bytes(range(16))
 FIXED = _frames.FIXED_KEYS | _frames.FIXED_VALUES
@@ -69,13 +69,14 @@ def expected(first: int, last: int, value: bytes = b"value") -> list[Row]:
 
 
 def copied(files: Files, changes: dict[str, bytes | None]) -> MemoryFiles:
-    """The same files with some content replaced, or removed."""
+    """The same files with some content replaced (zeros follow it, to the old size), or removed."""
     copy = MemoryFiles()
     for name in files.list():
         data = changes.get(name, files.read_all(name))
         if data is not None:
             fd = copy.create(name)
             copy.write_all(fd, data, 0)
+            copy.allocate(fd, max(files.size(name), len(data)))
             copy.close(fd)
     return copy
 
@@ -306,24 +307,20 @@ def test_a_sync_of_what_is_synced_does_nothing(files: Files) -> None:
 
 
 def test_older_files_are_synced_first() -> None:
-    files = MemoryFiles()
-    faults = FaultyOperations()
-    files.operations = faults.capsule
+    files = FailingMemoryFiles()
     journal, _ = opened(files)
     for number in range(1, 301):
         put(journal, number, sync=False)
     count = len(journal.files)
-    assert count > 2 and faults.sync_count == 0
+    assert count > 2 and files.calls["sync"] == 0
     journal.sync()
-    assert faults.sync_count == count
+    assert files.calls["sync"] == count
     put(journal, 301)
-    assert faults.sync_count == count + 1
+    assert files.calls["sync"] == count + 1
 
 
 def test_a_dropped_file_needs_no_sync() -> None:
-    files = MemoryFiles()
-    faults = FaultyOperations()
-    files.operations = faults.capsule
+    files = FailingMemoryFiles()
     journal, _ = opened(files)
     for number in range(1, 301):
         put(journal, number, sync=False)
@@ -332,7 +329,7 @@ def test_a_dropped_file_needs_no_sync() -> None:
     journal.drop_through(records[-2].last_sequence)
     assert old.sync(10_000) == _journal.OK
     journal.sync()
-    assert faults.sync_count == 1
+    assert files.calls["sync"] == 1
 
 
 def test_closing_without_a_sync_does_not_claim_one() -> None:
@@ -349,17 +346,15 @@ def test_closing_without_a_sync_does_not_claim_one() -> None:
 
 def test_a_failed_sync_poisons() -> None:
     for fail_at in range(1, 4):
-        files = MemoryFiles()
-        faults = FaultyOperations()
-        faults.fail_sync_at = fail_at
-        faults.errno = errno.ENOSPC
-        files.operations = faults.capsule
+        files = FailingMemoryFiles()
+        files.fail("sync", fail_at, errno.ENOSPC)
         journal, _ = opened(files)
         for number in range(1, fail_at):
             put(journal, number)
         put(journal, fail_at, sync=False)
-        with pytest.raises(StorageFullError):
+        with pytest.raises(PoisonedError, match="No space left") as caught:
             journal.sync()
+        assert isinstance(caught.value.__cause__, StorageFullError)
         assert journal.poisoned
         with pytest.raises(PoisonedError):
             journal.append(_frames.FRAME_COMMIT, 9, [], 0)
@@ -440,18 +435,35 @@ def made(files: Files, count: int, sync: bool = True, clean: bool = False) -> li
 FRAME_BYTES = 56 + 32 + 8 + 8 + 8 + 8
 
 
-def test_truncation_anywhere_gives_a_prefix() -> None:
+def test_zeros_from_anywhere_on_give_a_prefix_and_what_was_dropped_is_counted() -> None:
     files = MemoryFiles()
     (data,) = made(files, 8, clean=True)
     counts = set()
     for size in range(4096, 4096 + 9 * FRAME_BYTES):
-        rows = rows_of(opened(copied(files, {journal_name(1): data[:size]}))[1])
+        journal, frames = opened(copied(files, {journal_name(1): data[:size]}))
+        rows = rows_of(frames)
         assert rows == expected(1, len(rows))
         counts.add(len(rows))
+        end = 4096 + len(rows) * FRAME_BYTES
+        if size >= 4096 + 8 * FRAME_BYTES + 52:  # an end frame ends in zeros
+            end += 56
+        assert journal.dropped_bytes == len(data[end:size].rstrip(b"\0")), size
     assert counts == set(range(9))
-    for size in range(0, 4096, 97):
+    for size in range(0, 112, 7):
         with pytest.raises(CorruptionError):
             opened(copied(files, {journal_name(1): data[:size]}))
+
+
+def test_a_file_that_was_cut_off_is_corruption() -> None:
+    files = MemoryFiles()
+    (data,) = made(files, 2)
+    for size in [*range(0, 5000, 13), len(data) - 1]:
+        cut = copied(files, {})
+        fd = cut.open(journal_name(1), writable=True)
+        os.ftruncate(fd, size)
+        cut.close(fd)
+        with pytest.raises(CorruptionError, match="cut off"):
+            opened(cut)
 
 
 @pytest.mark.parametrize("clean", [False, True])
@@ -459,7 +471,8 @@ def test_every_flipped_bit_is_found_or_harmless(clean: bool) -> None:
     files = MemoryFiles()
     (data,) = made(files, 3, clean=clean)
     used = 4096 + 3 * FRAME_BYTES + (56 if clean else 0)
-    assert not any(data[used:]) and data[used - 8 if not clean else used - 56]
+    # The end frame starts with its checksum, whose first byte may be zero by chance.
+    assert not any(data[used:]) and any(data[used - (56 if clean else FRAME_BYTES) : used])
     content = bytearray(data[: used + 64])
     found = 0
     header = sorted({*range(0, 4096, 61), *range(112)})

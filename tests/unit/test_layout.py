@@ -16,7 +16,7 @@ import pytest
 
 import cesium
 import segment_files as segments
-from cesium import _frames, _layout, manifest, replay
+from cesium import _frames, _layout, manifest, origin, replay
 from cesium._page import TableShape
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -182,18 +182,22 @@ def test_a_journal_header_is_written_where_the_table_says() -> None:
     data = replay.FileHeader(
         number=11, epoch=12, manifest_generation=13, base_sequence=14, creation_time=15,
         predecessor=16, predecessor_end=17, predecessor_checksum=18, predecessor_synced=True,
+        file_bytes=19, tables=b"[20]",
     ).to_bytes(segments.UUID)  # fmt: skip
     expected = {
         "file_number": 11, "epoch": 12, "manifest_generation": 13, "base_sequence": 14,
         "creation_time": 15, "predecessor_number": 16, "predecessor_end": 17,
-        "predecessor_checksum": 18, "predecessor_flags": 1,
+        "predecessor_checksum": 18, "predecessor_flags": 1, "file_bytes": 19, "tables_bytes": 4,
         "format_version": _layout.describe()["constants"]["FORMAT_VERSION"],
     }  # fmt: skip
     for name, value in expected.items():
         width = "<I" if name.endswith(("checksum", "flags", "version")) else "<Q"
         assert struct.unpack_from(width, data, offsets[name]) == (value,), name
     assert data[offsets["store_uuid"] :][:16] == segments.UUID
+    assert data[offsets["tables"] :].rstrip(b"\0") == b"[20]" and len(data) == 4096
     assert data[:8] == replay.MAGIC == b"cesiumJ\0"
+    assert origin.TABLES_BYTES_MAX == 4096 - offsets["tables"]
+    assert origin.BYTES_MAX == LAYOUT["constants"]["FOOTER_ORIGIN_BYTES_MAX"]
 
 
 # -- the worked examples

@@ -165,6 +165,44 @@ def test_zeros_from_a_sector_on_are_a_tear() -> None:
         loaded(with_content(data[: len(whole) + 600] + b"\1" + data[len(whole) + 601 :]))
 
 
+def test_any_sectors_of_the_last_append_may_be_missing() -> None:
+    """A power cut leaves any of the sectors that an append wrote, and the file of any length."""
+    for length in range(300, 2300, 89):
+        files = MemoryFiles()
+        states = made(files)
+        old = len(files.read_all(NAME))
+        manifest = Manifest.load(files)
+        assert manifest is not None
+        after = manifest.append(Edit(options={"text": "x" * length}))
+        data = files.read_all(NAME)
+        starts = [old, *range(-(-old // 512) * 512, len(data), 512)]
+        spans = list(zip(starts, [*starts[1:], len(data)]))
+        for kept in range(1 << len(spans)):
+            left = bytearray(data)
+            for place, (start, end) in enumerate(spans):
+                if not kept >> place & 1:
+                    left[start:end] = bytes(end - start)
+            whole = kept == (1 << len(spans)) - 1
+            assert loaded(with_content(bytes(left))) == (after if whole else states[-1])
+            for cut in (old, old + 8, old + 512, len(data) - 8):
+                if old <= cut < len(data):
+                    assert loaded(with_content(bytes(left[:cut]))) == states[-1]
+
+
+def test_a_lost_sector_below_a_later_edit_is_damage() -> None:
+    """What was synced before the last append is no tear: it would take the later edits with it."""
+    files = MemoryFiles()
+    manifest = Manifest.create(files, State(UUID))
+    ends = [len(files.read_all(NAME))]
+    for text in "xyz":
+        manifest.append(Edit(options={"text": text * 1200}))
+        ends.append(len(files.read_all(NAME)))
+    data = files.read_all(NAME)
+    for sector in range(0, ends[2], 512):
+        with pytest.raises(CorruptionError):
+            loaded(with_content(data[:sector] + bytes(512) + data[sector + 512 :]))
+
+
 def test_every_flipped_bit_is_found() -> None:
     files = MemoryFiles()
     made(files)
@@ -256,9 +294,9 @@ class FailingFiles(MemoryFiles):
         self._step()
         super().sync_data(*arguments, **named)  # type: ignore[arg-type]
 
-    def publish(self, name: str, fd: int) -> None:
+    def publish(self, name: str) -> None:
         self._step()
-        super().publish(name, fd)
+        super().publish(name)
 
 
 def test_a_failure_at_every_step_leaves_the_old_state_or_the_new(

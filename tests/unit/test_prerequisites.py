@@ -58,3 +58,22 @@ def test_no_compiler() -> None:
     answer = ask(sys.executable, CC="compiler-that-is-not-there -O2")
     assert answer.returncode == 1
     assert "no C compiler" in answer.stderr and answer.stderr.count("\n") == 1
+
+
+def ask_fuzz(python: object, clang: str, path: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/sh", str(SCRIPT.with_name("fuzz_prerequisites.sh")), str(python), clang],
+        capture_output=True, text=True, env={"PATH": path},
+    )  # fmt: skip
+
+
+def test_one_line_says_what_fuzzing_lacks(tmp_path: Path) -> None:
+    answer = ask_fuzz(sys.executable, "clang-that-is-not-there", "/usr/bin:/bin")
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert "needs clang" in answer.stderr and answer.stderr.count("\n") == 1
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\nexit 1\n")  # has no atheris, and cannot install it
+    python.chmod(0o755)
+    answer = ask_fuzz(python, "sh", "/usr/bin:/bin")
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert "needs atheris" in answer.stderr and answer.stderr.count("\n") == 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium.store import _acquire
+from cesium.opening import acquire
 
 COUNT = 1000
 
@@ -23,7 +23,7 @@ def store() -> Any:
 
 def tiny(path: Path | str, key: Any, value: Any, **more: Any) -> Any:
     options = cesium.Options(key, value, durability="process", **more)
-    return cesium.Store(_acquire(path, options, 4), options)
+    return cesium.Store(acquire(path, options, 4), options)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium.store import _acquire
+from cesium.opening import acquire
 
 
 def opened(path: Path, slots_max: int = 4, **more: Any) -> Any:
     options = cesium.Options(**{"durability": "process", **more})
-    return cesium.Store(_acquire(path, options, slots_max), options)
+    return cesium.Store(acquire(path, options, slots_max), options)
 
 
 def snapshot(path: Path) -> dict[str, bytes]:
@@ -247,3 +247,42 @@ def test_variable_forms_are_replayed(tmp_path: Path) -> None:
         assert list(again.items()) == expected
     with opened(shorter) as again:
         assert list(again.items()) == [("", b"")]
+
+
+@pytest.mark.parametrize("key, value", [("u8", "f8"), ("str", "bytes"), (("u4", "str"), "str")])
+def test_commits_replayed_together_keep_their_order(tmp_path: Path, key: Any, value: Any) -> None:
+    """Small commits are gathered and sorted; what breaks the row of them must not reorder them."""
+    rng = np.random.default_rng(7)
+
+    def key_of(number: int) -> Any:
+        return {"u8": number, "str": "k" * (number % 70) + str(number)}.get(
+            str(key), (number % 3, str(number))
+        )
+
+    def value_of(number: int) -> Any:
+        return {"f8": float(number), "bytes": bytes([number % 256]) * (number % 300)}.get(
+            value, "é" * (number % 40)
+        )
+
+    store = opened(tmp_path / "s", slots_max=0, key=key, value=value)
+    expected: dict[Any, Any] = {}
+    for step in range(3_000):
+        kind = rng.integers(0, 100)
+        numbers = rng.integers(0, 400, 100 if kind == 1 else 3 if kind < 10 else 1).tolist()
+        if kind == 0:
+            low, high = sorted(key_of(number) for number in rng.integers(0, 400, 2).tolist())
+            store.delete_range(low, high)
+            expected = {k: v for k, v in expected.items() if not low <= k < high}
+        elif kind < 70:
+            rows = {key_of(number): value_of(step + number) for number in numbers}
+            store.update(rows) if len(rows) > 1 else store.put(*next(iter(rows.items())))
+            expected.update(rows)
+        else:
+            store.delete(key_of(numbers[0]))
+            expected.pop(key_of(numbers[0]), None)
+    copy = killed(store, tmp_path / "copy")
+    assert dict(store.items()) == expected and len(expected) > 50
+    with opened(copy, slots_max=0, flag="r") as again:
+        assert dict(again.items()) == expected and again.sequence == store.sequence == 3_000
+        assert list(again) == sorted(expected)
+    store.close()

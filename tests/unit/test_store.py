@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium.store import _acquire
+from cesium.opening import acquire
 
 KEY_LIMIT = 64 << 10
 VALUE_LIMIT = 64 << 20
@@ -559,10 +559,43 @@ def test_conflicting_options_raise(tmp_path: Path) -> None:
             with pytest.raises(cesium.ConflictError):
                 cesium.open(path, **options)
         store[1] = 1.0
-    with cesium.open(path, flag="r") as reader:
-        with pytest.raises(cesium.ConflictError, match="read-only"):
-            cesium.open(path, flag="w")
-        assert reader[1] == 1.0
+
+
+def test_a_read_only_handle_sees_the_moment_of_its_opening(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    cesium.open(path, key="u8", value="f8", durability="process").close()
+    first = cesium.open(path, flag="r")
+    writer = cesium.open(path, flag="w", durability="process")
+    writer[1] = 1.0
+    beside = cesium.open(path, flag="r")
+    writer[2] = 2.0
+    assert rows(first) == {}
+    assert rows(beside) == {1: 1.0, 2: 2.0}, "beside the writer of its process it is one engine"
+    beside.close()
+    writer.close()
+    second = cesium.open(path, flag="r")
+    with cesium.open(path, flag="n", key="u8", value="f8") as anew:
+        anew[3] = 3.0
+    third = cesium.open(path, flag="r")
+    assert [rows(reader) for reader in (first, second, third)] == [{}, {1: 1.0, 2: 2.0}, {3: 3.0}]
+    for reader in (first, second, third):
+        reader.close()
+
+
+def test_what_a_path_and_bounds_may_be(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "s\udcff")
+    with cesium.open(path, key="u8", value="f8") as store:
+        store.put_many([1, 2, 3], [1.0, 2.0, 3.0])
+        assert store.path == os.fsdecode(path)
+        assert list(store.range(1, 2, [True, True]).keys()) == [1, 2]
+        for inclusive in (True, "both", (True,), (True, False, True), None):
+            with pytest.raises(TypeError, match=r"a pair, .* not "):
+                store.range(1, 2, inclusive=inclusive)
+    assert os.path.isdir(path)
+    with pytest.raises(TypeError, match="int"):
+        cesium.open(7, key="u8")
+    with cesium.open(b":memory:", key="u8") as store:
+        assert store.path == ":memory:"
 
 
 def python(code: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
@@ -709,6 +742,6 @@ def test_user_codecs(tmp_path: Path) -> None:
 
 def test_tiny_pages_may_be_asked_for_in_tests_only() -> None:
     options = cesium.Options("u8", "f8")
-    store = cesium.Store(_acquire(":memory:", options, 4), options)
+    store = cesium.Store(acquire(":memory:", options, 4), options)
     store.put_many(np.arange(100), np.zeros(100))
     assert store.core.live_counters()["pages"] >= 25

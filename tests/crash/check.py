@@ -1,0 +1,155 @@
+"""Opens a crash image with the ordinary engine and says what it holds.
+
+Every image is read whole and verified.  By a number drawn for each, some are opened read-only
+first, and some are written to, closed and opened again.  An image must not make the engine fail: an
+error of any kind is `Wrong`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from typing import Any
+
+import cesium
+from cesium.checksum import crc32c
+from cesium.directory import segment_numbers
+from cesium.files import Files, MemoryFiles
+from cesium.manifest import numbers_of
+from cesium.opening import acquire
+from cesium.replay import journal_name
+from crash.history import Found, History, Wrong
+from crash.recording_files import Content
+
+SLOTS_MAX = 8
+WRITTEN_OF = 6  # one image in so many is written to,
+READ_ONLY_OF = 5  # and one in so many opened read-only first
+
+
+def put_into(files: Files, content: Content) -> Files:
+    """The files of an image, in memory or in a directory; zeros at the end are a hole."""
+    for name, data in content.items():
+        fd = files.create(name)
+        used = data.rstrip(b"\0")
+        files.allocate(fd, len(data))
+        files.write_all(fd, used, 0)
+        files.close(fd)
+    return files
+
+
+def open_store(files: Files, options: cesium.Options) -> cesium.Store:
+    """A store of tiny pages on these files."""
+    return cesium.Store(acquire("image", options, SLOTS_MAX, files), options)
+
+
+class Checker:
+    """Examines the images of one run; `seen` counts the rare corners that images had."""
+
+    def __init__(self, history: History, options: cesium.Options) -> None:
+        self.history = history
+        self.options = options
+        self.seen: Counter[str] = Counter()
+
+    def examine(self, content: Content, drawn: int, files: Files | None = None) -> Found:
+        """What the image holds; Wrong if that never was, or something else is not in order."""
+        writes = drawn % WRITTEN_OF == 0
+        files = put_into(MemoryFiles() if files is None else files, content)
+        try:
+            found = None
+            if drawn % READ_ONLY_OF == 0 and numbers_of(list(content), "manifest"):
+                self.seen["opened read-only"] += 1
+                with open_store(files, _with(self.options, flag="r")) as store:
+                    found = self._read(store)
+            with open_store(files, self.options) as store:
+                if found not in (None, again := self._read(store)):
+                    raise Wrong(f"read-only it holds {found}, for writing {again}")
+                report = store.verify()
+                if not report.ok:
+                    raise Wrong(f"it does not verify: {report.problems}")
+                self._note_journal(store)
+                if writes:
+                    self._write(store)
+            if writes:
+                self._read_back(files)
+            return again
+        except Wrong:
+            raise
+        except Exception as error:
+            raise Wrong(f"{type(error).__name__}: {error}") from error
+
+    def _read(self, store: Any) -> Found:
+        rows = list(store.items())
+        if len(rows) != len(store):
+            raise Wrong(f"{len(rows)} rows, len says {len(store)}")
+        uuid = store._engine.manifest.state.store_uuid
+        return self.history.recognise(uuid, store.sequence, rows)
+
+    # -- writing on
+
+    def _write(self, store: Any) -> None:
+        self.seen["written to"] += 1
+        orphans = bool(store._engine._orphans)
+        self._expected = rows = dict(store.items())
+        self._sequence = store.sequence
+        keys = sorted(rows)[:7] + [self._new_key(number) for number in range(3)]
+        value = next(iter(rows.values()), None)
+        if value is None:
+            value = b"value" if self.options.value == "bytes" else 1.0
+        for key in keys[::2]:
+            store.put(key, value)
+            rows[key] = value
+        store.put_many(keys, [value] * len(keys))
+        rows.update(dict.fromkeys(keys, value))
+        store.delete(keys[0])
+        del rows[keys[0]]
+        self._sequence += len(keys[::2]) + 2
+        if self.options.durability == "none":
+            store.checkpoint()  # the first that writes
+        names = store._engine.files.list()
+        live = {reader.record.id for reader in store.core.version.segments()}
+        left = [name for name in names if name.endswith(".new")]
+        left += [name for name in names if set(segment_numbers([name])) - live]
+        if left:
+            raise Wrong(f"left behind after a write: {left}")
+        self.seen["orphan removed"] += orphans
+
+    def _new_key(self, number: int) -> Any:
+        return f"new {number}" if self.options.key == "str" else 10**6 + number
+
+    def _read_back(self, files: Files) -> None:
+        with open_store(files, self.options) as store:
+            rows = list(store.items())
+            if rows != sorted(self._expected.items()) or store.sequence != self._sequence:
+                raise Wrong(f"what was written afterwards is gone: {rows}, {self._expected}")
+            if not store.verify().ok:
+                raise Wrong("it does not verify after it was written to")
+
+    # -- corners
+
+    def _note_journal(self, store: Any) -> None:
+        """Counts images whose journal has a hole with a sound frame behind it."""
+        engine = store._engine
+        end = engine.journal._replay.end
+        if end is None:
+            return
+        self.seen["journal replayed"] += 1
+        data = engine.files.read_all(journal_name(end.number)).rstrip(b"\0")
+        if len(data) <= end.position:
+            return
+        self.seen["hole in the journal"] += 1
+        if engine.journal._replay.dead:
+            self.seen["dead journal file behind a hole"] += 1
+        if self.seen["hole with a frame after it"] < 25:
+            (seed,) = struct.unpack_from("<I", data, 8)
+            for start in range(end.position + 8, len(data) - 56, 8):
+                checksum, length = struct.unpack_from("<II", data, start)
+                if 56 <= length <= len(data) - start and checksum == crc32c(
+                    data[start + 4 : start + length], start ^ seed
+                ):
+                    self.seen["hole with a frame after it"] += 1
+                    break
+
+
+def _with(options: cesium.Options, **changes: Any) -> cesium.Options:
+    names = ("key", "value", "flag", "durability", "memory_limit")
+    return cesium.Options(**{**{name: getattr(options, name) for name in names}, **changes})

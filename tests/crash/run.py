@@ -1,0 +1,351 @@
+"""One recorded run of a workload: a store on recording files, and the history of its commits.
+
+Everything is made tiny, so that a few dozen commits rotate the journal, fill memtables, flush,
+merge, split a load in several segments and rewrite the manifest.  A workload calls the methods of
+`Run`, each of which marks when its commit begins and when it is acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pkgutil
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from unittest import mock
+
+import cesium
+from cesium._keys import EncodedKeys
+from cesium._load import LoadRows, keys_part, values_part
+from cesium._values import EncodedValues
+from cesium.durability import sync
+from cesium.engine import StoreEngine
+from crash.check import open_store
+from crash.history import (
+    NO_STORE,
+    Acknowledged,
+    Begun,
+    Commit,
+    Durable,
+    Era,
+    History,
+    Opened,
+    Opening,
+    Reopened,
+    Rows,
+)
+from crash.recording_files import Content, Mark, RecordingFiles, Rename
+
+FIRST_FILE_BYTES = 8192
+LARGEST_FILE_BYTES = 12288
+MEMTABLE_BYTES = 20_000
+DURABILITIES = ("none", "process", "interval", "sync")  # each keeps what those before it keep
+SMALL: dict[str, Any] = {
+    # The background thread of level interval: when it syncs is for the workload to say.
+    "cesium.syncing.IntervalSync.schedule": lambda interval_sync: None,
+    "cesium.options.Options.journal_limit_bytes": 56_000,
+    "cesium.manifest.REWRITE_BYTES": 1500,
+    "cesium.loader.SEGMENT_BYTES": 16384,
+    "cesium.checkpoint.SEGMENT_BYTES": 40960,
+    "cesium.maintenance.SEGMENT_BYTES": 40960,
+    "cesium.maintenance.SMALL_RUN_MOST": 4,
+}
+
+
+# What is counted when it happens: a function of the engine, and the corner that it is.
+COUNTED = {
+    "cesium.checkpoint.flush": "flush",
+    "cesium.maintenance.merge_part": "merge",
+    "cesium.loader.attach": "load",
+    "cesium.loader.merge_runs": "load of several runs",
+}
+
+
+RUN_ROWS = 64
+
+
+def _short_runs(
+    engine: StoreEngine, keys: EncodedKeys, values: EncodedValues, threads: int
+) -> list[LoadRows]:
+    """A load of more rows is sorted in runs, as one above the memory limit is."""
+    return [
+        LoadRows(
+            engine.shape, keys_part(keys, first, first + RUN_ROWS),
+            values_part(values, first, first + RUN_ROWS), threads,
+        )
+        for first in range(0, keys.count, RUN_ROWS)
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def small_limits() -> Iterator[None]:
+    """While this is open, segments, manifests and the runs that are joined are small.
+
+    What happens in the engine meanwhile is counted in `happened`.
+    """
+    with contextlib.ExitStack() as patches:
+        for name, value in SMALL.items():
+            patches.enter_context(mock.patch(name, value))
+        patches.enter_context(mock.patch("cesium.loader.sorted_runs", _short_runs))
+        for name, corner in COUNTED.items():
+            patches.enter_context(mock.patch(name, _counting(pkgutil.resolve_name(name), corner)))
+        yield
+
+
+happened: Counter[str] = Counter()
+
+
+def _counting(function: Callable[..., Any], corner: str) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def counting(*arguments: Any, **options: Any) -> Any:
+        answer = function(*arguments, **options)
+        happened[corner] += 1
+        return answer
+
+    return counting
+
+
+class Run:
+    """A store on recording files.  `rng` is seeded: the same seed makes the same run.
+
+    content: the files that are there at the beginning, durably; rows and sequence are found in them
+    by opening.  files: a kind of recording files.
+    """
+
+    def __init__(
+        self,
+        seed: str,
+        content: Content | None = None,
+        *,
+        files: Callable[[Content | None], RecordingFiles] = RecordingFiles,
+        key: Any = "u8",
+        value: Any = "f8",
+        durability: str = "sync",
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.files = files(content)
+        self.history = History()
+        self.options = cesium.Options(key=key, value=value, durability=durability)
+        self.seen: Counter[str] = Counter()
+        self._era = NO_STORE
+        happened.clear()
+        self.open()
+
+    @property
+    def events(self) -> list[Any]:
+        """What was recorded."""
+        return self.files.events
+
+    # -- opening and ending
+
+    def open(self, flag: str = "c", durability: str | None = None) -> None:
+        """Opens the store, or makes it new with flag "n"; at another level if asked."""
+        if durability:
+            self.options = cesium.Options(
+                key=self.options.key, value=self.options.value, durability=durability
+            )
+        if self._era == NO_STORE or flag == "n":
+            flushed = self._flushed() if self._era != NO_STORE else 0
+            self.files.mark(Opening(flushed))
+        options = cesium.Options(
+            key=self.options.key,
+            value=self.options.value,
+            durability=self.options.durability,
+            flag=flag,
+        )
+        self.store = open_store(self.files, options)
+        engine: Any = self.store._engine
+        engine.journal._first_bytes = engine.journal._next_bytes = FIRST_FILE_BYTES
+        engine.journal._largest_bytes = LARGEST_FILE_BYTES
+        self.store.core.memtable_limit_bytes = MEMTABLE_BYTES
+        self.seen["orphan found"] += bool(engine._orphans)
+        uuid = engine.manifest.state.store_uuid
+        if not self.history.eras or self.history.eras[-1].uuid != uuid:
+            sequence = self.store.sequence
+            self.history.eras.append(Era(uuid, sequence, dict(self.store.items())))
+            self._era += 1
+            self.files.mark(Opened(self._era, sequence))
+        else:
+            self.files.mark(Reopened())
+
+    def _flushed(self) -> int:
+        return self.store._engine.manifest.state.flushed_sequence
+
+    def close(self) -> None:
+        """Closes cleanly: everything is durable."""
+        sequence = self.store.sequence
+        self.store.close()
+        self.files.mark(Durable(sequence))
+
+    def kill(self, flag: str = "c", durability: str | None = None) -> None:
+        """The process dies without the system, and the next one opens the store.
+
+        Not with commits of level none that no checkpoint has brought in: those are lost.
+        """
+        before = len(self.events)
+        self.store._engine.core_engine.poisoned = OSError("the process was killed")
+        self.store.close()  # lets go of what it holds, and does nothing to the files
+        assert len(self.events) == before, self.events[before:]
+        self.seen["killed"] += 1
+        self.open(flag, durability)
+
+    def finish(self) -> None:
+        """After the workload: the history is complete."""
+        self.store.close()
+        self.history.settle()
+        self.seen.update(happened)
+        self.seen["made new"] = len(self.history.eras) - 1
+        opened = 0  # whether a journal file was made since the store was opened
+        manifests = 0
+        for event in self.events:
+            match event:
+                case Mark(Opening() | Opened() | Reopened()):
+                    opened = 0
+                case Rename(_, name, _) if name.startswith("journal-"):
+                    self.seen["rotation"] += opened
+                    opened = 1
+                case Rename(_, name, _) if name.startswith("manifest-"):
+                    manifests += 1
+        self.seen["manifest rewritten"] = max(0, manifests - len(self.history.eras))
+
+    # -- commits
+
+    def commit(self, apply: Callable[[Rows], None], call: Callable[[], Any], level: str) -> None:
+        """One commit: `call` makes it, `apply` does the same to a dict."""
+        commit = Commit(apply)
+        self.files.mark(Begun(commit))
+        answer = call()
+        commit.sequence = answer if isinstance(answer, int) else answer.sequence
+        self.history.eras[-1].commits.append(commit)
+        self.files.mark(Acknowledged(commit, level))
+
+    def put_that_fails(self, key: Any, value: Any, kind: str, nth: int = 1) -> None:
+        """A put whose Nth call of a kind fails: it may be there afterwards, or not."""
+        commit = Commit(lambda rows: rows.update({key: value}))
+        self.files.mark(Begun(commit))
+        before = self.store.sequence
+        self._fails(lambda: self.store.put(key, value, durability="sync"), kind, nth)
+        if self.store.sequence > before:
+            commit.sequence = self.store.sequence
+            self.history.eras[-1].commits.append(commit)
+
+    def checkpoint_that_fails(self, kind: str, nth: int = 1) -> None:
+        """A checkpoint whose Nth call of a kind fails."""
+        self._fails(self.store.checkpoint, kind, nth)
+
+    def dies(self, call: Callable[[], Any], nth: int, *rows: Rows) -> None:
+        """The process is killed at the Nth call to the system in the midst of `call`.
+
+        rows: those that it commits, if it does.
+        """
+        commit = Commit(lambda state: state.update(*rows))
+        before = self.store.sequence
+        if rows:
+            self.files.mark(Begun(commit))
+        self.files.fail(None, nth, forever=True)
+        with contextlib.suppress(OSError, cesium.Error):
+            call()
+        self.seen["died in the midst"] += self.files.failed > 0
+        if self.store.sequence > before:
+            commit.sequence = self.store.sequence
+            self.history.eras[-1].commits.append(commit)
+        self.store._engine.core_engine.poisoned = OSError("the process was killed")
+        with contextlib.suppress(OSError, cesium.Error):
+            self.store.close()
+        self.files.failed = 0
+        self.files.fail(None, 0)
+        self.open()
+
+    def _fails(self, call: Callable[[], Any], kind: str, nth: int) -> None:
+        self.files.fail(kind, nth)
+        with contextlib.suppress(OSError, cesium.Error):
+            call()
+            self.seen["a failure was no failure"] += 1
+        self.seen["failed call"] += self.files.failed
+        self.files.failed = 0
+        self.files.fail(kind, 0)
+
+    def _level(self, durability: str | None) -> str:
+        return max(durability or "none", self.options.durability, key=DURABILITIES.index)
+
+    def put(self, key: Any, value: Any, durability: str | None = None) -> None:
+        self.commit(
+            lambda rows: rows.update({key: value}),
+            lambda: self.store.put(key, value, durability=durability),
+            self._level(durability),
+        )
+
+    def delete(self, key: Any, durability: str | None = None) -> None:
+        self.commit(
+            lambda rows: rows.pop(key, None) and None,
+            lambda: self.store.delete(key, durability=durability),
+            self._level(durability),
+        )
+
+    def put_many(self, rows: Rows, durability: str | None = None) -> None:
+        self.commit(
+            lambda state: state.update(rows),
+            lambda: self.store.put_many(list(rows), list(rows.values()), durability=durability),
+            self._level(durability),
+        )
+
+    def delete_many(self, keys: Iterable[Any], durability: str | None = None) -> None:
+        gone = list(keys)
+
+        def apply(rows: Rows) -> None:
+            for key in gone:
+                rows.pop(key, None)
+
+        self.commit(
+            apply,
+            lambda: self.store.delete_many(gone, durability=durability),
+            self._level(durability),
+        )
+
+    def delete_range(self, lo: Any, hi: Any, durability: str | None = None) -> None:
+        def apply(rows: Rows) -> None:
+            for key in list(rows):
+                if (lo is None or lo <= key) and (hi is None or key < hi):
+                    del rows[key]
+
+        self.commit(
+            apply,
+            lambda: self.store.delete_range(lo, hi, durability=durability),
+            self._level(durability),
+        )
+
+    def bulk_load(self, rows: Rows) -> None:
+        self.commit(
+            lambda state: state.update(rows),
+            lambda: self.store.bulk_load(list(rows), list(rows.values()), threads=1),
+            "sync",
+        )
+
+    # -- what makes commits durable
+
+    def sync(self) -> None:
+        sequence = self.store.sequence
+        self.store.sync()
+        self.files.mark(Durable(sequence))
+
+    def checkpoint(self) -> None:
+        sequence = self.store.sequence
+        self.store.checkpoint()
+        self.files.mark(Durable(sequence))
+
+    def compact(self) -> None:
+        sequence = self.store.sequence
+        self.store.compact()
+        self.files.mark(Durable(sequence))
+
+    def sync_in_the_background(self) -> None:
+        """What the thread of level interval does when it is due; says nothing to anybody."""
+        engine = self.store._engine
+        engine.core_engine.sync_scheduled = False
+        sync(engine)
+
+    def claim(self) -> None:
+        """Takes the store at its word."""
+        self.files.mark(Durable(self.store.durable_sequence))
