@@ -241,10 +241,11 @@ def checkpoint_held(engine: StoreEngine) -> None:
         # None first: interrupted in the midst, the next commit goes to a new file, and not to one
         # that was dropped.
         engine.core_engine.journal = None
-        engine.journal.drop_through(
+        engine.journal.detach_through(
             sequence, including_current=engine.core_engine.sequence == sequence
         )
         engine.core_engine.journal = engine.journal.writer
+    engine.journal.remove_detached()
 
 
 def record_segments(engine: StoreEngine, known: set[int], sequence: int | None) -> None:

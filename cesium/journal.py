@@ -3,8 +3,9 @@
 The bytes and the rules of recovery are in docs/format-journal.md; appending and syncing of frames
 are in _journal.pyx, reading in replay.py.
 
-Thread safety: `append`, `rotate`, `drop_through` and `close` are serialised by the caller (the
-engine's writer mutex).  `sync` may be called from any thread at any time.
+Thread safety: `append`, `rotate`, `detach_through` and `close` are serialised by the caller (the
+engine's writer mutex).  `sync` may be called from any thread at any time, `remove_detached` by one
+thread at a time.
 
 1. Opening writes nothing.  The first append syncs what was replayed, then creates a file of a
    higher epoch; no file of an earlier opening is ever appended to.
@@ -35,6 +36,7 @@ from cesium._journal import FULL, IO, LIMIT, OK, JournalWriter
 from cesium.errors import LimitError, PoisonedError, StorageFullError
 from cesium.files import UNFINISHED, Files
 from cesium.io_errors import io_error, raise_io
+from cesium.journal_files import Detached, OpenFile
 from cesium.origin import tables_bytes_of
 from cesium.replay import FileHeader, Frame, Link, Replay, Span, attach_parts, journal_name
 from cesium.state import TableRecord
@@ -62,13 +64,6 @@ class JournalRecord:
     base_sequence: int
     last_sequence: int
     bytes: int
-
-
-@dataclass(slots=True)
-class _OpenFile:
-    writer: JournalWriter
-    mapping: mmap.mmap
-    fd: int
 
 
 class Journal:
@@ -106,9 +101,9 @@ class Journal:
         self._replayed: list[JournalRecord] = []
         self._replayed_synced = False
         self._replayed_failed = False
-        self._open: list[_OpenFile] = []  # oldest first; the last is appended to
-        self._failed = False  # a sync of a file that is gone
-        self._dropped: list[str] = []  # covered by segments, but still to be unlinked
+        self._open: list[OpenFile] = []  # oldest first; the last is appended to
+        self._failed = False  # a sync of a file that was closed
+        self._detached = Detached(files)
         self._started = False  # whether this opening has created a file
 
     # -- replay
@@ -160,7 +155,10 @@ class Journal:
     def poisoned(self) -> bool:
         """Whether a sync failed, so that nothing more may be appended."""
         return (
-            self._replayed_failed or any(file.writer.failed for file in self._open) or self._failed
+            self._replayed_failed
+            or any(file.writer.failed for file in self._open)
+            or self._failed
+            or self._detached.failed
         )
 
     def append(
@@ -247,7 +245,7 @@ class Journal:
         self._started = True
         self.epoch = epoch
         self._next_bytes = min(self._next_bytes * GROWTH, self._largest_bytes)
-        self._open.append(_OpenFile(writer, mapping, fd))
+        self._open.append(OpenFile(writer, mapping, fd))
         return writer
 
     def _map(self, name: str, fd: int, size: int) -> mmap.mmap:
@@ -337,20 +335,20 @@ class Journal:
             for file in self._open
         ]  # fmt: skip
 
-    def drop_through(self, sequence: int, *, including_current: bool = False) -> list[int]:
-        """Unlink the files whose sequences are all flushed, durably, up to `sequence`.
+    def detach_through(self, sequence: int, *, including_current: bool = False) -> list[int]:
+        """Let go of the files whose sequences are all flushed, durably, up to `sequence`.
 
-        What the drive refuses to unlink is tried again at the next call.
-
+        Needs the writer lock, and is brief: `remove_detached`, which must follow, does the work.
         The file being appended to goes too if asked; the next append then makes a new one.  Returns
-        the numbers of the files removed.
+        the numbers of the files.
         """
         self._flushed_sequence = max(self._flushed_sequence, sequence)
         if not self._started:
             self._remove_dead()  # what follows a hole must not outlive what is before it
-        dropped: list[int] = []
+        numbers: list[int] = []
         while self._replayed and self._replayed[0].last_sequence <= sequence:
-            dropped.append(self._replayed.pop(0).number)
+            numbers.append(self._replayed.pop(0).number)
+            self._detached.add(numbers[-1])
         used_bytes = 0
         while (
             self._open
@@ -360,28 +358,21 @@ class Journal:
         ):
             file = self._open.pop(0)
             used_bytes += file.writer.position
-            dropped.append(file.writer.number)
-            self._retire(file, durable=True)
+            numbers.append(file.writer.number)
+            self._detached.add(file.writer.number, file)
         if used_bytes and not self._open:
             # As much again fits one file; it does not grow from checkpoint to checkpoint.
             wanted = -(-used_bytes // PAGE_BYTES) * PAGE_BYTES
             self._next_bytes = min(max(wanted, self._first_bytes), self._largest_bytes)
-        self._dropped += map(journal_name, dropped)
-        while self._dropped:
-            try:
-                self._files.unlink(self._dropped[0])
-            except OSError:
-                break  # the rows are in segments; it is tried again, and when the store is opened
-            self._dropped.pop(0)
-        return dropped
+        return numbers
 
-    def _retire(self, file: _OpenFile, *, durable: bool) -> None:
-        file.writer.retire(durable=durable)
-        file.mapping.close()
-        self._files.close(file.fd)
-        # Who waits for a sync of it holds it; what failed is remembered.
-        if file.writer.failed:
-            self._failed = True
+    def remove_detached(self) -> None:
+        """Close and unlink what was detached; what cannot be unlinked now is tried the next time.
+
+        Needs `engine.maintenance`, or another way to be called by one thread at a time, but not the
+        writer lock: commits go on meanwhile.
+        """
+        self._detached.remove()
 
     def close(self, *, clean: bool = True) -> None:
         """Close all files; a clean close syncs and records the end first."""
@@ -397,4 +388,6 @@ class Journal:
         finally:
             while self._open:  # the newest first: its sync may still need the older ones
                 file = self._open.pop()
-                self._retire(file, durable=file.writer.fully_synced)
+                file.retire(self._files, durable=file.writer.fully_synced)
+                self._failed = self._failed or file.writer.failed != 0
+            self._detached.close()

@@ -96,7 +96,8 @@ def test_a_journal_that_goes_before_the_manifest_knows() -> None:
 
     def wrong(engine: StoreEngine, known: set[int], sequence: int | None) -> None:
         if sequence is not None:
-            engine.journal.drop_through(sequence, including_current=True)
+            engine.journal.detach_through(sequence, including_current=True)
+            engine.journal.remove_detached()
             engine.core_engine.journal = engine.journal.writer
         record(engine, known, sequence)
 

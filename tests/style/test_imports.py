@@ -44,7 +44,7 @@ LAYERS = [
     ["options", "pace", "progress", "syncing", "directory", "sharing", "upkeep", "durability"],
     ["keys", "values", "state"],
     ["schema", "origin"],
-    ["manifest", "replay", "journal"],
+    ["manifest", "replay", "journal_files", "journal"],
     ["scan_segment", "scan_manifest", "scan_journal", "scrub", "bounds"],
     ["host"],
     ["engine"],

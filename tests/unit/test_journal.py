@@ -12,12 +12,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cesium
 from cesium import _frames, _journal, manifest
 from cesium.errors import CorruptionError, Error, LimitError, PoisonedError, StorageFullError
 from cesium.files import Bytes, Files, MemoryFiles
@@ -51,6 +53,13 @@ def put(journal: Journal, sequence: int, value: bytes = b"value", sync: bool = T
     assert status == _journal.OK
     if sync:
         assert writer.sync(end) == _journal.OK
+
+
+def drop_through(journal: Journal, sequence: int, including_current: bool = False) -> list[int]:
+    """What a checkpoint does once everything up to a sequence is in segments."""
+    numbers = journal.detach_through(sequence, including_current=including_current)
+    journal.remove_detached()
+    return numbers
 
 
 def rows_of(frames: list[Frame]) -> list[Row]:
@@ -254,20 +263,71 @@ def test_drop_through(files: Files) -> None:
     for number in range(1, 301):
         put(journal, number)
     records = journal.files
-    assert journal.drop_through(records[1].last_sequence) == [1, 2]
+    assert drop_through(journal, records[1].last_sequence) == [1, 2]
     assert rows_of(opened(files, flushed_sequence=records[1].last_sequence)[1]) == expected(
         records[1].last_sequence + 1, 300
     )
     with pytest.raises(CorruptionError, match="missing"):
         opened(files, flushed_sequence=records[0].last_sequence)
-    journal.drop_through(300)
+    drop_through(journal, 300)
     assert files.list() == [journal_name(records[-1].number)]
-    journal.drop_through(300, including_current=True)
+    drop_through(journal, 300, including_current=True)
     assert files.list() == [] and journal.writer is None
     put(journal, 301)
     journal.close()
     _, frames = opened(files, flushed_sequence=300)
     assert rows_of(frames) == expected(301, 301)
+
+
+def test_commits_go_on_between_detaching_and_removing(files: Files) -> None:
+    """Whatever of the old files a crash leaves, only the new commits are replayed."""
+    journal, _ = opened(files)
+    for number in range(1, 301):
+        put(journal, number)
+    old = journal.detach_through(300, including_current=True)
+    assert len(old) > 2 and journal.writer is None and journal.files == []
+    put(journal, 301)
+    for kept in ([], old, old[:1], old[-1:], old[::2]):
+        gone = dict.fromkeys(journal_name(number) for number in old if number not in kept)
+        again, frames = opened(copied(files, dict(gone)), flushed_sequence=300)
+        assert rows_of(frames) == expected(301, 301)
+        put(again, 302)
+        assert len(again.files) == 2 and rows_of(opened(again._files, flushed_sequence=300)[1])
+    journal.remove_detached()
+    assert files.list() == [journal_name(old[-1] + 1)]
+
+
+def test_closing_closes_what_was_detached(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    journal, _ = opened(Files(tmp_path))
+    for number in range(1, 301):
+        put(journal, number)
+    journal.detach_through(300, including_current=True)
+    assert len(os.listdir("/proc/self/fd")) > before
+    journal.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_checkpoint_closes_and_unlinks_without_the_writer_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = cesium.open(tmp_path / "s", key="u8", value="u8", durability="process")
+    engine = store._engine
+    seen = []
+    for name in ("unlink", "close"):
+        real = getattr(Files, name)
+
+        def watched(self: Files, what: str | int, name: str = name, real: Any = real) -> None:
+            seen.append((name, engine.core_engine.is_writing_here))
+            real(self, what)
+
+        monkeypatch.setattr(Files, name, watched)
+    store[1] = 1
+    seen.clear()
+    store.checkpoint()
+    assert {name for name, _ in seen} == {"unlink", "close"}
+    assert not any(writing for _, writing in seen)
+    store.close()
 
 
 def test_replayed_files_are_dropped_too(files: Files) -> None:
@@ -276,8 +336,8 @@ def test_replayed_files_are_dropped_too(files: Files) -> None:
     journal.close()
     journal, _ = opened(files)
     put(journal, 2)
-    assert journal.drop_through(0) == []
-    assert journal.drop_through(1) == [1]
+    assert drop_through(journal, 0) == []
+    assert drop_through(journal, 1) == [1]
     journal.close()
     assert rows_of(opened(files, flushed_sequence=1)[1]) == expected(2, 2)
 
@@ -326,7 +386,7 @@ def test_a_dropped_file_needs_no_sync() -> None:
         put(journal, number, sync=False)
     records = journal.files
     old = journal._open[0].writer
-    journal.drop_through(records[-2].last_sequence)
+    drop_through(journal, records[-2].last_sequence)
     assert old.sync(10_000) == _journal.OK
     journal.sync()
     assert files.calls["sync"] == 1
@@ -701,7 +761,7 @@ def test_a_journal_is_a_list_of_commits(steps: list[tuple[str, int]]) -> None:
             journal.rotate()
         elif step == "d":
             flushed = max(flushed, sequence - number % 10)
-            journal.drop_through(flushed, including_current=number % 2 == 0)
+            drop_through(journal, flushed, including_current=number % 2 == 0)
         else:
             if step == "c":
                 journal.close()
