@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from cesium._builder import SegmentBuilder
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
-from cesium._merge import Merge, memtable_bounds
+from cesium._merge import DONE, Merge, memtable_bounds
 from cesium._segment import UNBOUNDED_UPPER, SegmentReader
 from cesium._version import Version
 from cesium.directory import segment_name
@@ -159,7 +159,7 @@ class SegmentOutput:
                 try:
                     if markers:
                         merge.write_markers(builder)
-                    more = merge.write(builder, most_bytes or (1 << 62))
+                    more = merge.write(builder, most_bytes or (1 << 62)) != DONE
                     record = self.finish(builder)
                 except BaseException:
                     builder.abort()
