@@ -19,6 +19,7 @@ from cesium._version import Version
 from cesium.directory import segment_name
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.errors import StorageFullError
+from cesium.events import event
 from cesium.origin import FLUSH, Origin
 from cesium.state import Edit, SegmentRecord
 
@@ -171,6 +172,12 @@ class SegmentOutput:
             raise
 
 
+def sizes_of(records: Iterable[SegmentRecord]) -> dict[str, int]:
+    """What an event tells of the segments that were made."""
+    sizes = [record.bytes for record in records]
+    return {"segments_written": len(sizes), "bytes_written": sum(sizes)}
+
+
 def frozen_memtables(engine: StoreEngine) -> Iterator[MemtableSnapshot]:
     """The frozen memtables, oldest first."""
     newer, _ = engine.split_sources()
@@ -232,8 +239,20 @@ def checkpoint_held(engine: StoreEngine) -> None:
     frozen = list(frozen_memtables(engine))
     if not frozen and sequence == state.flushed_sequence and known == set(state.segments):
         return
+    with event(engine, "checkpoint", sequence=sequence, memtables=len(frozen)):
+        write_checkpoint(engine, frozen, known, sequence)
+
+
+def write_checkpoint(
+    engine: StoreEngine, frozen: list[MemtableSnapshot], known: set[int], sequence: int
+) -> None:
+    """Writes frozen memtables out; then the journal up to `sequence` is not needed any more."""
     for snapshot in frozen:
-        known.update(reader.record.id for reader in flush(engine, snapshot))
+        memory_bytes = snapshot.memtable.counters()["bytes"]
+        with event(engine, "flush", rows=snapshot.entries, memory_bytes=memory_bytes) as facts:
+            readers = flush(engine, snapshot)
+            facts.update(sizes_of(reader.record for reader in readers))
+        known.update(reader.record.id for reader in readers)
     engine.core_engine.stalled = False
     record_segments(engine, known, sequence)
     engine.upkeep.flushed()

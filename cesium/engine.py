@@ -38,6 +38,7 @@ from cesium.directory import (
 )
 from cesium.durability import tell_unseen_failure
 from cesium.errors import CorruptionError, Error
+from cesium.events import event
 from cesium.file_system import warn_once
 from cesium.files import UNFINISHED, Files, MemoryFiles
 from cesium.host import EngineHost
@@ -166,7 +167,7 @@ class StoreEngine(Shared):
             self.core_engine, self.table.id, self.shape, options.memtable_limit_bytes
         )
         self.core.publish(self._stored_version(state))
-        self.journal = self._replay(state, names)
+        self.journal = self._recover(state, names)
         self._orphans = self._find_orphans(names)
 
     def _take_lock(self, options: Options) -> None:
@@ -225,6 +226,17 @@ class StoreEngine(Shared):
         """A version of sources, newest first, above the last tier's run."""
         run = sorted(base, key=lambda reader: reader.record.lower)
         return Version(self.shape, [*newer, run] if run else list(newer), bool(run))
+
+    def _recover(self, state: State, names: list[str]) -> Journal:
+        if not journals_of(names):
+            return self._replay(state, names)  # a clean close left nothing to recover
+        with event(self, "recovery", sequence_before=state.sequence) as facts:
+            journal = self._replay(state, names)
+            facts["sequence"] = self.core_engine.sequence
+            facts["journal_files"] = len(journal.files)
+            facts["bytes_read"] = sum(file.bytes for file in journal.files)
+            facts["dropped_bytes"] = journal.dropped_bytes
+        return journal
 
     def _replay(self, state: State, names: list[str]) -> Journal:
         step = SYNC_STEP_BYTES if self.options.durability == "sync" else PROCESS_STEP_BYTES

@@ -28,10 +28,12 @@ from cesium.checkpoint import (
     SegmentOutput,
     checkpoint,
     overlaps,
+    sizes_of,
     source_bounds,
 )
 from cesium.durability import sync
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
+from cesium.events import Fact, event
 from cesium.maintenance import tidy
 from cesium.origin import LOAD, RUN
 from cesium.state import SegmentRecord
@@ -51,6 +53,22 @@ def load(
     progress: Progress | None = None,
 ) -> Commit:
     """Loads one batch as one commit; progress is called with the rows written so far, by steps."""
+    with event(engine, "load", rows=keys.count) as facts:
+        commit = load_rows(engine, keys, values, threads, durability, progress, facts)
+    settle(engine)
+    return commit
+
+
+def load_rows(
+    engine: StoreEngine,
+    keys: EncodedKeys,
+    values: EncodedValues,
+    threads: int,
+    durability: str,
+    progress: Progress | None,
+    facts: dict[str, Fact],
+) -> Commit:
+    """The same, without the maintenance that may follow."""
     inner = engine.core_engine
     if keys.count == 0:
         sync(engine)  # for what came before
@@ -69,6 +87,7 @@ def load(
         if inner.unjournaled:
             checkpoint(engine)  # where a full drive is met, if so, with nothing of the load visible
         records, journal, position = attach(engine, output, bounds)
+        facts.update(sizes_of(records), sequence=records[0].last_sequence)
     except BaseException:
         if not output.committed:
             output.discard()
@@ -82,7 +101,6 @@ def load(
         read_ahead(engine, records, threads)
     except Exception as error:  # the load is committed; reading tells of what cannot be read
         engine.upkeep.note(engine.path, error)
-    settle(engine)
     return Commit(sequence, durability, keys.count)
 
 

@@ -26,9 +26,12 @@ from cesium.checkpoint import (
     record_segments,
     retire,
     run_bounds,
+    sizes_of,
 )
 from cesium.engine import TIER_BASE, StoreEngine
+from cesium.events import event
 from cesium.origin import MERGE
+from cesium.state import SegmentRecord
 
 FROZEN_MOST = 4  # memtables that wait to be written out: half of the memory limit, at most
 NEWER_SOURCES_MOST = 4  # more of them cost every miss a filter each
@@ -202,6 +205,21 @@ def merge_part(
 ) -> None:
     """One merge into the last tier; nothing if a load lies between the output's keys by then."""
     inputs = [reader for source in [*newer, base] for reader in source]
+    read = sizes_of(reader.record for reader in inputs)
+    with event(
+        engine, "merge", segments_read=read["segments_written"], bytes_read=read["bytes_written"]
+    ) as facts:
+        facts.update(sizes_of(write_merge(engine, newer, base, inputs, progress)))
+
+
+def write_merge(
+    engine: StoreEngine,
+    newer: list[list[SegmentReader]],
+    base: list[SegmentReader],
+    inputs: list[SegmentReader],
+    progress: Progress | None,
+) -> list[SegmentRecord]:
+    """The same; returns what was made of the inputs."""
     output = SegmentOutput(
         engine,
         TIER_BASE,
@@ -236,7 +254,8 @@ def merge_part(
             engine.core.publish(engine.version_of(above, [*below, *readers]))
     if not fits:
         output.discard()
-        return
+        return []
     retire(engine, inputs)
     engine.upkeep.unrecorded.update(reader.record.id for reader in readers)
     record_segments(engine, set(engine.manifest.state.segments) - merged, None)
+    return output.records

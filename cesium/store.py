@@ -21,6 +21,7 @@ from cesium.directory import bytes_of
 from cesium.durability import durable_sequence, sync
 from cesium.engine import StoreEngine
 from cesium.errors import ClosedError, Error, ReadOnlyError
+from cesium.events import event
 from cesium.opening import acquire, close_engine
 from cesium.options import Options
 from cesium.pace import PAGE_BYTES
@@ -291,9 +292,12 @@ class Store(CompiledTable):
     def compact(self, progress: bool = False) -> None:
         """Merges everything into one run without delete markers, giving their space back."""
         self._check_writable()
-        rows = stats(self._engine).estimated_rows
-        with reporting("compacting", rows, progress) as report:
-            maintenance.compact(self._engine, report)
+        before = stats(self._engine)
+        with event(self._engine, "compaction", rows=before.estimated_rows) as facts:
+            facts["bytes_before"] = before.segment_bytes
+            with reporting("compacting", before.estimated_rows, progress) as report:
+                maintenance.compact(self._engine, report)
+            facts["bytes_after"] = stats(self._engine).segment_bytes
 
     def verify(self, progress: bool = False, rate: int | str | None = None) -> Report:
         """Reads every page and every frame from the drive and checks it.

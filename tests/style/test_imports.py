@@ -43,7 +43,7 @@ LAYERS = [
     ["_recovery", "_load"],
     ["options", "pace", "progress", "syncing", "directory", "sharing", "upkeep", "durability"],
     ["keys", "values", "state"],
-    ["schema", "origin"],
+    ["schema", "origin", "events"],
     ["manifest", "replay", "journal_files", "journal"],
     ["scan_segment", "scan_manifest", "scan_journal", "scrub", "bounds"],
     ["host"],
