@@ -31,7 +31,7 @@ from cesium._page cimport (
 )
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, found_whole, version_find
-from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View
+from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View, sweep_around
 from cesium.errors import ClosedError, ReadOnlyError
 
 LEVELS = ("none", "process", "interval", "sync")
@@ -41,6 +41,7 @@ cdef enum:
     LEVEL_INTERVAL = 2
     LEVEL_SYNC = 3
     FRAME_BYTES_MAX = 16777216      # a larger commit goes out as segments
+    SWEEP_BATCH_ROWS = 1024         # deletes at once that may leave a gap worth a look
 
 Commit = namedtuple("Commit", ("sequence", "durability", "rows"))
 Commit.__doc__ = """What a batch write did: its commit sequence, durability reached, rows given."""
@@ -448,6 +449,8 @@ cdef class CompiledTable:
         if frame_bytes(parts, part_count) > FRAME_BYTES_MAX and values is not None:
             return self._load_encoded(keys, values, LEVELS[level])
         sequence = self.commit_frame(parts, part_count, &batch, NULL, NULL, False, level)
+        if values is None and keys.count >= SWEEP_BATCH_ROWS:
+            sweep_around(self.core, keys)
         return Commit(sequence, LEVELS[level], keys.count)
 
     cdef uint64_t commit_frame(self, const JournalPart *parts, int part_count, const Batch *batch,
@@ -637,14 +640,10 @@ cdef int thread_count(object threads) except -1:
     return min(count, 256)
 
 
-cdef object lengths_of(object offsets):
-    return np.diff(offsets).astype(np.uint32)
-
-
 cdef object add_variable(object offsets, object data, JournalPart *parts, int *part_count,
                          uint64_t *block_bytes):
     """The two parts of a variable-length block: lengths, then bytes."""
-    cdef const uint32_t[::1] lengths = lengths_of(offsets)
+    cdef const uint32_t[::1] lengths = np.diff(offsets).astype(np.uint32)
     cdef const uint8_t[::1] content = data
     cdef uint64_t lengths_bytes = lengths.shape[0] * 4
     parts[part_count[0]].data = &lengths[0]

@@ -13,6 +13,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from cesium._gap cimport Gaps
 from cesium._interval cimport IntervalSet
 from cesium._page cimport Key, PageSource, Position, Shape
 
@@ -47,6 +48,7 @@ cdef struct Cursor:
     Bounds bounds
     bint started
     uint64_t runs               # statistics: runs yielded
+    Gaps gaps                   # of delete markers that were passed over
 
 cdef struct Rows:               # where rows are copied to; fixed forms use caller-owned arrays
     uint64_t count              # rows held

@@ -45,6 +45,10 @@ cdef int memtable_delete_range(MemtableState *memtable, const Key *lower, const 
 cdef int memtable_find(MemtableState *memtable, const Key *key, Position *position,
                        bint *masked) noexcept nogil
 
+# Whether [lower, upper) has an entry that is not a delete marker (the lock as for memtable_find).
+cdef bint memtable_has_values(MemtableState *memtable, const Key *lower,
+                              const Key *upper) noexcept nogil
+
 cdef MemtableRoot *memtable_pin(MemtableState *memtable) noexcept nogil     # NULL: no memory
 cdef void memtable_unpin(MemtableState *memtable, MemtableRoot *root) noexcept nogil
 cdef void memtable_root_source(MemtableRoot *root, PageSource *source) noexcept nogil

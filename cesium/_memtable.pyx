@@ -48,8 +48,8 @@ from cesium._vector cimport (
     vector_put, vector_put_first, vector_spill,
 )
 from cesium._view cimport (
-    Place, View, ViewTotals, node_at, page_at, place_of, view_check, view_find, view_route,
-    view_seek, view_source,
+    Place, View, ViewTotals, node_at, page_at, place_of, view_check, view_find,
+    view_has_values, view_route, view_seek, view_source,
 )
 
 cdef extern from *:
@@ -249,6 +249,11 @@ cdef int memtable_delete_range(MemtableState *memtable, const Key *lower, const 
                        place_of(&vector.live, &last), last.slot)
     memtable.changes += 1
     return STATUS_OK
+
+
+cdef bint memtable_has_values(MemtableState *memtable, const Key *lower,
+                              const Key *upper) noexcept nogil:
+    return view_has_values(&memtable.vector.live, lower, upper)
 
 
 cdef int memtable_check(MemtableState *memtable) noexcept nogil:

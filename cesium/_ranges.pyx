@@ -26,6 +26,7 @@ from cesium._page cimport Key, Shape, heads_of
 from cesium._segment cimport (
     Segment, segment_page, segment_rank, segment_rank_of_page, segment_ready, segment_whole,
 )
+from cesium._sweep cimport sweep
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport SegmentRun, VersionSource, segment_run_source, version_fill_inputs
 from cesium.errors import ClosedError, CorruptionError
@@ -34,6 +35,7 @@ cdef enum:
     FIRST_BUFFER_ROWS = 32      # the first rows of an iteration come fast,
     BUFFER_ROWS = 1024          # later ones in buffers that stay in L2
     FILL_ROWS_MIN = 65536       # fewer rows than this are not worth a thread
+    MEMTABLES_OF_MEMORY = 16    # a store of so many full memtables is likely to be in memory
 
 cdef const uint64_t *FAULTS = fault_counter()
 
@@ -254,6 +256,7 @@ cdef class RangeReader:
         except BaseException:
             rows.count = before         # what was copied may be zeros, and nobody shall have it
             raise
+        sweep(self.view.core, self.view.version.number, self.view.changes, self.cursor)
         if status == STATUS_NOT_FOUND:
             self.exhausted = True
         self.left -= rows.count - before
@@ -270,6 +273,7 @@ cdef class RangeReader:
             with nogil:
                 status = cursor_skip(self.cursor, &self.pending, self.left, &count)
             self.view.check(status, self.seen)
+            sweep(self.view.core, self.view.version.number, self.view.changes, self.cursor)
         else:
             count = most
         self.exhausted = True
@@ -282,6 +286,7 @@ cdef class RangeReader:
         with nogil:
             status = cursor_skip(self.cursor, &self.pending, min(rows, self.left), &skipped)
         self.view.check(status, self.seen)
+        sweep(self.view.core, self.view.version.number, self.view.changes, self.cursor)
         self.left -= skipped
         return skipped
 
@@ -411,6 +416,22 @@ cdef class RangeReader:
         self.left -= capacity
         self.exhausted = True
         return True
+
+
+cdef int sweep_around(TableCore core, EncodedKeys keys) except -1:
+    cdef View view
+    cdef uint64_t room = MEMTABLES_OF_MEMORY * core.memtable_limit_bytes
+    try:
+        view = View(core)
+        if sum([reader.record.bytes for reader in view.version.segments()]) > room:
+            return 0
+        lowest, key = (0, int(keys.heads[0])) if view.shape.key_width else (
+            b"", keys.data[:keys.offsets[1]].tobytes())
+        RangeReader(view, EncodedRange(core, key, None)).skip(1)
+        RangeReader(view, EncodedRange(core, lowest, key), reverse=True).skip(1)
+    except Exception:           # the deletes are committed, whatever else cannot be read
+        pass
+    return 0
 
 
 cdef struct FillTask:           # one thread's part of a range: a cursor of its own

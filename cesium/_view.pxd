@@ -65,6 +65,8 @@ cdef int view_seek(void *context, const Key *key, Position *position) noexcept n
 cdef int view_find(const View *view, const Key *key, Position *position,
                    bint *masked) noexcept nogil
 cdef void view_source(View *view, PageSource *source) noexcept nogil
+# Whether [lower, upper) has an entry that is not a delete marker.
+cdef bint view_has_values(View *view, const Key *lower, const Key *upper) noexcept nogil
 # Walks everything: 0, or the number of a broken invariant (1..6, 5x) of _memtable.pyx.  Nothing may
 # have been made after `generation`.
 cdef int view_check(const View *view, uint64_t generation, ViewTotals *totals) noexcept nogil

@@ -119,6 +119,25 @@ cdef int view_find(const View *view, const Key *key, Position *position,
     return STATUS_NOT_FOUND
 
 
+cdef bint view_has_values(View *view, const Key *lower, const Key *upper) noexcept nogil:
+    cdef Position position
+    cdef Position end
+    cdef uint32_t slot
+    cdef uint32_t last
+    end.page = NULL
+    if view_seek(view, lower, &position) or view_seek(view, upper, &end):
+        return True
+    while position.page != NULL:
+        last = end.slot if position.page == end.page else header_of(position.page).count
+        for slot in range(position.slot, last):
+            if (kind_of(position.page, slot) & KIND_MASK) != KIND_DELETE:
+                return True
+        if position.page == end.page:
+            break
+        view_step(view, &position, 1)
+    return False
+
+
 # --- the check -----------------------------------------------------------------------------------
 
 
