@@ -7,10 +7,40 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from cesium._interval cimport Interval
+from cesium._interval cimport Interval, IntervalSet
+from cesium._layout cimport SegmentFooter
+from cesium._packer cimport Packer
 from cesium._page cimport Key, PageSource, Shape, TableShape, Value
+from cesium._page_writer cimport PageWriter
 
-cdef struct Builder             # opaque
+cdef struct Builder:                # read only, but for _whole_page.pyx
+    const Shape *shape
+    Shape fences
+    PageWriter writer
+    Packer packer                   # of the data pages
+    IntervalSet *markers
+    uint32_t *filter                # NULL: no filter
+    uint64_t filter_blocks
+    uint64_t delete_markers
+    uint64_t key_bytes
+    uint64_t value_bytes
+    uint64_t whole_pages            # taken as they are, and what was sealed early for them
+    uint64_t early_unused_bytes
+    uint64_t first_head
+    uint32_t first_key_bytes        # of the whole first key, of which 512 bytes are kept
+    uint8_t first_key[512]
+    uint8_t *key                    # room for one whole key
+    const uint8_t *origin           # footer.origin_bytes of them, the SegmentBuilder's
+    int status                      # the first failure
+    # what the footer says
+    SegmentFooter footer
+
+cdef struct BuilderRoom:        # free slots of the page in the making
+    uint8_t *page
+    uint64_t *heads             # from the first free slot on
+    uint8_t *kinds              # likewise; NULL: the page takes plain values only
+    uint32_t slot               # the first free one
+    uint32_t count
 
 # Entries must come in strictly ascending key order over all calls.  Any status < 0 is final.
 cdef int builder_add(Builder *builder, const Key *key, const Value *value) noexcept nogil
@@ -26,6 +56,16 @@ cdef int builder_add_columns(Builder *builder, const uint64_t *heads, const uint
 # prefetch).
 cdef int builder_add_pairs(Builder *builder, const void *pairs, uint64_t count, const uint8_t *rows,
                            bint payload_is_row) noexcept nogil
+# Fixed keys and fixed rows, put straight into the page in the making: what room there is (one slot
+# at least), and that its first `count` slots have been filled, heads, kinds and column runs.
+cdef int builder_room(Builder *builder, BuilderRoom *room) noexcept nogil
+cdef int builder_filled(Builder *builder, uint32_t slot, uint32_t count) noexcept nogil
+# For _whole_page.pyx: keeps the first failure; notes the first key of all; accounts for slots
+# [first, last) of a page of fixed keys and rows.
+cdef int builder_fail(Builder *builder, int status) noexcept nogil
+cdef void builder_note_first(Builder *builder, const Key *key) noexcept nogil
+cdef void builder_account(Builder *builder, const uint8_t *page, uint32_t first,
+                          uint32_t last) noexcept nogil
 # Markers may come in any order, before, between and after the entries; those that touch become one.
 cdef int builder_add_marker(Builder *builder, const Interval *interval) noexcept nogil
 # Bytes written and in the making; the caller splits its output by this.

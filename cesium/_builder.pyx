@@ -11,7 +11,7 @@ from cesium._faults cimport fault_counter, faults_seen
 from cesium._fences cimport fence_shape
 from cesium._files cimport FileOperations, operations_of
 from cesium._interval cimport (
-    IntervalSet, interval_set_add, interval_set_new, interval_set_release,
+    interval_set_add, interval_set_new, interval_set_release,
 )
 from cesium._layout cimport (
     BLOCK_MAP_IDENTITY, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FOOTER_MAX_CUT, FOOTER_MIN_CUT,
@@ -35,7 +35,7 @@ from cesium._page cimport (
 )
 from cesium._segment cimport SegmentReader, segment_source
 from cesium._page_writer cimport (
-    PageWriter, page_writer_close, page_writer_flush, page_writer_is_inherited, page_writer_open,
+    page_writer_close, page_writer_flush, page_writer_is_inherited, page_writer_open,
     page_writer_page, page_writer_seal,
 )
 
@@ -48,6 +48,7 @@ cdef const uint64_t *FAULTS = fault_counter()
 cdef enum:
     PREFETCH_ROWS = 24              # rows asked for ahead of a gather
     BLOCK_WORDS = 8                 # a filter block has 32 bytes
+    SLOTS_MAX = PAGE_BYTES // 8
 
 cdef extern from *:
     """
@@ -76,28 +77,7 @@ cdef extern from *:
                        uint32_t count) noexcept nogil
 
 
-cdef struct Builder:
-    const Shape *shape
-    Shape fences
-    PageWriter writer
-    Packer packer                   # of the data pages
-    IntervalSet *markers
-    uint32_t *filter                # NULL: no filter
-    uint64_t filter_blocks
-    uint64_t delete_markers
-    uint64_t key_bytes
-    uint64_t value_bytes
-    uint64_t first_head
-    uint32_t first_key_bytes        # of the whole first key, of which 512 bytes are kept
-    uint8_t first_key[512]
-    uint8_t *key                    # room for one whole key
-    const uint8_t *origin           # footer.origin_bytes of them, the SegmentBuilder's
-    int status                      # the first failure
-    # what the footer says
-    SegmentFooter footer
-
-
-cdef int fail(Builder *builder, int status) noexcept nogil:
+cdef int builder_fail(Builder *builder, int status) noexcept nogil:
     if status < 0 and builder.status == STATUS_OK:
         builder.status = status
     return status
@@ -106,7 +86,7 @@ cdef int fail(Builder *builder, int status) noexcept nogil:
 # --- entries -------------------------------------------------------------------------------------
 
 
-cdef inline void note_first(Builder *builder, const Key *key) noexcept nogil:
+cdef void builder_note_first(Builder *builder, const Key *key) noexcept nogil:
     builder.first_head = key.head
     builder.first_key_bytes = key.bytes
     if builder.shape.key_width == 0 and key.bytes:
@@ -120,10 +100,10 @@ cdef int add_entry(Builder *builder, const Key *key, const Value *value,
     if builder.status != STATUS_OK:
         return builder.status
     if builder.packer.rank == 0:
-        note_first(builder, key)
+        builder_note_first(builder, key)
     status = packer_add(&builder.packer, key, value, origin)
     if status != STATUS_OK:
-        return fail(builder, status)
+        return builder_fail(builder, status)
     builder.key_bytes += builder.shape.key_width if fixed else key.bytes
     if (value.kind & KIND_MASK) == KIND_DELETE:
         builder.delete_markers += 1
@@ -154,15 +134,43 @@ cdef void fill_filter(Builder *builder, const uint64_t *heads, uint32_t count) n
         bloom_insert(builder.filter, builder.filter_blocks, hashes[i])
 
 
-cdef int filled(Builder *builder, uint32_t slot, uint32_t count) noexcept nogil:
-    """Accounts for `count` plain entries that were put straight into the page in the making."""
-    cdef uint64_t *heads = heads_of(builder.packer.page) + slot
+cdef uint32_t count_deletes(const uint8_t *page, uint32_t first, uint32_t last) noexcept nogil:
+    cdef uint32_t deletes = 0
+    cdef uint32_t slot
+    if header_of(page).kinds_offset:
+        for slot in range(first, last):
+            deletes += (kind_of(page, slot) & KIND_MASK) == KIND_DELETE
+    return deletes
+
+
+cdef void builder_account(Builder *builder, const uint8_t *page, uint32_t first,
+                          uint32_t last) noexcept nogil:
+    """Accounts for entries of fixed keys and rows, in slots [first, last) of a page."""
+    cdef uint32_t deletes = count_deletes(page, first, last)
     if builder.packer.rank == 0:
-        builder.first_head = heads[0]
-    builder.key_bytes += <uint64_t>count * builder.shape.key_width
-    builder.value_bytes += <uint64_t>count * builder.shape.value_width
-    fill_filter(builder, heads, count)
-    return fail(builder, packer_filled(&builder.packer, count))
+        builder.first_head = heads_of(page)[first]
+    builder.delete_markers += deletes
+    builder.key_bytes += <uint64_t>(last - first) * builder.shape.key_width
+    builder.value_bytes += <uint64_t>(last - first - deletes) * builder.shape.value_width
+    fill_filter(builder, heads_of(page) + first, last - first)
+
+
+cdef int builder_filled(Builder *builder, uint32_t slot, uint32_t count) noexcept nogil:
+    builder_account(builder, builder.packer.page, slot, slot + count)
+    return builder_fail(builder, packer_filled(&builder.packer, count))
+
+
+cdef int builder_room(Builder *builder, BuilderRoom *room) noexcept nogil:
+    cdef uint32_t kinds
+    if builder.status != STATUS_OK or not builder.packer.in_place:
+        return builder_fail(builder, builder.status if builder.status else STATUS_LIMIT)
+    if packer_room(&builder.packer, SLOTS_MAX, &room.slot, &room.count) != STATUS_OK:
+        return builder_fail(builder, STATUS_LIMIT)
+    room.page = builder.packer.page
+    room.heads = heads_of(room.page) + room.slot
+    kinds = header_of(room.page).kinds_offset
+    room.kinds = room.page + kinds + room.slot if kinds else NULL
+    return STATUS_OK
 
 
 cdef int add_plain_slots(Builder *builder, const uint8_t *page, uint32_t first,
@@ -178,14 +186,14 @@ cdef int add_plain_slots(Builder *builder, const uint8_t *page, uint32_t first,
     while first < last:
         status = packer_room(&builder.packer, last - first, &slot, &count)
         if status != STATUS_OK:
-            return fail(builder, status)
+            return builder_fail(builder, status)
         target = builder.packer.page
         memcpy(heads_of(target) + slot, heads_of(page) + first, count * 8)
         for field in range(shape.field_count):
             width = shape.field_widths[field]
             memcpy(run_of(shape, target, field) + slot * width,
                    run_of(shape, page, field) + first * width, count * width)
-        status = filled(builder, slot, count)
+        status = builder_filled(builder, slot, count)
         if status != STATUS_OK:
             return status
         first += count
@@ -208,10 +216,10 @@ cdef int add_slot(Builder *builder, const PageSource *source, const uint8_t *pag
     if shape.key_width == 0:
         bytes = page_key_bytes(shape, page, slot)
         if bytes > KEY_BYTES_MAX:
-            return fail(builder, STATUS_CORRUPT)
+            return builder_fail(builder, STATUS_CORRUPT)
         status = page_copy_key(shape, page, slot, source, builder.key)
         if status != STATUS_OK:
-            return fail(builder, status)
+            return builder_fail(builder, status)
         key.data = builder.key
         key.bytes = <uint32_t>bytes
         key.head = load_head(builder.key, bytes)
@@ -262,18 +270,18 @@ cdef int builder_add_columns(Builder *builder, const uint64_t *heads, const uint
     cdef uint32_t field
     cdef int status
     if builder.status != STATUS_OK or not builder.packer.in_place:
-        return fail(builder, builder.status if builder.status else STATUS_LIMIT)
+        return builder_fail(builder, builder.status if builder.status else STATUS_LIMIT)
     while count:
         status = packer_room(&builder.packer, count, &slot, &step)
         if status != STATUS_OK:
-            return fail(builder, status)
+            return builder_fail(builder, status)
         target = builder.packer.page
         memcpy(heads_of(target) + slot, heads, step * 8)
         for field in range(shape.field_count):
             scatter_field(run_of(shape, target, field) + slot * shape.field_widths[field],
                           rows + shape.field_starts[field], shape.value_width,
                           shape.field_widths[field], step)
-        status = filled(builder, slot, step)
+        status = builder_filled(builder, slot, step)
         if status != STATUS_OK:
             return status
         heads += step
@@ -324,11 +332,11 @@ cdef int builder_add_pairs(Builder *builder, const void *pairs, uint64_t count, 
     cdef int status
     if builder.status != STATUS_OK or not builder.packer.in_place or (
             payload_is_row and shape.value_width > 8):
-        return fail(builder, builder.status if builder.status else STATUS_LIMIT)
+        return builder_fail(builder, builder.status if builder.status else STATUS_LIMIT)
     while count:
         status = packer_room(&builder.packer, count, &slot, &step)
         if status != STATUS_OK:
-            return fail(builder, status)
+            return builder_fail(builder, status)
         target = builder.packer.page
         heads = heads_of(target) + slot
         for i in range(step):
@@ -341,7 +349,7 @@ cdef int builder_add_pairs(Builder *builder, const void *pairs, uint64_t count, 
                               sizeof(SortPair), width, step)
         else:
             gather_rows(shape, pair, step, count, rows, target, slot)
-        status = filled(builder, slot, step)
+        status = builder_filled(builder, slot, step)
         if status != STATUS_OK:
             return status
         pair += step
@@ -355,12 +363,12 @@ cdef int builder_add_marker(Builder *builder, const Interval *interval) noexcept
     # Bounds may be a longest key and the zero byte that makes the next one.
     if interval.lower.bytes > KEY_BYTES_MAX + 1 or (
             not interval.unbounded and interval.upper.bytes > KEY_BYTES_MAX + 1):
-        return fail(builder, STATUS_LIMIT)
+        return builder_fail(builder, STATUS_LIMIT)
     if builder.markers == NULL:
         builder.markers = interval_set_new(builder.shape.key_width != 0)
         if builder.markers == NULL:
-            return fail(builder, STATUS_NO_MEMORY)
-    return fail(builder, interval_set_add(builder.markers, &interval.lower, &interval.upper,
+            return builder_fail(builder, STATUS_NO_MEMORY)
+    return builder_fail(builder, interval_set_add(builder.markers, &interval.lower, &interval.upper,
                                           interval.unbounded))
 
 
@@ -594,7 +602,7 @@ cdef int finish_file(Builder *builder) noexcept nogil:
         status = write_footer(builder)
     if status == STATUS_OK:
         status = page_writer_flush(&builder.writer, True)
-    return fail(builder, status)
+    return builder_fail(builder, status)
 
 
 cdef void free_builder(Builder *builder) noexcept nogil:

@@ -83,5 +83,12 @@ cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
 # cursor_fill and cursor_skip have done it.
 cdef int cursor_whole(Cursor *cursor) noexcept nogil
 
+# For a consumer that walks the inputs' pages by itself, forwards and without bounds: the first page
+# of an input; what cursor_whole needs to know after each step or seek; whether a seek went forward,
+# as it does not in an unsorted page (damage that kept its checksum).
+cdef int input_enter(Input *input) noexcept nogil
+cdef void input_note_part(Input *input) noexcept nogil
+cdef bint position_is_behind(const Position *position, const Position *before) noexcept nogil
+
 cdef int rows_reserve(const Shape *shape, Rows *rows, uint64_t capacity) noexcept nogil
 cdef void rows_free(Rows *rows) noexcept nogil

@@ -83,7 +83,7 @@ cdef inline bint outside(Cursor *cursor, const Key *key) noexcept nogil:
     return key_compare(fixed, key, &cursor.bounds.lower) < 0
 
 
-cdef inline void note_part(Input *input) noexcept nogil:
+cdef void input_note_part(Input *input) noexcept nogil:
     cdef uint32_t part
     if input.parts != NULL and input.position.page != NULL:
         part = <uint32_t>(input.position.ordinal >> 32)
@@ -94,6 +94,20 @@ cdef inline void note_part(Input *input) noexcept nogil:
 cdef inline void note_no_part(Input *input) noexcept nogil:
     input.first_part = UINT32_MAX
     input.last_part = 0
+
+
+cdef int input_enter(Input *input) noexcept nogil:
+    cdef int status
+    note_no_part(input)
+    status = input.source.edge(input.source.context, &input.position, 1)
+    input_note_part(input)
+    return status
+
+
+cdef bint position_is_behind(const Position *position, const Position *before) noexcept nogil:
+    if position.page == NULL or position.ordinal > before.ordinal:
+        return True
+    return position.ordinal == before.ordinal and position.slot > before.slot
 
 
 cdef int cursor_whole(Cursor *cursor) noexcept nogil:
@@ -116,14 +130,14 @@ cdef int cursor_whole(Cursor *cursor) noexcept nogil:
                 return status
             part += 1
         note_no_part(input)
-        note_part(input)
+        input_note_part(input)
     return STATUS_OK
 
 
 cdef int settle(Cursor *cursor, Input *input) noexcept nogil:
     """After a move: loads the key, or ends the input when it ran out of the bounds."""
     cdef int status
-    note_part(input)
+    input_note_part(input)
     if input.position.page == NULL:
         return STATUS_OK
     status = load_key(cursor, input)

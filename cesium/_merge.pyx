@@ -14,10 +14,14 @@ from cesium._cursor cimport Cursor, Run, cursor_free, cursor_new, cursor_next, c
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._interval cimport Interval, IntervalSet, key_compare
 from cesium._layout cimport (
-    KEY_BYTES_MAX, KIND_DELETE, KIND_MASK, STATUS_NOT_FOUND, STATUS_OK,
+    KEY_BYTES_MAX, KIND_DELETE, KIND_MASK, STATUS_FULL, STATUS_NOT_FOUND, STATUS_OK,
 )
 from cesium._memtable cimport (
     MemtableSnapshot, memtable_root_markers, memtable_root_source,
+)
+from cesium._merge_fixed cimport (
+    FixedMerge, REASON_DONE, REASON_FULL, REASON_MORE, REASON_STOPPED, Reason, fixed_merge_free,
+    fixed_merge_head, fixed_merge_move, fixed_merge_new,
 )
 from cesium._native cimport load_head
 from cesium._page cimport (
@@ -25,6 +29,7 @@ from cesium._page cimport (
     page_key_bytes,
 )
 from cesium._version cimport Version, version_fill_inputs
+from cesium._whole_page cimport builder_take_page
 
 cdef extern from *:
     uint64_t __builtin_bswap64(uint64_t word) noexcept nogil
@@ -33,17 +38,13 @@ cdef const uint64_t *FAULTS = fault_counter()
 
 
 # What Merge.write returns: why it came back.
-DONE = 0        # the sources ended
-FULL = 1        # the output has its bytes
-STOPPED = 2     # the next row is at or above `stop`
-MORE = 3        # the slice is over; go on with the same output
+DONE = REASON_DONE          # the sources ended
+FULL = REASON_FULL          # the output has its bytes
+STOPPED = REASON_STOPPED    # the next row is at or above `stop`
+MORE = REASON_MORE          # the slice is over; go on with the same output
 
 cdef enum:
     ROW_BYTES = 16  # what a row counts for that leaves no bytes in the output
-    REASON_DONE = 0
-    REASON_FULL = 1
-    REASON_STOPPED = 2
-    REASON_MORE = 3
 
 
 cdef class Merge:
@@ -57,7 +58,11 @@ cdef class Merge:
     cdef Cursor *cursor
     cdef Run pending
     cdef Run rest               # rows of the last stretch that are still to be written
+    cdef FixedMerge *fixed      # fixed keys with fixed rows: moves them in place of the cursor
     cdef bint keep_markers
+    cdef uint64_t rows          # moved or dropped
+    cdef uint64_t whole_rows_moved
+    cdef uint64_t whole_pages_moved
     cdef uint64_t seen          # faults_seen() before the first read
 
     def __cinit__(self, Version version, bint keep_markers):
@@ -70,11 +75,16 @@ cdef class Merge:
         self.cursor = cursor_new(&version.shape.shape, version.count, 1, True)
         if self.cursor == NULL:
             raise MemoryError
+        if version.shape.shape.key_width and version.shape.shape.value_width:
+            self.fixed = fixed_merge_new(self.cursor, keep_markers)
+            if self.fixed == NULL:
+                raise MemoryError
         with nogil:
             status = version_fill_inputs(version.items, version.count, self.cursor, 0)
         version.check(status, self.seen)
 
     def __dealloc__(self):
+        fixed_merge_free(self.fixed)
         cursor_free(self.cursor)
 
     def write_markers(self, SegmentBuilder builder, bytes lower=None, bytes upper=None):
@@ -120,7 +130,7 @@ cdef class Merge:
         """
         cdef Key stop_key
         cdef Key *stop_before = NULL
-        cdef int reason = REASON_DONE
+        cdef Reason reason = REASON_DONE
         cdef int status
         cdef int written = STATUS_OK
         cdef int whole
@@ -129,23 +139,47 @@ cdef class Merge:
             key_from_bytes(self.version.shape.shape.key_width != 0, stop, &stop_key)
             stop_before = &stop_key
         with nogil:
-            status = self.move(builder.builder, most_bytes, stop_before, slice_bytes, &reason,
-                               &written)
+            if self.fixed != NULL:
+                status = fixed_merge_move(
+                    self.fixed, builder.builder, most_bytes,
+                    &stop_key.head if stop_before != NULL else NULL, slice_bytes, &reason,
+                    &written)
+            else:
+                status = self.move(builder.builder, most_bytes, stop_before, slice_bytes, &reason,
+                                   &written)
             whole = cursor_whole(self.cursor)
         # First of all: zeros in place of rows may be what the builder refused.
         self.version.check(whole, self.seen)
         builder.check(written)
         self.version.check(status, self.seen)
-        return reason
+        return <int>reason
+
+    @property
+    def rows_read(self):
+        """Rows moved into outputs so far, and those dropped for a newer row of their key."""
+        return self.fixed.rows if self.fixed != NULL else self.rows
+
+    @property
+    def whole_pages(self):
+        """Pages taken into outputs as they are, because their keys interleave with no other's."""
+        return self.fixed.whole_pages if self.fixed != NULL else self.whole_pages_moved
+
+    @property
+    def whole_rows(self):
+        """Rows in those pages."""
+        return self.fixed.whole_rows if self.fixed != NULL else self.whole_rows_moved
 
     def next_key(self):
         """The encoded key of the next row to be moved (it may be dropped then), None at the end."""
         cdef int status
         cdef int whole
         cdef bytes key = None
+        cdef Key head
         with nogil:
-            status = self.peek()
-        if status == STATUS_OK:
+            status = fixed_merge_head(self.fixed, &head.head) if self.fixed != NULL else self.peek()
+        if status == STATUS_OK and self.fixed != NULL:
+            key = key_bytes(&self.version.shape.shape, &head)
+        elif status == STATUS_OK:
             key = copy_key(&self.version.shape.shape, self.rest.source, self.rest.page,
                            self.rest.first, &status)
         with nogil:
@@ -165,10 +199,10 @@ cdef class Merge:
         return status
 
     cdef int move(self, Builder *builder, uint64_t most_bytes, const Key *stop,
-                  uint64_t slice_bytes, int *reason, int *written) noexcept nogil:
+                  uint64_t slice_bytes, Reason *reason, int *written) noexcept nogil:
         """Returns the sources' status; the builder's is *written."""
         cdef uint64_t slice_end = builder_bytes(builder) + slice_bytes
-        cdef uint64_t rows = 0
+        cdef uint64_t rows_before = self.rows
         cdef Run run
         cdef int status
         while True:
@@ -176,7 +210,7 @@ cdef class Merge:
                 reason[0] = REASON_FULL
                 return STATUS_OK
             if slice_bytes and (builder_bytes(builder) >= slice_end
-                                or rows * ROW_BYTES >= slice_bytes):
+                                or (self.rows - rows_before) * ROW_BYTES >= slice_bytes):
                 reason[0] = REASON_MORE
                 return STATUS_OK
             status = self.peek()
@@ -191,7 +225,7 @@ cdef class Merge:
                 if run.first == run.last:
                     reason[0] = REASON_STOPPED
                     return STATUS_OK
-            rows += run.last - run.first
+            self.rows += run.last - run.first
             written[0] = self.write_run(builder, &run)
             if written[0] != STATUS_OK:
                 return STATUS_OK
@@ -213,6 +247,13 @@ cdef class Merge:
         cdef uint32_t last
         cdef int status = STATUS_OK
         if self.keep_markers or header_of(run.page).kinds_offset == 0:
+            if first == 0 and run.last == header_of(run.page).count:
+                status = builder_take_page(builder, run.page)
+                if status == STATUS_OK:
+                    self.whole_pages_moved += 1
+                    self.whole_rows_moved += run.last
+                if status != STATUS_FULL:
+                    return status
             return builder_add_slots(builder, run.source, run.page, first, run.last)
         while first < run.last and status == STATUS_OK:
             last = first

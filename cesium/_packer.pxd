@@ -79,3 +79,10 @@ cdef int packer_room(Packer *packer, uint64_t wanted, uint32_t *slot,
 cdef int packer_filled(Packer *packer, uint32_t count) noexcept nogil
 # Finishes the page in the making, if any.
 cdef int packer_seal(Packer *packer) noexcept nogil
+# Bytes in use of the page in the making, its header and columns included.
+cdef uint32_t packer_bytes(const Packer *packer) noexcept nogil
+# A packed page without overflows, as it is, in two steps, after the page in the making is finished:
+# copies it to where it will be written, for the caller to look at the copy; and lists and seals it.
+# Its first key (variable keys: with its bytes) lies above all before it.
+cdef int packer_begin_copy(Packer *packer, const uint8_t *page, uint8_t **copy) noexcept nogil
+cdef int packer_end_copy(Packer *packer, const Key *first) noexcept nogil

@@ -7,13 +7,13 @@ from libc.string cimport memcpy, memset
 from cesium._layout cimport (
     KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_KEY_OVERFLOW, KIND_MASK, KIND_VALUE,
     KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES, PAGE_BYTES, PAGE_DATA, PAGE_HEADER_BYTES,
-    PAGE_OVERFLOW, STATUS_FULL, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, VALUE_BYTES_MAX,
-    VALUE_INLINE_BYTES,
+    PAGE_OVERFLOW, STATUS_CORRUPT, STATUS_FULL, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK,
+    VALUE_BYTES_MAX, VALUE_INLINE_BYTES,
 )
 from cesium._native cimport load_head
 from cesium._page cimport (
-    header_of, heads_of, page_append_slots, page_columns_bytes, page_copy_value,
-    page_fixed_capacity, page_format, page_insert,
+    header_of, heads_of, page_append_slots, page_columns_bytes, page_copy_key, page_copy_value,
+    page_fixed_capacity, page_format, page_insert, page_key_bytes,
 )
 from cesium._page_writer cimport page_writer_page, page_writer_seal
 
@@ -160,6 +160,46 @@ cdef int packer_seal(Packer *packer) noexcept nogil:
     if packer.count == 0:
         return STATUS_OK
     return seal_in_place(packer) if packer.in_place else seal_staged(packer)
+
+
+cdef uint32_t packer_bytes(const Packer *packer) noexcept nogil:
+    if packer.in_place:
+        return page_columns_bytes(packer.shape, packer.count, 0, packer.kinds)
+    return packer.heap_bytes + page_columns_bytes(packer.shape, packer.count, packer.prefix_bytes,
+                                                  packer.kinds)
+
+
+cdef int packer_begin_copy(Packer *packer, const uint8_t *page, uint8_t **copy) noexcept nogil:
+    cdef int status = packer_seal(packer)
+    if status != STATUS_OK:
+        return status
+    copy[0] = page_writer_page(packer.writer)
+    memcpy(copy[0], page, PAGE_BYTES)
+    if header_of(copy[0]).count == 0:   # it was lost just now
+        return STATUS_CORRUPT
+    return STATUS_OK
+
+
+cdef int packer_end_copy(Packer *packer, const Key *first) noexcept nogil:
+    cdef const Shape *shape = packer.shape
+    cdef uint8_t *page = page_writer_page(packer.writer)
+    cdef uint32_t count = header_of(page).count
+    cdef int status
+    if packer.rank + count > UINT32_MAX:
+        return STATUS_LIMIT
+    status = begin_staged(packer, first)
+    if status != STATUS_OK:
+        return status
+    if list_page(packer, first.head):
+        return STATUS_NO_MEMORY
+    packer.rank += count
+    packer.last_head = heads_of(page)[count - 1]
+    if shape.key_width == 0:
+        packer.last_key_bytes = <uint32_t>page_key_bytes(shape, page, count - 1)
+        status = page_copy_key(shape, page, count - 1, NULL, packer.last_key)
+        if status != STATUS_OK:
+            return status
+    return page_writer_seal(packer.writer)
 
 
 # --- fixed keys and rows, in place ---------------------------------------------------------------
