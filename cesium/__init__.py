@@ -26,10 +26,10 @@ from cesium.errors import (
 from cesium.keys import Codec as KeyCodec
 from cesium.options import Options
 from cesium.ranges import Range
+from cesium.report import Problem, Report
 from cesium.stats import Stats
 from cesium.store import Store, open
 from cesium.values import Codec as ValueCodec
-from cesium.verify import Problem, Report
 
 __version__ = "0.1.0"
 

@@ -7,6 +7,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from cesium._blob_writer cimport BlobOutput, BlobSink
 from cesium._interval cimport Interval, IntervalSet
 from cesium._layout cimport SegmentFooter
 from cesium._packer cimport Packer
@@ -21,6 +22,7 @@ cdef struct Builder:                # read only, but for _whole_page.pyx
     IntervalSet *markers
     uint32_t *filter                # NULL: no filter
     uint64_t filter_blocks
+    BlobSink *blobs                 # of variable values
     uint64_t delete_markers
     uint64_t key_bytes
     uint64_t value_bytes
@@ -68,7 +70,8 @@ cdef void builder_account(Builder *builder, const uint8_t *page, uint32_t first,
                           uint32_t last) noexcept nogil
 # Markers may come in any order, before, between and after the entries; those that touch become one.
 cdef int builder_add_marker(Builder *builder, const Interval *interval) noexcept nogil
-# Bytes written and in the making; the caller splits its output by this.
+# Bytes written and in the making, a fourth of those of the blob file among them: the caller splits
+# its output by this.
 cdef uint64_t builder_bytes(const Builder *builder) noexcept nogil
 
 cdef class SegmentBuilder:
@@ -79,6 +82,7 @@ cdef class SegmentBuilder:
     cdef readonly object path
     cdef int fd
     cdef bytes origin                   # what builder.origin points to
+    cdef readonly BlobOutput blobs      # what builder.blobs points into
     cdef int check(self, int status) except -1      # the gate: raises what a status means
     cdef int check_open(self) except -1
     cdef int close(self) except -1

@@ -3,6 +3,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from cesium._blob_writer import BlobOutput
 from cesium._page import TableShape
 from cesium._segment import UNBOUNDED_UPPER as UNBOUNDED_UPPER
 from cesium._segment import SegmentReader
@@ -25,6 +26,7 @@ class _Made(TypedDict):
     value_bytes: int
     first_sequence: int
     last_sequence: int
+    blobs: list[tuple[int, int, int]]
 
 class SegmentBuilder:
     def __init__(
@@ -40,7 +42,10 @@ class SegmentBuilder:
         last_sequence: int = 0,
         table_id: int = 0,
         origin: _Bytes = b"",
+        blobs: BlobOutput | None = None,
     ) -> None: ...
+    @property
+    def blobs(self) -> BlobOutput: ...
     @property
     def name(self) -> str: ...
     @property

@@ -7,6 +7,10 @@ from libc.string cimport memcpy, memset
 
 import os
 
+from cesium._blob_writer cimport (
+    BlobOutput, blob_sink_bytes, blob_sink_finish, blob_sink_pass, blob_sink_put,
+    blob_sink_takes,
+)
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._fences cimport fence_shape
 from cesium._files cimport FileOperations, operations_of
@@ -14,12 +18,12 @@ from cesium._interval cimport (
     interval_set_add, interval_set_new, interval_set_release,
 )
 from cesium._layout cimport (
-    BLOCK_MAP_IDENTITY, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FOOTER_MAX_CUT, FOOTER_MIN_CUT,
-    FOOTER_ORIGIN_BYTES_MAX, FOOTER_ORIGIN_OFFSET, FORMAT_VERSION, KEY_BYTES_MAX, KEY_INLINE_BYTES,
-    KIND_DELETE, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES, PAGE_BYTES,
-    PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_FOOTER, PAGE_HEADER_BYTES, PAGE_RANGE_DELETE,
-    SEGMENT_MAGIC, STATUS_CORRUPT, STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK,
-    SegmentFooter,
+    BLOCK_MAP_IDENTITY, BlobPointer, FEATURE_BLOB_LOG, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET,
+    FOOTER_MAX_CUT, FOOTER_MIN_CUT, FOOTER_ORIGIN_BYTES_MAX, FOOTER_ORIGIN_OFFSET, FORMAT_VERSION,
+    KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_BLOB, KIND_DELETE, KIND_MASK, KIND_VALUE,
+    KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES, PAGE_BYTES, PAGE_DATA, PAGE_FENCE, PAGE_FILTER,
+    PAGE_FOOTER, PAGE_HEADER_BYTES, PAGE_RANGE_DELETE, SEGMENT_MAGIC, STATUS_CORRUPT, STATUS_IO,
+    STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, SegmentFooter,
 )
 from cesium._native cimport (
     SortPair, bloom_blocks_for, bloom_insert, hash_bytes, hash_head, load_head, prefetch_read,
@@ -30,8 +34,8 @@ from cesium._packer cimport (
     packer_room, packer_seal, page_list_free,
 )
 from cesium._page cimport (
-    Position, header_of, heads_of, kind_of, page_copy_key, page_copy_row, page_key_bytes,
-    page_value_bytes, page_value_inline, run_of,
+    Position, header_of, heads_of, kind_of, page_blob_pointer, page_copy_key, page_copy_row,
+    page_key_bytes, page_value_bytes, page_value_inline, run_of,
 )
 from cesium._segment cimport SegmentReader, segment_source
 from cesium._page_writer cimport (
@@ -47,6 +51,7 @@ cdef const uint64_t *FAULTS = fault_counter()
 
 cdef enum:
     PREFETCH_ROWS = 24              # rows asked for ahead of a gather
+    BLOB_SHARE = 4                  # a segment is full when it has these times as much in blobs
     BLOCK_WORDS = 8                 # a filter block has 32 bytes
     SLOTS_MAX = PAGE_BYTES // 8
 
@@ -105,8 +110,10 @@ cdef int add_entry(Builder *builder, const Key *key, const Value *value,
     if status != STATUS_OK:
         return builder_fail(builder, status)
     builder.key_bytes += builder.shape.key_width if fixed else key.bytes
-    if (value.kind & KIND_MASK) == KIND_DELETE:
+    if value.kind == KIND_DELETE:
         builder.delete_markers += 1
+    elif value.kind == KIND_BLOB:
+        builder.value_bytes += (<const BlobPointer *>value.data).bytes
     else:
         builder.value_bytes += (
             builder.shape.value_width if builder.shape.value_width else value.bytes)
@@ -116,8 +123,41 @@ cdef int add_entry(Builder *builder, const Key *key, const Value *value,
     return STATUS_OK
 
 
+cdef int add_value(Builder *builder, const Key *key, const Value *value,
+                   const ValueOrigin *origin) noexcept nogil:
+    """An entry whose value may go to the blob file instead."""
+    cdef BlobPointer pointer
+    cdef Value stored
+    cdef int status
+    if (value.kind != KIND_VALUE or builder.blobs == NULL or builder.status != STATUS_OK
+            or not blob_sink_takes(builder.blobs, value.bytes)):
+        return add_entry(builder, key, value, origin)
+    status = blob_sink_put(builder.blobs, value, origin, &pointer)
+    if status != STATUS_OK:
+        return builder_fail(builder, status)
+    stored.kind = KIND_BLOB
+    stored.data = <const uint8_t *>&pointer
+    stored.bytes = sizeof(BlobPointer)
+    return add_entry(builder, key, &stored, NULL)
+
+
+cdef int add_pointer(Builder *builder, const Key *key, const PageSource *source,
+                     const uint8_t *page, uint32_t slot) noexcept nogil:
+    """An entry whose value lies in a blob file."""
+    cdef BlobPointer pointer
+    cdef BlobPointer made
+    cdef Value value
+    cdef int status = builder.status
+    page_blob_pointer(page, slot, &pointer)
+    if status == STATUS_OK:
+        status = blob_sink_pass(builder.blobs, source, &pointer, &value, &made)
+    if status != STATUS_OK:
+        return builder_fail(builder, status)
+    return add_entry(builder, key, &value, NULL)
+
+
 cdef int builder_add(Builder *builder, const Key *key, const Value *value) noexcept nogil:
-    return add_entry(builder, key, value, NULL)
+    return add_value(builder, key, value, NULL)
 
 
 cdef void fill_filter(Builder *builder, const uint64_t *heads, uint32_t count) noexcept nogil:
@@ -229,14 +269,16 @@ cdef int add_slot(Builder *builder, const PageSource *source, const uint8_t *pag
         value.data = row
         value.bytes = shape.value_width
         return add_entry(builder, &key, &value, NULL)
+    if value.kind == KIND_BLOB:
+        return add_pointer(builder, &key, source, page, slot)
     value.bytes = page_value_bytes(page, slot)
     value.data = page_value_inline(page, slot)
     if not kind & KIND_VALUE_OVERFLOW:
-        return add_entry(builder, &key, &value, NULL)
+        return add_value(builder, &key, &value, NULL)
     origin.source = source
     origin.page = page
     origin.slot = slot
-    return add_entry(builder, &key, &value, &origin)
+    return add_value(builder, &key, &value, &origin)
 
 
 cdef int builder_add_slots(Builder *builder, const PageSource *source, const uint8_t *page,
@@ -376,6 +418,8 @@ cdef uint64_t builder_bytes(const Builder *builder) noexcept nogil:
     cdef uint64_t pages = builder.writer.page_count
     if builder.packer.count:
         pages += 1
+    if builder.blobs != NULL and builder.blobs.open:
+        return pages * PAGE_BYTES + blob_sink_bytes(builder.blobs) // BLOB_SHARE
     return pages * PAGE_BYTES
 
 
@@ -558,6 +602,8 @@ cdef int write_footer(Builder *builder) noexcept nogil:
     footer.value_bytes = builder.value_bytes
     footer.page_count = builder.writer.page_count + 1
     footer.block_map_flags = BLOCK_MAP_IDENTITY
+    if builder.blobs != NULL and builder.blobs.use_count:
+        footer.incompatible_features = FEATURE_BLOB_LOG
     footer.key_width = shape.key_width
     footer.value_width = shape.value_width
     footer.field_count = shape.field_count
@@ -590,6 +636,8 @@ cdef int finish_file(Builder *builder) noexcept nogil:
     if builder.status != STATUS_OK:
         return builder.status
     status = packer_seal(&builder.packer)
+    if status == STATUS_OK and builder.blobs != NULL:
+        status = blob_sink_finish(builder.blobs)    # what the pages point to is durable first
     if status == STATUS_OK:
         builder.footer.data_pages = <uint32_t>builder.packer.pages.count
         builder.footer.overflow_pages = builder.packer.overflow_pages
@@ -680,8 +728,9 @@ cdef class SegmentBuilder:
 
     files: the store's cesium.files.Files.  name: of the file in it, made or replaced.  store_uuid:
     16 bytes.  filter_keys: how many keys the filter is sized for (0: no filter).  origin: what the
-    footer says of whence the rows came.  Keys are heads (int) in the fixed form and encoded bytes
-    in the variable form.  Not thread safe.
+    footer says of whence the rows came.  blobs: where large values go, the builder's from then on;
+    without it no value does, and pointers to those that did go on.  Keys are heads (int) in the
+    fixed form and encoded bytes in the variable form.  Not thread safe.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -689,7 +738,8 @@ cdef class SegmentBuilder:
 
     def __init__(self, object files, str name, uint64_t segment_id, bytes store_uuid,
                  TableShape shape not None, *, uint64_t filter_keys=0, uint64_t first_sequence=0,
-                 uint64_t last_sequence=0, uint64_t table_id=0, bytes origin=b""):
+                 uint64_t last_sequence=0, uint64_t table_id=0, bytes origin=b"",
+                 BlobOutput blobs=None):
         if self.builder != NULL:
             raise ValueError("this builder was used already")
         if len(store_uuid) != 16:
@@ -698,6 +748,9 @@ cdef class SegmentBuilder:
             raise ValueError(f"an origin has at most {FOOTER_ORIGIN_BYTES_MAX} bytes, not "
                              f"{len(origin)}")
         self.origin = origin
+        if blobs is None:
+            blobs = BlobOutput(files, "", segment_id, store_uuid)
+        self.blobs = blobs
         self.table_shape = shape
         self.files = files
         self.name = name
@@ -708,6 +761,8 @@ cdef class SegmentBuilder:
         if self.builder == NULL:
             self.abort()
             raise MemoryError
+        if shape.shape.value_width == 0:
+            self.builder.blobs = &self.blobs.sink
         memcpy(self.builder.footer.store_uuid, PyBytes_AS_STRING(store_uuid), 16)
         self.builder.footer.table_id = table_id
         self.builder.footer.first_sequence = first_sequence
@@ -725,6 +780,7 @@ cdef class SegmentBuilder:
         """The gate: raises what a status means."""
         if status == STATUS_OK:
             return 0
+        self.blobs.check(status)
         if status == STATUS_IO:
             raise_io(self.builder.writer.error, self.path)
         if status == STATUS_NO_MEMORY:
@@ -845,10 +901,11 @@ cdef class SegmentBuilder:
         """Write the rest of the file, sync and close it; return what the manifest records of it.
 
         Returns a dict: id, rows (entries, delete markers included), delete_markers, range_deletes,
-        lower and upper (bytes; the interval of keys that entries and markers touch, both inclusive,
-        8 big-endian bytes of head in the fixed form, cut to 512 and widened in the variable form,
-        where UNBOUNDED_UPPER stands for no end), page_count, bytes, checksum (of the footer page),
-        key_bytes, value_bytes, first_sequence, last_sequence.  On failure the file is removed.
+        blobs (BlobOutput.uses), lower and upper (bytes; the interval of keys that entries and
+        markers touch, both inclusive, 8 big-endian bytes of head in the fixed form, cut to 512 and
+        widened in the variable form, where UNBOUNDED_UPPER stands for no end), page_count, bytes,
+        checksum (of the footer page), key_bytes, value_bytes, first_sequence, last_sequence.  On
+        failure the file is removed.
         """
         cdef int status
         self.check_open()
@@ -871,6 +928,7 @@ cdef class SegmentBuilder:
         cdef bint own = self.builder == NULL or not page_writer_is_inherited(&self.builder.writer)
         if self.fd >= 0:
             self.close()
+            self.blobs.abort(own)
             if own:
                 self.files.remove(self.name)
 
@@ -882,6 +940,7 @@ cdef class SegmentBuilder:
         with nogil:
             free_builder(builder)
         self.files.close(fd)
+        self.blobs.close()
         return 0
 
     cdef dict describe(self):
@@ -902,6 +961,7 @@ cdef class SegmentBuilder:
             "value_bytes": footer.value_bytes,
             "first_sequence": footer.first_sequence,
             "last_sequence": footer.last_sequence,
+            "blobs": self.blobs.uses(),
         }
 
     cdef tuple bounds(self):

@@ -32,6 +32,7 @@ chunk_source.step = NULL
 chunk_source.edge = NULL
 chunk_source.read_overflow = read_chunk
 chunk_source.whole = NULL
+chunk_source.blob_of = NULL
 
 
 cdef Directory *directory_new(Arena *arena, uint32_t capacity, bint root) noexcept nogil:

@@ -5,7 +5,7 @@ from libc.stdint cimport UINT32_MAX, uint16_t, uint32_t
 from libc.string cimport memcmp
 
 from cesium._layout cimport (
-    BLOCK_MAP_IDENTITY, FIELDS_MAX, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET,
+    BLOCK_MAP_IDENTITY, FEATURE_BLOB_LOG, FIELDS_MAX, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET,
     FOOTER_ORIGIN_BYTES_MAX, FOOTER_ORIGIN_OFFSET, FORMAT_VERSION, KEY_INLINE_BYTES, PAGE_BYTES,
     PAGE_FOOTER, SEGMENT_MAGIC, STATUS_CORRUPT, STATUS_OK, SegmentFooter,
 )
@@ -112,9 +112,10 @@ cdef object footer_problem(str path, const uint8_t *page, uint64_t size, const S
     if footer.format_version != FORMAT_VERSION:
         raise Error(f"{path}: has format version {footer.format_version}; "
                     f"this cesium reads version {FORMAT_VERSION}")
-    if footer.incompatible_features:
+    if footer.incompatible_features & ~<uint64_t>FEATURE_BLOB_LOG:
         names = ", ".join(f"bit {bit}" for bit in range(64)
-                          if footer.incompatible_features >> bit & 1)
+                          if (footer.incompatible_features & ~<uint64_t>FEATURE_BLOB_LOG)
+                          >> bit & 1)
         raise Error(f"{path}: needs features that this cesium does not know: {names}")
     if footer.segment_id != segment_id or footer.type != PAGE_FOOTER:
         return ("the file is another segment", segment_id, footer.segment_id)

@@ -38,6 +38,26 @@ cdef packed struct OverflowReference:
     uint64_t location           # segment: page number * 4096 + offset; memtable: an address
     uint64_t bytes              # length of the whole key or value
 
+cdef packed struct BlobPointer:     # what an entry of KIND_BLOB holds in place of its value
+    uint64_t blob_id            # of the file
+    uint64_t offset             # in the file, of the first byte; a multiple of 8
+    uint64_t bytes              # length of the value
+    uint32_t checksum           # CRC32C of the value, seeded with blob id and offset
+
+cdef packed struct BlobHeader:  # the first page of a blob file
+    uint32_t checksum           # as of any page, the blob id standing for the segment's
+    uint8_t type                # PAGE_BLOB
+    uint8_t reserved_5
+    uint16_t reserved_6
+    uint64_t magic              # BLOB_MAGIC
+    uint32_t format_version
+    uint32_t reserved_20
+    uint64_t compatible_features
+    uint64_t incompatible_features
+    uint8_t store_uuid[16]
+    uint64_t blob_id
+    uint64_t table_id
+
 cdef packed struct SegmentFooter:
     uint32_t checksum           # of the footer page, as of any page
     uint8_t type                # PAGE_FOOTER
@@ -102,6 +122,10 @@ cdef enum:
     PAGE_RANGE_DELETE = 4
     PAGE_FILTER = 5
     PAGE_FOOTER = 6
+    PAGE_BLOB = 7
+
+cdef enum:                      # bits of incompatible_features
+    FEATURE_BLOB_LOG = 1
 
 cdef enum:
     FORM_VARIABLE_KEYS = 1
@@ -141,5 +165,9 @@ cdef enum:                      # what kernels return; one gate in Python turns 
 cdef extern from *:
     """
     #define SEGMENT_MAGIC 0x0A0D4745534D5343ULL  /* "CSMSEG\\r\\n" read little-endian */
+    #define BLOB_MAGIC 0x0A0D424C424D5343ULL     /* "CSMBLB\\r\\n" read little-endian */
+    #define BLOB_BYTES_MAX (1ULL << 32)
     """
     const uint64_t SEGMENT_MAGIC
+    const uint64_t BLOB_MAGIC
+    const uint64_t BLOB_BYTES_MAX   # of one value in a blob file

@@ -1,13 +1,14 @@
 """The compiled side of docs/format.md: sizes asserted when compiled, offsets told to the tests."""
 
 from cesium._layout cimport (
-    Entry, FIELDS_MAX, FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FOOTER_ORIGIN_BYTES_MAX,
-    FOOTER_ORIGIN_OFFSET, FORMAT_VERSION, FORM_VARIABLE_KEYS, FORM_VARIABLE_VALUES, HAS_EXPIRY,
-    HAS_KINDS, HAS_PACKED_HEADS, HAS_SEQUENCES, KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_BLOB,
-    KIND_DELETE, KIND_KEY_OVERFLOW, KIND_VALUE, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES,
-    OverflowReference, PAGE_BYTES, PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_FOOTER,
-    PAGE_HEADER_BYTES, PAGE_OVERFLOW, PAGE_RANGE_DELETE, PageHeader, SegmentFooter, VALUE_BYTES_MAX,
-    VALUE_FIXED_BYTES, VALUE_INLINE_BYTES,
+    BLOB_BYTES_MAX, BlobHeader, BlobPointer, Entry, FEATURE_BLOB_LOG, FIELDS_MAX,
+    FOOTER_FIELDS_OFFSET, FOOTER_KEYS_OFFSET, FOOTER_ORIGIN_BYTES_MAX, FOOTER_ORIGIN_OFFSET,
+    FORMAT_VERSION, FORM_VARIABLE_KEYS, FORM_VARIABLE_VALUES, HAS_EXPIRY, HAS_KINDS,
+    HAS_PACKED_HEADS, HAS_SEQUENCES, KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_BLOB, KIND_DELETE,
+    KIND_KEY_OVERFLOW, KIND_VALUE, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES, OverflowReference,
+    PAGE_BLOB, PAGE_BYTES, PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_FOOTER, PAGE_HEADER_BYTES,
+    PAGE_OVERFLOW, PAGE_RANGE_DELETE, PageHeader, SegmentFooter, VALUE_BYTES_MAX, VALUE_FIXED_BYTES,
+    VALUE_INLINE_BYTES,
 )
 
 cdef extern from *:
@@ -24,6 +25,8 @@ cdef void assert_layout() noexcept nogil:
     LAYOUT_ASSERT(sizeof(PageHeader) == 64)
     LAYOUT_ASSERT(sizeof(Entry) == 6)
     LAYOUT_ASSERT(sizeof(OverflowReference) == 16)
+    LAYOUT_ASSERT(sizeof(BlobPointer) == 28)
+    LAYOUT_ASSERT(sizeof(BlobHeader) == 72)
     LAYOUT_ASSERT(sizeof(SegmentFooter) == 208)
     LAYOUT_ASSERT(sizeof(SegmentFooter) <= 256)     # FOOTER_FIELDS_OFFSET
     LAYOUT_ASSERT(256 + 2 * 255 <= 1024)            # widths end before FOOTER_KEYS_OFFSET
@@ -40,6 +43,8 @@ def describe():
     cdef PageHeader page
     cdef Entry entry
     cdef OverflowReference reference
+    cdef BlobPointer pointer
+    cdef BlobHeader blob
     cdef SegmentFooter footer
     cdef char *start
     start = <char *>&page
@@ -76,6 +81,27 @@ def describe():
         "location": <char *>&reference.location - start,
         "bytes": <char *>&reference.bytes - start,
         "(size)": sizeof(OverflowReference),
+    }
+    start = <char *>&pointer
+    pointer_fields = {
+        "blob_id": <char *>&pointer.blob_id - start,
+        "offset": <char *>&pointer.offset - start,
+        "bytes": <char *>&pointer.bytes - start,
+        "checksum": <char *>&pointer.checksum - start,
+        "(size)": sizeof(BlobPointer),
+    }
+    start = <char *>&blob
+    blob_fields = {
+        "checksum": <char *>&blob.checksum - start,
+        "type": <char *>&blob.type - start,
+        "magic": <char *>&blob.magic - start,
+        "format_version": <char *>&blob.format_version - start,
+        "compatible_features": <char *>&blob.compatible_features - start,
+        "incompatible_features": <char *>&blob.incompatible_features - start,
+        "store_uuid": <char *>&blob.store_uuid[0] - start,
+        "blob_id": <char *>&blob.blob_id - start,
+        "table_id": <char *>&blob.table_id - start,
+        "(size)": sizeof(BlobHeader),
     }
     start = <char *>&footer
     footer_fields = {
@@ -132,6 +158,7 @@ def describe():
             "VALUE_FIXED_BYTES": VALUE_FIXED_BYTES,
             "KEY_BYTES_MAX": KEY_BYTES_MAX,
             "VALUE_BYTES_MAX": VALUE_BYTES_MAX,
+            "BLOB_BYTES_MAX": BLOB_BYTES_MAX,
             "FORMAT_VERSION": FORMAT_VERSION,
             "PAGE_DATA": PAGE_DATA,
             "PAGE_FENCE": PAGE_FENCE,
@@ -139,6 +166,8 @@ def describe():
             "PAGE_RANGE_DELETE": PAGE_RANGE_DELETE,
             "PAGE_FILTER": PAGE_FILTER,
             "PAGE_FOOTER": PAGE_FOOTER,
+            "PAGE_BLOB": PAGE_BLOB,
+            "FEATURE_BLOB_LOG": FEATURE_BLOB_LOG,
             "FORM_VARIABLE_KEYS": FORM_VARIABLE_KEYS,
             "FORM_VARIABLE_VALUES": FORM_VARIABLE_VALUES,
             "HAS_KINDS": HAS_KINDS,
@@ -155,6 +184,8 @@ def describe():
             "PageHeader": page_fields,
             "Entry": entry_fields,
             "OverflowReference": reference_fields,
+            "BlobPointer": pointer_fields,
+            "BlobHeader": blob_fields,
             "SegmentFooter": footer_fields,
         },
     }

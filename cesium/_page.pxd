@@ -13,7 +13,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from cesium._layout cimport Entry, OverflowReference, PageHeader
+from cesium._blobs cimport Blob
+from cesium._layout cimport BlobPointer, Entry, OverflowReference, PageHeader
 
 cdef struct Shape:              # how one table's keys and values are stored; immutable, the table's
     uint32_t key_width          # 1..8: the head is the whole key; 0: variable form
@@ -31,7 +32,8 @@ cdef struct Key:                # one encoded key; `data` is borrowed
 cdef struct Value:              # one value; `data` is borrowed.  Fixed form: a packed row
     const uint8_t *data
     uint64_t bytes
-    uint8_t kind                # KIND_VALUE or KIND_DELETE (no overflow bits)
+    uint8_t kind                # KIND_VALUE or KIND_DELETE (no overflow bits); KIND_BLOB where a
+                                # segment is built: `data` is a BlobPointer
 
 # Reads bytes of an overflowed key or value: `skip` bytes into the object at `location`.
 ctypedef int (*ReadOverflow)(void *context, uint64_t location, uint64_t skip, uint8_t *destination,
@@ -53,6 +55,8 @@ cdef struct PageSource:
     int (*edge)(void *context, Position *position, int direction) noexcept nogil
     ReadOverflow read_overflow
     int (*whole)(void *context) noexcept nogil      # segment_whole; NULL: nothing to lose
+    # The blob file with an id, NULL when the source knows none; NULL itself where none may be.
+    Blob *(*blob_of)(void *context, uint64_t blob_id) noexcept nogil
 
 cdef inline PageHeader *header_of(const uint8_t *page) noexcept nogil:
     return <PageHeader *>page
@@ -92,11 +96,15 @@ cdef void page_copy_row(const Shape *shape, const uint8_t *page, uint32_t slot,
                         uint8_t *row) noexcept nogil
 cdef void page_store_row(const Shape *shape, uint8_t *page, uint32_t slot,
                          const uint8_t *row) noexcept nogil
-# Variable form: length of the whole value, its inline bytes (NULL when it overflowed), and a copy.
+# Variable form: length of the whole value, its inline bytes (NULL when it lies elsewhere), and a
+# copy.  A value in a blob file is copied whole or not at all: its checksum covers all of it.
 cdef uint64_t page_value_bytes(const uint8_t *page, uint32_t slot) noexcept nogil
 cdef const uint8_t *page_value_inline(const uint8_t *page, uint32_t slot) noexcept nogil
 cdef int page_copy_value(const uint8_t *page, uint32_t slot, const PageSource *source,
                          uint64_t skip, uint8_t *destination, uint64_t bytes) noexcept nogil
+# The pointer of an entry of KIND_BLOB.
+cdef void page_blob_pointer(const uint8_t *page, uint32_t slot,
+                            BlobPointer *pointer) noexcept nogil
 # The reference of an overflowed key or value; meaningful only when the kind byte says so.
 cdef OverflowReference *page_key_reference(const uint8_t *page, uint32_t slot) noexcept nogil
 cdef OverflowReference *page_value_reference(const uint8_t *page, uint32_t slot) noexcept nogil

@@ -2,10 +2,12 @@
 
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from cesium._blobs cimport Blob, blob_read
 from cesium._layout cimport (
-    FIELDS_MAX, FORM_VARIABLE_KEYS, FORM_VARIABLE_VALUES, HAS_KINDS, KEY_INLINE_BYTES, KIND_DELETE,
-    KIND_KEY_OVERFLOW, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW, PAGE_BYTES, PAGE_HEADER_BYTES,
-    STATUS_CORRUPT, STATUS_FULL, STATUS_OK, VALUE_FIXED_BYTES, VALUE_INLINE_BYTES,
+    BlobPointer, FIELDS_MAX, FORM_VARIABLE_KEYS, FORM_VARIABLE_VALUES, HAS_KINDS, KEY_INLINE_BYTES,
+    KIND_BLOB, KIND_DELETE, KIND_KEY_OVERFLOW, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW,
+    PAGE_BYTES, PAGE_HEADER_BYTES, STATUS_CORRUPT, STATUS_FULL, STATUS_OK, VALUE_FIXED_BYTES,
+    VALUE_INLINE_BYTES,
 )
 from cesium._native cimport heads_lower_bound, heads_upper_bound, load_head
 
@@ -120,8 +122,8 @@ cdef int page_check(const Shape *shape, const uint8_t *page, uint8_t type) noexc
         return STATUS_CORRUPT
     for slot in range(header.count):
         kind = kind_of(page, slot)
-        if (kind & KIND_MASK) > KIND_DELETE or kind & ~(KIND_MASK | KIND_VALUE_OVERFLOW
-                                                        | KIND_KEY_OVERFLOW):
+        if (kind & KIND_MASK) > KIND_BLOB or kind & ~(KIND_MASK | KIND_VALUE_OVERFLOW
+                                                      | KIND_KEY_OVERFLOW):
             return STATUS_CORRUPT
         if columns.entries == 0:
             if kind > KIND_DELETE:
@@ -140,7 +142,10 @@ cdef int page_check(const Shape *shape, const uint8_t *page, uint8_t type) noexc
         elif entry.key_bytes + header.prefix_bytes > KEY_INLINE_BYTES:
             return STATUS_CORRUPT
         if shape.value_width:
-            if entry.value_bytes or kind & KIND_VALUE_OVERFLOW:
+            if entry.value_bytes or kind & KIND_VALUE_OVERFLOW or (kind & KIND_MASK) == KIND_BLOB:
+                return STATUS_CORRUPT
+        elif (kind & KIND_MASK) == KIND_BLOB:
+            if entry.value_bytes != sizeof(BlobPointer) or kind & KIND_VALUE_OVERFLOW:
                 return STATUS_CORRUPT
         elif kind & KIND_VALUE_OVERFLOW:
             if entry.value_bytes != sizeof(OverflowReference):
@@ -352,8 +357,18 @@ cdef void page_store_row(const Shape *shape, uint8_t *page, uint32_t slot,
         memcpy(run_of(shape, page, field) + slot * width, row + shape.field_starts[field], width)
 
 
+cdef void page_blob_pointer(const uint8_t *page, uint32_t slot,
+                            BlobPointer *pointer) noexcept nogil:
+    memcpy(pointer, page_value_reference(page, slot), sizeof(BlobPointer))
+
+
 cdef uint64_t page_value_bytes(const uint8_t *page, uint32_t slot) noexcept nogil:
-    if kind_of(page, slot) & KIND_VALUE_OVERFLOW:
+    cdef uint8_t kind = kind_of(page, slot)
+    cdef BlobPointer pointer
+    if (kind & KIND_MASK) == KIND_BLOB:
+        page_blob_pointer(page, slot, &pointer)
+        return pointer.bytes
+    if kind & KIND_VALUE_OVERFLOW:
         return page_value_reference(page, slot).bytes
     return entries_of(page)[slot].value_bytes
 
@@ -361,7 +376,7 @@ cdef uint64_t page_value_bytes(const uint8_t *page, uint32_t slot) noexcept nogi
 cdef const uint8_t *page_value_inline(const uint8_t *page, uint32_t slot) noexcept nogil:
     cdef uint8_t kind = kind_of(page, slot)
     cdef Entry *entry = entries_of(page) + slot
-    if kind & KIND_VALUE_OVERFLOW:
+    if kind & KIND_VALUE_OVERFLOW or (kind & KIND_MASK) == KIND_BLOB:
         return NULL
     return page + entry.offset + heap_key_bytes(entry.key_bytes, kind)
 
@@ -369,12 +384,21 @@ cdef const uint8_t *page_value_inline(const uint8_t *page, uint32_t slot) noexce
 cdef int page_copy_value(const uint8_t *page, uint32_t slot, const PageSource *source,
                          uint64_t skip, uint8_t *destination, uint64_t bytes) noexcept nogil:
     cdef const uint8_t *data = page_value_inline(page, slot)
+    cdef BlobPointer pointer
+    cdef Blob *blob = NULL
     if data != NULL:
         # More than lies in the page: it was lost between the look at the length and this.
         if <uint64_t>(data - page) + skip + bytes > PAGE_BYTES:
             return STATUS_CORRUPT
         memcpy(destination, data + skip, bytes)
         return STATUS_OK
+    if (kind_of(page, slot) & KIND_MASK) == KIND_BLOB:
+        page_blob_pointer(page, slot, &pointer)
+        if source.blob_of != NULL:
+            blob = source.blob_of(source.context, pointer.blob_id)
+        if blob == NULL or skip or bytes != pointer.bytes:
+            return STATUS_CORRUPT
+        return blob_read(blob, &pointer, destination)
     return source.read_overflow(source.context, page_value_reference(page, slot).location, skip,
                                 destination, bytes)
 

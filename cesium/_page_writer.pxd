@@ -59,6 +59,8 @@ cdef inline uint8_t *page_writer_page(PageWriter *writer) noexcept nogil:
     return writer.buffers[writer.making] + <uint64_t>writer.used * PAGE_BYTES
 # Stores the checksum and goes on to the next page.  STATUS_OK, STATUS_IO or STATUS_LIMIT.
 cdef int page_writer_seal(PageWriter *writer) noexcept nogil
+# The same for 4096 bytes that carry no checksum: it is the caller's to know what they are.
+cdef int page_writer_pass(PageWriter *writer) noexcept nogil
 # Whether this process is a forked child of the one that opened it: only `page_writer_close` may be
 # called then.
 cdef bint page_writer_is_inherited(const PageWriter *writer) noexcept nogil

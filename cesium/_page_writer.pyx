@@ -154,9 +154,13 @@ cdef bint page_writer_is_inherited(const PageWriter *writer) noexcept nogil:
 
 cdef int page_writer_seal(PageWriter *writer) noexcept nogil:
     cdef uint8_t *page = page_writer_page(writer)
+    (<uint32_t *>page)[0] = page_checksum(writer.segment_id, writer.page_count, page)
+    return page_writer_pass(writer)
+
+
+cdef int page_writer_pass(PageWriter *writer) noexcept nogil:
     if writer.page_count == UINT32_MAX:
         return STATUS_LIMIT
-    (<uint32_t *>page)[0] = page_checksum(writer.segment_id, writer.page_count, page)
     writer.page_count += 1
     writer.used += 1
     if writer.used == WRITER_BUFFER_PAGES:

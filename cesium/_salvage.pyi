@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cesium._blobs import BlobReader
 from cesium._builder import SegmentBuilder
 from cesium._page import TableShape
 
@@ -17,8 +19,16 @@ FOOTER: int
 
 class SegmentPages:
     def __new__(
-        cls, data: npt.NDArray[np.uint8], segment_id: int, shape: TableShape
+        cls,
+        data: npt.NDArray[np.uint8],
+        segment_id: int,
+        shape: TableShape,
+        blob_of: Callable[[int], BlobReader | None] | None = None,
     ) -> SegmentPages: ...
+    def blob_uses(self) -> dict[int, tuple[int, int]]: ...
+    def damaged_values(self, number: int) -> list[_Key]: ...
+    @property
+    def blobs(self) -> tuple[BlobReader, ...] | None: ...
     @property
     def count(self) -> int: ...
     @property

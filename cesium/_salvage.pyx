@@ -15,21 +15,22 @@ from libc.string cimport memset
 
 import numpy as np
 
+from cesium._blobs cimport Blob, blob_read
 from cesium._builder cimport SegmentBuilder, builder_add_slots
 from cesium._fences cimport Fences, fence_shape
 from cesium._footer cimport footer_fields
 from cesium._layout cimport (
-    KEY_BYTES_MAX, KIND_DELETE, KIND_MASK, PAGE_BYTES, PAGE_DATA,
+    BlobPointer, KEY_BYTES_MAX, KIND_BLOB, KIND_DELETE, KIND_MASK, PAGE_BYTES, PAGE_DATA,
     PAGE_FENCE, PAGE_FILTER, PAGE_FOOTER, PAGE_HEADER_BYTES, PAGE_OVERFLOW, PAGE_RANGE_DELETE,
     SEGMENT_MAGIC, STATUS_OK, SegmentFooter,
 )
 from cesium._native cimport compare_bytes
 from cesium._page cimport (
-    PageSource, Shape, TableShape, header_of, heads_of, kind_of, page_copy_key,
+    PageSource, Shape, TableShape, header_of, heads_of, kind_of, page_blob_pointer, page_copy_key,
     page_copy_row, page_copy_value, page_key_bytes, page_value_bytes, page_value_inline,
 )
 from cesium._page_writer cimport page_checksum
-from cesium._segment cimport Segment, segment_checked, segment_source
+from cesium._segment cimport Segment, blob_table, segment_checked, segment_source
 
 DATA = PAGE_DATA
 FENCE = PAGE_FENCE
@@ -40,7 +41,11 @@ FOOTER = PAGE_FOOTER
 
 
 cdef class SegmentPages:
-    """SegmentPages(data, segment_id, shape): what can be read of a segment's bytes (uint8)."""
+    """SegmentPages(data, segment_id, shape, blob_of): what can be read of a segment's bytes.
+
+    data: uint8.  blob_of: gives the BlobReader of a blob id, or None; without it no value in a blob
+    file can be read.
+    """
 
     cdef Segment segment
     cdef Fences fences
@@ -51,9 +56,10 @@ cdef class SegmentPages:
     cdef uint32_t last_bytes
     cdef uint64_t last_head
     cdef bint started
+    cdef readonly tuple blobs       # BlobReaders, which segment.blobs points into
 
     def __cinit__(self, const uint8_t[::1] data not None, uint64_t segment_id,
-                  TableShape shape not None):
+                  TableShape shape not None, blob_of=None):
         self.data = data
         self.shape = shape
         memset(&self.segment, 0, sizeof(Segment))
@@ -71,9 +77,36 @@ cdef class SegmentPages:
             raise MemoryError
         if data.shape[0]:
             self.segment.map = &data[0]
+        if blob_of is not None:
+            found = [blob_of(number) for number in sorted(self.blob_uses())]
+            self.blobs = tuple([reader for reader in found if reader is not None])
+            self.segment.blobs = blob_table(self.blobs)
+            self.segment.blob_count = <uint32_t>len(self.blobs)
+
+    def blob_uses(self):
+        """What the sound data pages point to: {blob id: (bytes of values, rows)}."""
+        cdef uint32_t number
+        cdef uint32_t slot
+        cdef const uint8_t *page
+        cdef BlobPointer pointer
+        uses = {}
+        for number in range(self.segment.page_count):
+            page = self.segment.map + <uint64_t>number * PAGE_BYTES
+            if header_of(page).type != PAGE_DATA or segment_checked(
+                    &self.segment, number, PAGE_DATA, &page) != STATUS_OK:
+                continue
+            if header_of(page).kinds_offset == 0:
+                continue
+            for slot in range(header_of(page).count):
+                if kind_of(page, slot) & KIND_MASK == KIND_BLOB:
+                    page_blob_pointer(page, slot, &pointer)
+                    size, rows = uses.get(pointer.blob_id, (0, 0))
+                    uses[pointer.blob_id] = size + pointer.bytes, rows + 1
+        return uses
 
     def __dealloc__(self):
         free(self.segment.checked)
+        free(self.segment.blobs)
         free(self.key)
         free(self.last)
 
@@ -163,6 +196,8 @@ cdef class SegmentPages:
                        uint32_t slot) noexcept nogil:
         """Whether key and value of a slot can be read; its key is then in `key`."""
         cdef PageSource source
+        cdef BlobPointer pointer
+        cdef Blob *blob
         cdef uint8_t piece[4096]
         cdef uint64_t bytes
         cdef uint64_t done = 0
@@ -175,6 +210,10 @@ cdef class SegmentPages:
         if (shape.value_width or kind_of(page, slot) & KIND_MASK == KIND_DELETE
                 or page_value_inline(page, slot) != NULL):
             return True
+        if kind_of(page, slot) & KIND_MASK == KIND_BLOB:
+            page_blob_pointer(page, slot, &pointer)
+            blob = source.blob_of(source.context, pointer.blob_id)
+            return blob != NULL and blob_read(blob, &pointer, NULL) == STATUS_OK
         bytes = page_value_bytes(page, slot)
         while done < bytes:
             step = min(bytes - done, <uint64_t>sizeof(piece))
@@ -225,6 +264,29 @@ cdef class SegmentPages:
             return 0, header_of(page).count, None, None
         return (readable, header_of(page).count - readable, self.key_at(shape, page, first),
                 self.key_at(shape, page, last))
+
+    def damaged_values(self, uint32_t number):
+        """The keys of a sound data page whose values in blob files cannot be read."""
+        cdef const uint8_t *page = self.sound(number, PAGE_DATA)
+        cdef const Shape *shape = &self.shape.shape
+        cdef PageSource source
+        cdef BlobPointer pointer
+        cdef Blob *blob
+        cdef uint32_t slot
+        cdef bint sound
+        keys = []
+        segment_source(&self.segment, &source)
+        for slot in range(header_of(page).count):
+            if kind_of(page, slot) & KIND_MASK != KIND_BLOB:
+                continue
+            page_blob_pointer(page, slot, &pointer)
+            with nogil:
+                blob = source.blob_of(source.context, pointer.blob_id)
+                sound = blob != NULL and blob_read(blob, &pointer, NULL) == STATUS_OK
+            if not sound and (shape.key_width or page_copy_key(
+                    shape, page, slot, &source, self.key) == STATUS_OK):
+                keys.append(self.key_at(shape, page, slot))
+        return keys
 
     def rewind(self):
         """Copying begins anew: any key may come first."""

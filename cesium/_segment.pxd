@@ -10,6 +10,7 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from cesium._blobs cimport Blob
 from cesium._interval cimport IntervalSet
 from cesium._layout cimport SEGMENT_MAGIC, STATUS_OK
 from cesium._page cimport Key, PageSource, Position, Shape, TableShape
@@ -34,6 +35,8 @@ cdef struct Segment:
     const uint32_t *filter      # first filter page in the map, NULL when none
     uint64_t filter_blocks
     IntervalSet *markers        # NULL when none
+    Blob **blobs                # the blob files that it refers to, by id
+    uint32_t blob_count
     int failed_status           # first failure; failed_page and so on describe it
     int failed_claim            # private: whoever sets it first describes the failure
     uint32_t failed_page
@@ -70,6 +73,8 @@ cdef int segment_rank(Segment *segment, const Key *key, uint64_t *rank) noexcept
 # Entries before the data page with this ordinal; the segment must be ready.
 cdef uint64_t segment_rank_of_page(Segment *segment, uint32_t ordinal) noexcept nogil
 cdef void segment_source(Segment *segment, PageSource *source) noexcept nogil
+# An array of the readers' blobs by id, for segment.blobs; to be freed.  NULL when there are none.
+cdef Blob **blob_table(tuple readers) except? NULL
 
 cdef extern from *:
     """
@@ -101,6 +106,7 @@ cdef class SegmentReader:
     cdef PyObject *memory               # np.memmap over the file, once mapped; owned
     cdef object mutex                   # while mapping
     cdef object process                 # the pid that made it
+    cdef readonly tuple blobs           # BlobReaders, which segment.blobs points into
     cdef object map_failure             # the exception of the last try to map, or None
     cdef bytes lower_bytes              # what segment.lower and segment.upper point into
     cdef bytes upper_bytes
@@ -118,3 +124,4 @@ cdef class SegmentReader:
     cdef int raise_lost(self) except -1
     cdef int raise_lost_page(self, uint64_t number, uint64_t size) except -1
     cdef int raise_failure(self) except -1   # the gate: CorruptionError, OSError
+    cdef int raise_blob_failure(self) except -1     # of its blob files, if one failed

@@ -1,10 +1,13 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from cesium._blobs import BlobReader
 from cesium._page import TableShape
 from cesium.files import Files
 from cesium.state import SegmentRecord
 
 UNBOUNDED_UPPER: bytes
+
+def blob_id_of(reader: BlobReader) -> int: ...
 
 class SegmentReader:
     doomed: bool
@@ -15,7 +18,10 @@ class SegmentReader:
         name: str,
         shape: TableShape,
         store_uuid: bytes | None = None,
+        blobs: Iterable[BlobReader] = (),
     ) -> None: ...
+    @property
+    def blobs(self) -> tuple[BlobReader, ...]: ...
     @property
     def record(self) -> SegmentRecord: ...
     @property

@@ -12,6 +12,7 @@ import errno
 import os
 import threading
 
+from cesium._blobs cimport BlobReader
 from cesium._faults cimport (
     fault_counter, fault_find, fault_lost, fault_register, fault_unregister, faults_seen, load_lost,
 )
@@ -24,17 +25,18 @@ from cesium._interval cimport (
     Interval, IntervalSet, interval_set_add, interval_set_new, interval_set_release, key_compare,
 )
 from cesium._layout cimport (
-    KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_KEY_OVERFLOW, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES,
-    OverflowReference, PAGE_BYTES, PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_HEADER_BYTES,
-    PAGE_OVERFLOW, PAGE_RANGE_DELETE, STATUS_CORRUPT, STATUS_IO, STATUS_NOT_FOUND, STATUS_NO_MEMORY,
-    STATUS_OK, SegmentFooter, VALUE_BYTES_MAX, VALUE_INLINE_BYTES,
+    BLOB_BYTES_MAX, BlobPointer, KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_BLOB, KIND_KEY_OVERFLOW,
+    KIND_MASK, KIND_VALUE_OVERFLOW, OVERFLOW_PAYLOAD_BYTES, OverflowReference, PAGE_BYTES,
+    PAGE_DATA, PAGE_FENCE, PAGE_FILTER, PAGE_HEADER_BYTES, PAGE_OVERFLOW, PAGE_RANGE_DELETE,
+    STATUS_CORRUPT, STATUS_IO, STATUS_NOT_FOUND, STATUS_NO_MEMORY, STATUS_OK, SegmentFooter,
+    VALUE_BYTES_MAX, VALUE_INLINE_BYTES,
 )
 from cesium._native cimport (
     HEADS_NEAR, bloom_contains, load_head, parallel_for, prefetch_read,
 )
 from cesium._page cimport (
-    header_of, kind_of, page_check, page_find, page_fixed_capacity, page_key_reference,
-    page_value_reference,
+    header_of, kind_of, page_blob_pointer, page_check, page_find, page_fixed_capacity,
+    page_key_reference, page_value_reference,
 )
 from cesium._page_writer cimport page_checksum
 
@@ -123,6 +125,7 @@ cdef int check_reference(const OverflowReference *reference, uint32_t number, ui
 
 
 cdef int check_references(const uint8_t *page, uint32_t number) noexcept nogil:
+    cdef BlobPointer pointer
     cdef uint32_t slot
     cdef uint8_t kind
     if header_of(page).kinds_offset == 0:
@@ -135,6 +138,10 @@ cdef int check_references(const uint8_t *page, uint32_t number) noexcept nogil:
         if kind & KIND_VALUE_OVERFLOW and check_reference(
                 page_value_reference(page, slot), number, VALUE_INLINE_BYTES, VALUE_BYTES_MAX):
             return STATUS_CORRUPT
+        if kind & KIND_MASK == KIND_BLOB:       # whether the file has it, its reader looks
+            page_blob_pointer(page, slot, &pointer)
+            if pointer.bytes == 0 or pointer.bytes > BLOB_BYTES_MAX or pointer.offset < PAGE_BYTES:
+                return STATUS_CORRUPT
     return STATUS_OK
 
 
@@ -422,6 +429,41 @@ cdef int source_whole(void *context) noexcept nogil:
     return segment_whole(<Segment *>context)
 
 
+cdef Blob *source_blob(void *context, uint64_t blob_id) noexcept nogil:
+    cdef Segment *segment = <Segment *>context
+    cdef uint32_t low = 0
+    cdef uint32_t high = segment.blob_count
+    cdef uint32_t middle
+    while low < high:
+        middle = (low + high) >> 1
+        if segment.blobs[middle].id < blob_id:
+            low = middle + 1
+        else:
+            high = middle
+    if low == segment.blob_count or segment.blobs[low].id != blob_id:
+        damaged(segment, 0, 0, 0)       # a pointer into a file that the record does not name
+        return NULL
+    return segment.blobs[low]
+
+
+cdef Blob **blob_table(tuple readers) except? NULL:
+    cdef Blob **table
+    cdef BlobReader reader
+    if not readers:
+        return NULL
+    table = <Blob **>malloc(len(readers) * sizeof(Blob *))
+    if table == NULL:
+        raise MemoryError
+    for place, reader in enumerate(sorted(readers, key=blob_id_of)):
+        table[<Py_ssize_t>place] = &reader.blob
+    return table
+
+
+def blob_id_of(BlobReader reader):
+    """What readers are sorted by."""
+    return reader.blob.id
+
+
 cdef void segment_source(Segment *segment, PageSource *source) noexcept nogil:
     source.context = segment
     source.seek = source_seek
@@ -429,6 +471,7 @@ cdef void segment_source(Segment *segment, PageSource *source) noexcept nogil:
     source.edge = source_edge
     source.read_overflow = read_overflow
     source.whole = source_whole
+    source.blob_of = source_blob
 
 
 # --- mapping -------------------------------------------------------------------------------------
@@ -597,11 +640,12 @@ cdef class SegmentReader:
     """One segment file, mapped at its first use.  Safe from any thread.
 
     record: what the manifest says of it (id, lower, upper, rows, checksum).  name: of the file in
-    `files` (cesium.files.Files).  store_uuid: 16 bytes that the file must carry, or None.
+    `files` (cesium.files.Files).  store_uuid: 16 bytes that the file must carry, or None.  blobs: a
+    BlobReader for each blob file that the record names; they are pinned with the segment.
     """
 
     def __init__(self, object record, object files, str name, TableShape shape not None,
-                 bytes store_uuid=None):
+                 bytes store_uuid=None, blobs=()):
         cdef Segment *segment = &self.segment
         if segment.reader != NULL:
             raise ValueError("this reader was set up already")
@@ -616,6 +660,9 @@ cdef class SegmentReader:
         self.process = os.getpid()
         self.lower_bytes = record.lower
         self.upper_bytes = record.upper
+        self.blobs = tuple(blobs)
+        segment.blobs = blob_table(self.blobs)
+        segment.blob_count = <uint32_t>len(self.blobs)
         segment.shape = &shape.shape
         segment.id = record.id
         segment.entries = record.rows
@@ -634,6 +681,7 @@ cdef class SegmentReader:
     def __dealloc__(self):
         fault_unregister(self.segment.region)
         unload(&self.segment)
+        free(self.segment.blobs)
         Py_XDECREF(self.memory)
 
     # A trace would show the key to Python, and take its bytes for a string that ends.
@@ -820,10 +868,17 @@ cdef class SegmentReader:
             self.raise_damage(&self.segment)
         raise Error(f"{self.path}: reading failed")
 
+    cdef int raise_blob_failure(self) except -1:
+        cdef BlobReader reader
+        for reader in self.blobs:
+            reader.raise_failure()
+
     cdef int gate(self, int status) except -1:
         if status == STATUS_NO_MEMORY:
             raise MemoryError
         if status < 0:
+            if segment_load_status(&self.segment.failed_status) == STATUS_OK:
+                self.raise_blob_failure()
             self.raise_failure()
         return status
 

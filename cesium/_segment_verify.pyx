@@ -7,19 +7,22 @@ drive; then the content is checked through the mapping: order of keys in and acr
 ranks, counts, filter.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from cesium._blobs cimport Blob, blob_read
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._files cimport FileOperations, operations_of
 from cesium._layout cimport (
-    KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_DELETE, KIND_MASK, PAGE_BYTES, PAGE_FILTER,
-    STATUS_NO_MEMORY, STATUS_OK,
+    BlobPointer, KEY_BYTES_MAX, KEY_INLINE_BYTES, KIND_BLOB, KIND_DELETE, KIND_MASK, PAGE_BYTES,
+    PAGE_FILTER, STATUS_CORRUPT, STATUS_NO_MEMORY, STATUS_OK,
 )
 from cesium._native cimport compare_bytes, hash_bytes, hash_head, load_head
 from cesium._page cimport (
-    Key, PageSource, Shape, header_of, heads_of, kind_of, page_copy_key, page_copy_value,
+    Key, PageSource, Shape, header_of, heads_of, kind_of, page_blob_pointer, page_copy_key,
+    page_copy_value,
     page_key_bytes, page_value_bytes, page_value_inline,
 )
 from cesium._page_writer cimport page_checksum
@@ -92,12 +95,12 @@ cdef struct Totals:
 
 cdef int read_value(const uint8_t *page, uint32_t slot, const PageSource *source,
                     uint64_t bytes) noexcept nogil:
-    """Reads an overflowed value through, piece by piece."""
+    """Reads an overflowed value through, piece by piece; not one in a blob file."""
     cdef uint8_t piece[4096]
     cdef uint64_t done = 0
     cdef uint64_t step
     cdef int status
-    if page_value_inline(page, slot) != NULL:
+    if page_value_inline(page, slot) != NULL or kind_of(page, slot) & KIND_MASK == KIND_BLOB:
         return STATUS_OK
     while done < bytes:
         step = min(bytes - done, <uint64_t>sizeof(piece))
@@ -335,6 +338,54 @@ cdef class Verifier:
         for name, value in found.items():
             if footer[name] != value:
                 yield last, f"the footer's {name} is wrong", footer[name], value
+
+
+cdef object key_of_slot(const Shape *shape, const PageSource *source, const uint8_t *page,
+                        uint32_t slot):
+    """The encoded key of a slot: a head, or bytes; None where it cannot be read."""
+    if shape.key_width:
+        return heads_of(page)[slot]
+    size = page_key_bytes(shape, page, slot)
+    if size > KEY_BYTES_MAX:
+        return None
+    key = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+    if page_copy_key(shape, page, slot, source, <uint8_t *>PyBytes_AS_STRING(key)) != STATUS_OK:
+        return None
+    return key
+
+
+def damaged_values(SegmentReader reader not None):
+    """Yield (encoded key, blob id, offset) for each value in a blob file that cannot be read.
+
+    Every value that the segment's sound pages point to is read through the mapping of its file.
+    """
+    cdef Segment *segment = &reader.segment
+    cdef const Shape *shape = segment.shape
+    cdef PageSource source
+    cdef BlobPointer pointer
+    cdef Blob *blob
+    cdef const uint8_t *page
+    cdef uint32_t ordinal
+    cdef uint32_t slot
+    cdef int status
+    if not reader.blobs:
+        return
+    reader.map_file()
+    segment_source(segment, &source)
+    for ordinal in range(segment.data_pages):
+        if segment_page(segment, ordinal, &page) != STATUS_OK:
+            continue                    # `verify` tells of it
+        for slot in range(header_of(page).count):
+            if kind_of(page, slot) & KIND_MASK != KIND_BLOB:
+                continue
+            page_blob_pointer(page, slot, &pointer)
+            with nogil:
+                blob = source.blob_of(source.context, pointer.blob_id)
+                status = STATUS_CORRUPT if blob == NULL else blob_read(blob, &pointer, NULL)
+            if status == STATUS_NO_MEMORY:
+                raise MemoryError
+            if status != STATUS_OK:
+                yield (key_of_slot(shape, &source, page, slot), pointer.blob_id, pointer.offset)
 
 
 def ignore(done):

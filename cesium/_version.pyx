@@ -130,6 +130,7 @@ cdef void segment_run_source(SegmentRun *run, PageSource *source) noexcept nogil
     source.edge = run_edge
     source.read_overflow = run_read_overflow
     source.whole = NULL         # a cursor asks the segments that it looked at
+    source.blob_of = NULL       # never called, as read_overflow
 
 
 cdef SegmentRun *segment_run_new(list readers) except NULL:
@@ -223,6 +224,8 @@ cdef class Version:
                 for reader in source:
                     if reader.segment.failed_status < 0:
                         reader.raise_failure()
+        for reader in self.segments():
+            reader.raise_blob_failure()
         raise_plain(status)
         return -1
 

@@ -2,10 +2,11 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from cesium._blob_writer cimport blob_sink_takes
 from cesium._builder cimport builder_account, builder_fail, builder_note_first
 from cesium._layout cimport (
-    KIND_DELETE, KIND_KEY_OVERFLOW, KIND_MASK, KIND_VALUE_OVERFLOW, PAGE_BYTES, PageHeader,
-    STATUS_FULL, STATUS_OK,
+    KIND_BLOB, KIND_DELETE, KIND_KEY_OVERFLOW, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW,
+    PAGE_BYTES, PageHeader, STATUS_FULL, STATUS_OK, VALUE_INLINE_BYTES,
 )
 from cesium._native cimport bloom_insert, hash_bytes, hash_head, load_head
 from cesium._packer cimport Packer, packer_begin_copy, packer_bytes, packer_end_copy
@@ -49,6 +50,21 @@ cdef bint may_take_whole(const Shape *shape, const uint8_t *page) noexcept nogil
     return True
 
 
+cdef bint keeps_values(const Builder *builder, const uint8_t *page) noexcept nogil:
+    """Whether no value of a page lies in a blob file, or is to go there: those are looked at."""
+    cdef uint32_t slot
+    if builder.blobs == NULL or (header_of(page).kinds_offset == 0 and not blob_sink_takes(
+            builder.blobs, VALUE_INLINE_BYTES)):
+        return True
+    for slot in range(header_of(page).count):
+        if kind_of(page, slot) & KIND_MASK == KIND_BLOB:
+            return False
+        if kind_of(page, slot) == KIND_VALUE and blob_sink_takes(
+                builder.blobs, page_value_bytes(page, slot)):
+            return False
+    return True
+
+
 cdef int account_page(Builder *builder, const uint8_t *page) noexcept nogil:
     """Accounts for all entries of a page that has no overflows."""
     cdef const Shape *shape = builder.shape
@@ -89,7 +105,7 @@ cdef int builder_take_page(Builder *builder, const uint8_t *page) noexcept nogil
     cdef int status
     if builder.status != STATUS_OK:
         return builder.status
-    if not may_take_whole(shape, page):
+    if not may_take_whole(shape, page) or not keeps_values(builder, page):
         return STATUS_FULL
     if packer.count:
         unused = builder.early_unused_bytes + unused_bytes(

@@ -8,15 +8,17 @@ only then is what they replace unlinked.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
+from cesium._blob_writer import BlobOutput
 from cesium._builder import SegmentBuilder
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
 from cesium._merge import DONE, Merge, memtable_bounds
 from cesium._segment import UNBOUNDED_UPPER, SegmentReader
 from cesium._version import Version
-from cesium.directory import segment_name
+from cesium.blob_files import files_of, shares_of
+from cesium.directory import blob_name, segment_name
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.errors import StorageFullError
 from cesium.events import event
@@ -74,7 +76,7 @@ class SegmentOutput:
         first_sequence: int,
         last_sequence: int,
         made: str,
-        inputs: Iterable[SegmentReader] = (),
+        inputs: Collection[SegmentReader] = (),
     ) -> None:
         self.engine = engine
         self.tier = tier
@@ -84,23 +86,34 @@ class SegmentOutput:
             made, tier, engine.table, frozenset(reader.record.id for reader in inputs),
             not engine.core_engine.unjournaled,
         ).to_bytes()  # fmt: skip
+        self.threshold = engine.options.blob_threshold_bytes
+        self.moved: frozenset[int] = frozenset()  # blob files whose values are written anew
         self.records: list[SegmentRecord] = []
+        # The blob files that this output may refer to.
+        self.known_blobs = files_of(reader.record for reader in inputs)
+        self.own_blobs: set[int] = set()
         self.committed = False  # a load's: the journal names the segments
 
     def builder(self, filter_keys: int = 0) -> SegmentBuilder:
         """A builder for the next segment; filter_keys sizes its filter, 0 is none."""
         segment_id = self.engine.allocate_segment_id()
+        uuid = self.engine.manifest.state.store_uuid
+        blobs = BlobOutput(
+            self.engine.files, blob_name(segment_id), segment_id, uuid, self.engine.table.id,
+            self.threshold, self.moved,
+        )  # fmt: skip
         return SegmentBuilder(
             self.engine.files,
             segment_name(segment_id),
             segment_id,
-            self.engine.manifest.state.store_uuid,
+            uuid,
             self.engine.shape,
             filter_keys=filter_keys,
             first_sequence=self.first_sequence,
             last_sequence=self.last_sequence,
             table_id=self.engine.table.id,
             origin=self.origin,
+            blobs=blobs,
         )
 
     def finish(self, builder: SegmentBuilder) -> SegmentRecord | None:
@@ -109,6 +122,9 @@ class SegmentOutput:
         if not made["rows"] and not made["range_deletes"]:
             self.engine.files.unlink(segment_name(made["id"]))
             return None
+        if builder.blobs.made_file is not None:
+            self.known_blobs[builder.blobs.blob_id] = builder.blobs.made_file
+            self.own_blobs.add(builder.blobs.blob_id)
         record = SegmentRecord(
             id=made["id"],
             table=self.engine.table.id,
@@ -123,14 +139,23 @@ class SegmentOutput:
             bytes=made["bytes"],
             pages=made["page_count"],
             checksum=made["checksum"],
+            blobs=shares_of(made["blobs"], self.known_blobs),
         )
         self.records.append(record)
         return record
 
     def discard(self) -> None:
-        """Removes every segment made so far."""
+        """Removes every segment made so far, and the blob files that were made with them."""
         self.engine.files.remove(*(segment_name(record.id) for record in self.records))
+        self.engine.files.remove(*(blob_name(number) for number in self.own_blobs))
         self.records.clear()
+        self.own_blobs.clear()
+
+    def adopt(self, parts: Iterable[SegmentOutput]) -> None:
+        """Takes over the blob files of the parts that this output was merged from."""
+        for part in parts:
+            self.own_blobs |= part.own_blobs
+            part.own_blobs.clear()
 
     @contextlib.contextmanager
     def publishing(self) -> Iterator[list[SegmentReader]]:
@@ -293,10 +318,13 @@ def record_segments(engine: StoreEngine, known: set[int], sequence: int | None) 
         )
     )
     unrecorded.clear()
+    removed = [state.segments[number] for number in gone]
+    attached = [reader.record for reader in engine.core.version.segments()]
     for number in gone:
         reader = engine.retired.pop(number, None)
         if reader is not None:
             reader.doomed = True
+    engine.blobs.drop(removed, [*engine.manifest.state.segments.values(), *attached])
 
 
 def retire(engine: StoreEngine, readers: list[SegmentReader]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from cesium.files import Files
 
-OWN_FILES = ("LOCK", "manifest-", "journal-", "segment-")
+OWN_FILES = ("LOCK", "manifest-", "journal-", "segment-", "blob-")
 
 
 def segment_name(segment_id: int) -> str:
@@ -15,12 +15,26 @@ def segment_name(segment_id: int) -> str:
     return f"segment-{segment_id:010d}"
 
 
+def blob_name(blob_id: int) -> str:
+    """The file name of a blob file."""
+    return f"blob-{blob_id:010d}"
+
+
 def segment_numbers(names: Iterable[str]) -> list[int]:
     """The ids of the segment files among some names."""
+    return _numbers(names, "segment-")
+
+
+def blob_numbers(names: Iterable[str]) -> list[int]:
+    """The ids of the blob files among some names."""
+    return _numbers(names, "blob-")
+
+
+def _numbers(names: Iterable[str], start: str) -> list[int]:
     return [
-        int(name.removeprefix("segment-"))
+        int(name.removeprefix(start))
         for name in names
-        if name.startswith("segment-") and name.removeprefix("segment-").isdigit()
+        if name.startswith(start) and name.removeprefix(start).isdigit()
     ]
 
 

@@ -28,7 +28,9 @@ from cesium._page import TableShape
 from cesium._recovery import apply_span
 from cesium._segment import SegmentReader
 from cesium._version import Version
+from cesium.blob_files import BlobFiles
 from cesium.directory import (
+    blob_numbers,
     check_own,
     fingerprint,
     journals_of,
@@ -127,6 +129,8 @@ class StoreEngine(Shared):
         for reader in self.core.version.segments():
             try:
                 reader.map()
+                for blob in reader.blobs:
+                    blob.map()
             except (OSError, Error) as error:
                 if isinstance(error, FileNotFoundError) and before not in (
                     None,
@@ -157,7 +161,10 @@ class StoreEngine(Shared):
             self.keys.width, self.values.width, self.values.field_widths, slots_max
         )
         self.next_segment_id = max(
-            [state.next_segment_id, *(1 + number for number in segment_numbers(names))]
+            [
+                state.next_segment_id,
+                *(1 + number for number in [*segment_numbers(names), *blob_numbers(names)]),
+            ]
         )
         unjournaled = options.durability == "none" and self.writable and not self.in_memory
         journaled = not self.in_memory and not unjournaled
@@ -166,6 +173,7 @@ class StoreEngine(Shared):
         self.core = TableCore(
             self.core_engine, self.table.id, self.shape, options.memtable_limit_bytes
         )
+        self.blobs = BlobFiles(self.files, state.store_uuid)
         self.core.publish(self._stored_version(state))
         self.journal = self._recover(state, names)
         self._orphans = self._find_orphans(names)
@@ -197,7 +205,7 @@ class StoreEngine(Shared):
             self.files.sync_directory()
         manifest = self.manifest = Manifest.create(self.files, state)  # and the old ones are gone
         for name in names:
-            if segment_numbers([name]) or name.endswith(UNFINISHED):
+            if segment_numbers([name]) or blob_numbers([name]) or name.endswith(UNFINISHED):
                 self.files.unlink(name)
         return self.files.list(), manifest
 
@@ -208,8 +216,9 @@ class StoreEngine(Shared):
     def reader(self, record: SegmentRecord) -> SegmentReader:
         """A reader of a segment file; nothing is touched before its first use."""
         return SegmentReader(
-            record, self.files, segment_name(record.id), self.shape, self.manifest.state.store_uuid
-        )
+            record, self.files, segment_name(record.id), self.shape,
+            self.manifest.state.store_uuid, self.blobs.readers(record),
+        )  # fmt: skip
 
     def _stored_version(self, state: State) -> Version:
         records = state.segments.values()
@@ -317,11 +326,14 @@ class StoreEngine(Shared):
 
         Found then, because what is merged away later may be pinned, and is then read by its name.
         """
-        live = {reader.record.id for reader in self.core.version.segments()}
+        records = [reader.record for reader in self.core.version.segments()]
+        live = {record.id for record in records}
+        blobs = {share.id for record in records for share in record.blobs}
         return [
             name
             for name in names
             if any(number not in live for number in segment_numbers([name]))
+            or any(number not in blobs for number in blob_numbers([name]))
             or (name.startswith("manifest-") and name != self.manifest.name)
         ]
 

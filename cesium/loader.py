@@ -8,7 +8,6 @@ load that overlaps nothing goes to the last tier at once, else above all that is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -36,7 +35,7 @@ from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.events import Fact, event
 from cesium.maintenance import tidy
 from cesium.origin import LOAD, RUN
-from cesium.state import SegmentRecord
+from cesium.state import SegmentRecord, attach_payload
 
 SORTED_ROW_BYTES = 16  # what sorting takes for each row
 RUN_ROWS_LEAST = 1 << 16  # that are sorted at once, however small the memory limit
@@ -193,6 +192,8 @@ def merge_runs(
     try:
         for run in runs:
             parts.append(write_run(engine, run, TIER_BASE, threads, None, RUN))
+        for part in parts:
+            output.known_blobs |= part.known_blobs
         sources = [[engine.reader(record) for record in part.records] for part in reversed(parts)]
         output.write_merge(
             Merge(Version(engine.shape, sources, False), False),
@@ -201,6 +202,8 @@ def merge_runs(
             filter_keys=0 if tier == TIER_BASE else SEGMENT_BYTES // 16,
             progress=progress,
         )
+        # What the parts moved into blob files stays there: the output has the pointers.
+        output.adopt(parts)
         return output
     finally:
         for part in parts:
@@ -222,9 +225,9 @@ def attach(
             for record in output.records
         ]
         readers: list[SegmentReader] = [engine.reader(record) for record in records]
-        payload = json.dumps({"segments": [record.to_json() for record in records]})
+        payload = attach_payload(records)
         version = engine.version_with(readers)
-        journal, position = inner.commit_attach(payload.encode(), engine.core, version, output)
+        journal, position = inner.commit_attach(payload, engine.core, version, output)
     return records, journal, position
 
 

@@ -31,6 +31,7 @@ from cesium.checkpoint import (
 from cesium.engine import TIER_BASE, StoreEngine
 from cesium.events import event
 from cesium.origin import MERGE
+from cesium.reclaim import COMPACT_DEAD_SHARE, DEAD_SHARE, mostly_dead, reclaimable
 from cesium.state import SegmentRecord
 
 FROZEN_MOST = 4  # memtables that wait to be written out: half of the memory limit, at most
@@ -102,6 +103,8 @@ def merge_if_due(engine: StoreEngine) -> None:
         for run in small_runs(engine):
             if len(run) > SMALL_RUN_MOST:
                 merge_into_base(engine, [], run[:GROUP_MOST])
+        for reader in reclaimable(engine):
+            merge_part(engine, [], [reader], None)
     except Exception:
         engine.upkeep.merge_failed()
         raise
@@ -121,6 +124,8 @@ def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
                 break  # a load lies in between; a later merge joins what is left
             before = sum(map(len, runs))
             merge_into_base(engine, [], runs[0][:GROUP_MOST], progress=progress)
+        for reader in reclaimable(engine, COMPACT_DEAD_SHARE):
+            merge_part(engine, [], [reader], progress, COMPACT_DEAD_SHARE)
         engine.upkeep.merged()
 
 
@@ -202,6 +207,7 @@ def merge_part(
     newer: list[list[SegmentReader]],
     base: list[SegmentReader],
     progress: Progress | None,
+    dead_share: float = DEAD_SHARE,
 ) -> None:
     """One merge into the last tier; nothing if a load lies between the output's keys by then."""
     inputs = [reader for source in [*newer, base] for reader in source]
@@ -209,7 +215,7 @@ def merge_part(
     with event(
         engine, "merge", segments_read=read["segments_written"], bytes_read=read["bytes_written"]
     ) as facts:
-        facts.update(sizes_of(write_merge(engine, newer, base, inputs, progress)))
+        facts.update(sizes_of(write_merge(engine, newer, base, inputs, progress, dead_share)))
 
 
 def write_merge(
@@ -218,6 +224,7 @@ def write_merge(
     base: list[SegmentReader],
     inputs: list[SegmentReader],
     progress: Progress | None,
+    dead_share: float,
 ) -> list[SegmentRecord]:
     """The same; returns what was made of the inputs."""
     output = SegmentOutput(
@@ -228,6 +235,7 @@ def write_merge(
         MERGE,
         inputs,
     )
+    output.moved = mostly_dead(engine, dead_share)
     sources = [*newer, base] if base else newer
     output.write_merge(
         Merge(Version(engine.shape, sources, bool(base)), False),

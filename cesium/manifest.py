@@ -45,7 +45,8 @@ REWRITE_BYTES = 64 * 1024
 
 # Incompatible features by bit: names for errors; of these this version reads:
 INCOMPATIBLE_FEATURES = ("blob log", "compression", "encryption", "expiry", "volumes")
-KNOWN_INCOMPATIBLE = 0
+BLOB_LOG = 1
+KNOWN_INCOMPATIBLE = BLOB_LOG
 
 
 def features_named(flags: int) -> str:
@@ -55,6 +56,12 @@ def features_named(flags: int) -> str:
         INCOMPATIBLE_FEATURES[bit] if bit < len(INCOMPATIBLE_FEATURES) else f"feature {bit}"
         for bit in bits
     )
+
+
+def features_of(state: State) -> int:
+    """The incompatible features that a state uses: what its manifest file says in the header."""
+    uses_blobs = any(record.blobs for record in state.segments.values())
+    return state.incompatible_features & ~BLOB_LOG | (BLOB_LOG if uses_blobs else 0)
 
 
 def check_readable(path: str, version: int, incompatible: int) -> None:
@@ -284,9 +291,11 @@ class Manifest:
         state = edit.apply(self.state)
         frame = _frame(self._position, EDIT, state.generation, self._previous, edit.to_json())
         grown = self._position + len(frame) - FILE_HEADER.size - self._snapshot_bytes
-        if self._torn or grown > max(self._snapshot_bytes, REWRITE_BYTES):
+        # The header says what a reader must know of, and is written with the file.
+        needs_flag = features_of(state) & ~self.state.incompatible_features
+        if self._torn or needs_flag or grown > max(self._snapshot_bytes, REWRITE_BYTES):
             self._write_snapshot(state)
-            return state
+            return self.state
         if self._fd < 0:
             self._fd = self._files.open(manifest_name(self.number), writable=True)
         self._torn = True
@@ -343,6 +352,7 @@ class Manifest:
         self._write_snapshot(replace(self.state, generation=self.state.generation + 1))
 
     def _write_snapshot(self, state: State) -> None:
+        state = replace(state, incompatible_features=features_of(state))
         old = self.number
         number = old + 1
         name = manifest_name(number)

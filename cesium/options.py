@@ -16,6 +16,8 @@ MEMTABLE_BYTES_MOST = 64 << 20  # and no more than a segment's worth
 JOURNAL_SHARE = 4  # a journal may take this part of the memory limit on the drive,
 JOURNAL_BYTES_LEAST = 16 << 20  # but no less
 JOURNAL_BYTES_MOST = 256 << 20  # and no more
+BLOB_THRESHOLD = 4096  # measured: docs/blobs.md
+BLOB_THRESHOLD_LEAST = 32  # the pointer to a value takes 28 bytes
 
 
 def parse_bytes(size: int | str) -> int:
@@ -45,7 +47,9 @@ class Options:
     a killed process loses nothing), "process" (a killed process loses nothing; synced when the
     system pleases) or "none" (nothing until the next checkpoint; for rebuilding).  memory_limit:
     bytes, or a text such as "1GiB", that memtables and the buffers of loads and merges may take
-    together.
+    together.  blob_threshold: variable-length values of so many bytes or more (a number, or a text
+    such as "4KiB") lie in blob files beside the segments, so that merges move pointers; None: none
+    do.  It may change from one opening to the next.
 
     ValueError for a setting that is not one of these.
     """
@@ -55,6 +59,7 @@ class Options:
     flag: str = "c"
     durability: str = "sync"
     memory_limit: int | str = "1GiB"
+    blob_threshold: int | str | None = BLOB_THRESHOLD
 
     def __post_init__(self) -> None:
         if self.flag not in FLAGS:
@@ -66,6 +71,16 @@ class Options:
             )
         if self.memory_limit_bytes < MEMORY_LIMIT_LEAST:
             raise ValueError(f"memory_limit is at least 1 MiB, not {self.memory_limit!r}")
+        if self.blob_threshold is not None and self.blob_threshold_bytes < BLOB_THRESHOLD_LEAST:
+            raise ValueError(
+                f"blob_threshold is at least {BLOB_THRESHOLD_LEAST} bytes, or None, "
+                f"not {self.blob_threshold!r}"
+            )
+
+    @property
+    def blob_threshold_bytes(self) -> int:
+        """The blob threshold as a number of bytes; 0: no value goes into a blob file."""
+        return 0 if self.blob_threshold is None else parse_bytes(self.blob_threshold)
 
     @property
     def memory_limit_bytes(self) -> int:

@@ -15,15 +15,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cesium._page import TableShape
+from cesium.blob_files import BlobFiles, shares_of
 from cesium.bounds import Covered, bounds_of
-from cesium.directory import segment_name, segment_numbers
+from cesium.directory import blob_name, blob_numbers, segment_name, segment_numbers
 from cesium.errors import CorruptionError, SchemaError
 from cesium.files import Files
 from cesium.origin import LOAD, MERGE, RUN, Origin
 from cesium.replay import Span
-from cesium.scan_segment import PAGE_BYTES, find_footer, read_pages, scan
+from cesium.scan_segment import PAGE_BYTES, SegmentScan, find_footer, read_pages, scan
+from cesium.scan_values import file_checksum
 from cesium.scrub import Logs, attached, codecs_of, shape_of_codecs
-from cesium.state import SegmentRecord, State, TableRecord
+from cesium.state import BlobShare, SegmentRecord, State, TableRecord
 
 TIER_NEW, TIER_BASE = 0, 1
 Json = dict[str, Any]
@@ -103,6 +105,7 @@ class Rebuilder:
                         self.loads |= {record.id: (sequence, record) for record in records}
         self.footers = self._footers()
         self.uuid = self._uuid()
+        self.blobs = BlobFiles(files, self.uuid)
         self.table = self._table(table)
         self.shape = self._shape()
 
@@ -133,7 +136,11 @@ class Rebuilder:
             flushed_sequence=flushed,
             epoch=max(numbers.get("epoch", 0), self.logs.journal.epoch),
             next_segment_id=max(
-                [numbers.get("next_segment_id", 1), *(number + 1 for number in self.footers)]
+                [
+                    numbers.get("next_segment_id", 1),
+                    *(number + 1 for number in self.footers),
+                    *(number + 1 for number in blob_numbers(self.logs.names)),
+                ]
             ),
             next_table_id=max(numbers.get("next_table_id", 2), self.table.id + 1),
             tables={self.table.id: self.table},
@@ -256,7 +263,7 @@ class Rebuilder:
     def _described(self, number: int, footer: Json | None) -> SegmentRecord:
         """The record of a segment that nothing names, as far as its file tells."""
         data = read_pages(self.files, segment_name(number), self.paced)
-        looked = scan(data, number, self.shape)
+        looked = scan(data, number, self.shape, blob_of=self.blobs.reader)
         lower, upper = bounds_of(looked, footer, self.shape_width())
         return SegmentRecord(
             id=number,
@@ -272,7 +279,17 @@ class Rebuilder:
             bytes=len(data),
             pages=len(data) // PAGE_BYTES,
             checksum=footer["checksum"] if footer is not None else 0,
+            blobs=self._shares(looked),
         )
+
+    def _shares(self, looked: SegmentScan) -> tuple[BlobShare, ...]:
+        """What a segment that nothing names refers to in blob files, by its pointers."""
+        known = {}
+        for number in looked.pages.blob_uses():
+            size, checksum = file_checksum(self.files, blob_name(number), self.paced)
+            known[number] = size, checksum, max(size - PAGE_BYTES, 0)
+        uses = sorted((number, *use) for number, use in looked.pages.blob_uses().items())
+        return shares_of(uses, known)
 
     def _made_for_base(self, candidate: Candidate) -> bool:
         if candidate.named:

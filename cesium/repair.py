@@ -27,13 +27,14 @@ from cesium.lock import WriterLock
 from cesium.pace import Pace
 from cesium.rebuild import Plan, Rebuilder, known_plan
 from cesium.replay import Span
+from cesium.report import Problem
 from cesium.salvage import LOST, REWRITTEN, Applied, Part, Salvager
 from cesium.scan_journal import sequences
 from cesium.scan_segment import Keys
 from cesium.scrub import Logs, codecs_of, counting_spans, scan_logs, shape_of_codecs
 from cesium.state import SegmentRecord, State, TableRecord
 from cesium.values import value_codec
-from cesium.verify import Problem, Scrubber, check_is_store, log_reports, own_shape
+from cesium.verify import Scrubber, check_is_store, log_reports, own_shape
 
 BACKING_UP = ".backing-up"  # behind the name of a backup in the making
 STRICT, POINT_IN_TIME, SALVAGE = MODES = ("strict", "point-in-time", "salvage")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cesium import checkpoint as checkpoints
+from cesium._blob_writer import BlobOutput
 from cesium._builder import SegmentBuilder
 from cesium._frames import FRAME_ATTACH, next_frame, skip_through
 from cesium._keys import KeyCodec
@@ -19,8 +20,9 @@ from cesium._page import TableShape
 from cesium._ranges import View
 from cesium._recovery import apply_span
 from cesium._segment import SegmentReader
+from cesium.blob_files import BlobFiles, files_of, shares_of
 from cesium.copies import link_or_copy
-from cesium.directory import segment_name
+from cesium.directory import blob_name, blob_numbers, segment_name, segment_numbers
 from cesium.engine import TIER_BASE, TIER_NEW, StoreEngine
 from cesium.errors import CorruptionError, Error
 from cesium.files import Files
@@ -29,11 +31,13 @@ from cesium.options import Options
 from cesium.origin import Origin
 from cesium.rebuild import Plan
 from cesium.replay import Span, journal_name
+from cesium.report import FileReport, Problem
 from cesium.scan_journal import Break, JournalScan
 from cesium.scan_segment import Keys, SegmentScan, read_pages, scan
+from cesium.scan_values import FileProblems
 from cesium.scrub import codecs_of
-from cesium.state import Edit, SegmentRecord, State, parse_json
-from cesium.verify import FileReport, Problem, Scrubber, record_keys, verify
+from cesium.state import Edit, SegmentRecord, State, attached_records
+from cesium.verify import Scrubber, record_keys, verify
 
 GROUP_FRAMES = 1 << 16
 KEPT, REWRITTEN, LOST = "kept", "rewritten", "lost"
@@ -86,6 +90,11 @@ class Salvager:
         self.table = next(iter(plan.state.tables.values()))
         self.keys: KeyCodec | None = codecs_of(self.table)[0]
         self.parts: dict[int, Part] = {}
+        self.blobs = BlobFiles(source, plan.state.store_uuid)
+        self.blob_problems: FileProblems = {}
+        self.moved: set[int] = set()  # blob files whose values are written anew
+        numbers = [*segment_numbers(source.list()), *blob_numbers(source.list())]
+        self.next_id = max([plan.state.next_segment_id, *(number + 1 for number in numbers)])
 
     # -- looking
 
@@ -98,11 +107,13 @@ class Salvager:
         name = segment_name(record.id)
         path = self.source.path(name)
         scrubber = Scrubber(self.source, paced, self.keys, self.shape)
+        scrubber.blob_problems = self.blob_problems
         whole = record_keys(record, self.shape, self.keys)
         try:
             reader = SegmentReader(
-                record, self.source, name, self.shape, self.plan.state.store_uuid
-            )
+                record, self.source, name, self.shape, self.plan.state.store_uuid,
+                self.blobs.readers(record),
+            )  # fmt: skip
             self.source.size(name)
         except (FileNotFoundError, ValueError) as error:
             report = FileReport(path, "segment", rows=record.rows, readable_rows=0)
@@ -113,14 +124,17 @@ class Salvager:
             )
             return Part(record, report, LOST, lost=record.rows)
         report = scrubber.segment(reader)
-        if not report.problems:
+        moved = {blob.id for blob in reader.blobs if self.blob_problems.get(blob.id) is not None}
+        self.moved |= moved
+        if not report.problems and not moved:
             return Part(record, report, KEPT, rows=record.rows)
         data = read_pages(self.source, name, lambda done: None)
         bad = {problem.page for problem in report.problems if problem.page is not None}
         sound_checksums = not any("checksum" in at.message for at in report.problems)
         looked = scan(
-            data, record.id, self.shape, record.rows, () if sound_checksums else bad, record.pages
-        )
+            data, record.id, self.shape, record.rows, () if sound_checksums else bad, record.pages,
+            self.blobs.reader,
+        )  # fmt: skip
         foreign = (
             looked.footer is not None and looked.footer["store_uuid"] != self.plan.state.store_uuid
         )
@@ -158,7 +172,7 @@ class Salvager:
                 generation=max(state.generation, journal.generation) + 1,
                 epoch=max(state.epoch, journal.epoch),
                 segments={record.id: record for record in records},
-                next_segment_id=max([state.next_segment_id, *(at + 1 for at in self.parts)]),
+                next_segment_id=self.next_id,
             ),
         ).close()
         engine = StoreEngine(
@@ -187,6 +201,7 @@ class Salvager:
         part.made = True
         if part.outcome == KEPT:
             link_or_copy(self.source, self.target, segment_name(record.id))
+            self._place_blobs(record)
             return record
         if part.outcome == LOST:
             return None
@@ -199,16 +214,29 @@ class Salvager:
         part.lost = None if part.looked.lost is None else max(record.rows - made.rows, 0)
         return made
 
+    def _place_blobs(self, record: SegmentRecord) -> None:
+        """Puts the blob files that a segment refers to into the target, if they are not there."""
+        there = set(self.target.list())
+        for share in record.blobs:
+            if blob_name(share.id) not in there:
+                link_or_copy(self.source, self.target, blob_name(share.id))
+
     def _rewrite(self, record: SegmentRecord, looked: SegmentScan) -> SegmentRecord | None:
         origin = b"" if looked.footer is None else looked.footer["origin"]
         if not origin:
             origin = Origin("flush", record.tier, self.table).to_bytes()
         name = segment_name(record.id)
+        # A number of its own: a sound blob file of the segment's number may be there, or needed.
+        uuid = self.plan.state.store_uuid
+        blobs = BlobOutput(
+            self.target, blob_name(self.next_id), self.next_id, uuid, record.table, 0, self.moved
+        )
+        self.next_id += 1
         builder = SegmentBuilder(
-            self.target, name, record.id, self.plan.state.store_uuid, self.shape,
+            self.target, name, record.id, uuid, self.shape,
             filter_keys=looked.rows if record.tier == TIER_NEW else 0,
             first_sequence=record.first_sequence, last_sequence=record.last_sequence,
-            table_id=record.table, origin=origin,
+            table_id=record.table, origin=origin, blobs=blobs,
         )  # fmt: skip
         try:
             looked.pages.rewind()
@@ -223,8 +251,13 @@ class Salvager:
         if not made["rows"] and not made["range_deletes"]:
             self.target.unlink(name)
             return None
+        known = files_of([record])
+        if blobs.made_file is not None:
+            known[blobs.blob_id] = blobs.made_file
+        shares = shares_of(made["blobs"], known)
+        self._place_blobs(replace(record, blobs=shares))
         return replace(
-            record, lower=made["lower"], upper=made["upper"], rows=made["rows"],
+            record, blobs=shares, lower=made["lower"], upper=made["upper"], rows=made["rows"],
             markers=made["range_deletes"], delete_markers=made["delete_markers"],
             bytes=made["bytes"], pages=made["page_count"], checksum=made["checksum"],
         )  # fmt: skip
@@ -292,8 +325,7 @@ class Salvager:
     def _attach(self, engine: StoreEngine, payload: bytes) -> None:
         """A load of the journal: what is left of its segments."""
         try:
-            items = parse_json(payload)["segments"]
-            records = [SegmentRecord.from_json(item) for item in items]
+            records = attached_records(payload)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptionError(f"an attach frame makes no sense: {error!r}") from None
         readers = []
@@ -301,7 +333,9 @@ class Salvager:
             part = self.parts.get(record.id)
             if part is None or part.made or record.id in self.plan.state.segments:
                 continue
+            self.next_id = max(self.next_id, engine.next_segment_id)
             made = self._place(record)
+            engine.next_segment_id = self.next_id
             if made is not None:
                 tier = TIER_NEW if self.plan.rebuilt else made.tier
                 readers.append(engine.reader(replace(made, tier=tier)))

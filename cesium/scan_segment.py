@@ -13,12 +13,13 @@ import fcntl
 import mmap
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from cesium._blobs import BlobReader
 from cesium._page import TableShape
 from cesium._salvage import (
     DATA,
@@ -35,6 +36,8 @@ PAGE_BYTES = 4096
 CHUNK_BYTES = 1 << 20
 MISSING_PAGES_MOST = 1 << 15  # of a file that was cut off: what a record says may be anything
 MAX_CUT = 2  # FOOTER_MAX_CUT
+BLOB_PART = "blob"
+KNOWN_INCOMPATIBLE = 1  # FEATURE_BLOB_LOG
 
 Encoded = int | bytes
 Keys = tuple[Encoded | None, Encoded | None]  # both may belong to it; None: no bound is known
@@ -45,6 +48,7 @@ Marker = tuple[Encoded, Encoded | None]
 class BadPage:
     """One bad page: which part of the file it was in, the keys it held or masked, the rows lost.
 
+    part "blob": a sound page with a row whose value in a blob file cannot be read.
     keys: None where no row is affected.  rows: None where nobody can count them.
     """
 
@@ -76,21 +80,35 @@ def read_pages(files: Files, name: str, paced: Callable[[int], None]) -> Bytes:
     if size == 0:
         return np.zeros(0, np.uint8)
     memory = mmap.mmap(-1, size)  # aligned, as direct I/O wants it
+    for _ in read_chunks(files, name, memoryview(memory), paced):
+        pass
+    return np.frombuffer(memory, np.uint8)
+
+
+def read_chunks(
+    files: Files, name: str, view: memoryview, paced: Callable[[int], None], size: int | None = None
+) -> Iterator[memoryview]:
+    """A file's bytes from the drive, by pieces; zeros where it gives an error.
+
+    view: aligned memory; each piece has its place in it, or (where `size` is given, that much of
+    the file) all of them have the first.
+    """
     fd = files.open(name)
     try:
         _direct(fd, True)
-        view = memoryview(memory)
         offset = 0
-        while offset < size:
-            step = min(CHUNK_BYTES, size - offset)
-            if not _read(files, fd, view[offset : offset + step], offset):
-                for page in range(offset, offset + step, PAGE_BYTES):
-                    _read(files, fd, view[page : page + PAGE_BYTES], page)
+        end = len(view) if size is None else size
+        while offset < end:
+            step = min(CHUNK_BYTES, end - offset)
+            start = offset if size is None else 0
+            if not _read(files, fd, view[start : start + step], offset):
+                for page in range(0, step, PAGE_BYTES):
+                    _read(files, fd, view[start + page : start + page + PAGE_BYTES], offset + page)
             offset += step
             paced(step)
+            yield view[start : start + step]
     finally:
         files.close(fd)
-    return np.frombuffer(memory, np.uint8)
 
 
 def _direct(fd: int, on: bool) -> None:
@@ -129,10 +147,11 @@ def find_footer(data: Bytes, segment_id: int) -> dict[str, Any] | None:
         if data[number * PAGE_BYTES + 4] == FOOTER and pages.is_footer(number):
             footer = pages.footer(number)
             version, features = footer["format_version"], footer["incompatible_features"]
-            if version != FORMAT_VERSION or features:
+            if version != FORMAT_VERSION or features & ~KNOWN_INCOMPATIBLE:
                 raise Error(
                     f"segment {segment_id} has format version {version} and features "
-                    f"{features:#x}; this cesium reads version {FORMAT_VERSION} without any"
+                    f"{features:#x}; this cesium reads version {FORMAT_VERSION} with features "
+                    f"{KNOWN_INCOMPATIBLE:#x}"
                 )
             return footer if fits(footer, number + 1) else None
     return None
@@ -157,13 +176,15 @@ def scan(
     entries: int | None = None,
     known_bad: Collection[int] = (),
     page_count: int = 0,
+    blob_of: Callable[[int], BlobReader | None] | None = None,
 ) -> SegmentScan:
     """Looks at every page of a segment's bytes.
 
     entries: what the manifest counts.  known_bad: pages that the drive gave wrongly before.
     page_count: how many there ought to be; of those behind the end only the first 32,768 are told.
+    blob_of: the reader of a blob file, so that values there can be read.
     """
-    pages = SegmentPages(data, segment_id, shape)
+    pages = SegmentPages(data, segment_id, shape, blob_of)
     types = pages.types()
     for number in known_bad:
         if number < len(types):
@@ -194,6 +215,11 @@ def scan(
             result.bad.append(finder.bad_page(number, part))
         else:
             result.bad.append(BadPage(number, part, None, 0))
+    result.bad += [
+        BadPage(number, BLOB_PART, (key, key), 1)
+        for number in (result.data_pages if pages.blobs else ())
+        for key in pages.damaged_values(number)
+    ]
     return result
 
 

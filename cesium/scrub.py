@@ -23,7 +23,7 @@ from cesium.replay import Span
 from cesium.scan_journal import Break, JournalScan, scan_journal, sequences
 from cesium.scan_manifest import ManifestScan, Place, scan_manifest
 from cesium.scan_segment import find_footer, read_pages
-from cesium.state import SegmentRecord, State, TableRecord, parse_json
+from cesium.state import SegmentRecord, State, TableRecord, attached_records
 from cesium.values import value_codec
 
 ATTEMPTS = 20
@@ -137,8 +137,7 @@ def attached(span: Span, after: int) -> list[tuple[int, list[SegmentRecord]]]:
             payload = span.data[position + FRAME_HEADER_BYTES : end].tobytes()
             try:
                 (length,) = struct.unpack_from("<Q", payload)
-                items = parse_json(payload[8 : 8 + length])["segments"]
-                records = [SegmentRecord.from_json(item) for item in items]
+                records = attached_records(payload[8 : 8 + length])
             except (ValueError, KeyError, TypeError, AttributeError, struct.error):
                 records = []
             found.append((sequence, records))

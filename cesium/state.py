@@ -19,11 +19,41 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class BlobShare:
+    """What a segment refers to in one blob file.
+
+    file_bytes, checksum: of the whole file; value_bytes: of all values that were written to it,
+    live_bytes and rows of those that this segment refers to.
+    """
+
+    id: int
+    file_bytes: int
+    checksum: int
+    value_bytes: int
+    live_bytes: int
+    rows: int
+
+    def to_json(self) -> Json:
+        """The share as a segment's record has it."""
+        return {
+            "id": self.id, "bytes": self.file_bytes, "checksum": self.checksum,
+            "values": self.value_bytes, "live": self.live_bytes, "rows": self.rows,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, members: Json) -> BlobShare:
+        """The share back; unknown members are ignored."""
+        names = ("id", "bytes", "checksum", "values", "live", "rows")
+        return cls(*(_number(members[name]) for name in names))
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentRecord:
     """What the manifest says of one segment: enough to route and count without opening it.
 
     `lower` and `upper` are the smallest and the largest encoded key that it holds or marks;
-    `markers` counts range-delete markers, `checksum` is that of its footer page.
+    `markers` counts range-delete markers, `checksum` is that of its footer page; `blobs` are the
+    blob files that it refers to, by id.
     """
 
     id: int
@@ -40,10 +70,14 @@ class SegmentRecord:
     pages: int
     checksum: int
     volume: int = 0
+    blobs: tuple[BlobShare, ...] = ()
 
     def to_json(self) -> Json:
         """The record as the manifest and attach frames write it."""
         members = {name: getattr(self, name) for name in self.__slots__}
+        del members["blobs"]
+        if self.blobs:
+            members["blobs"] = [share.to_json() for share in self.blobs]
         members["lower"] = base64.b64encode(self.lower).decode()
         members["upper"] = base64.b64encode(self.upper).decode()
         return members
@@ -60,6 +94,7 @@ class SegmentRecord:
             _number(members["last_sequence"]), _number(members["bytes"]),
             _number(members["pages"]), _number(members["checksum"]),
             _number(members.get("volume", 0)),
+            tuple(BlobShare.from_json(item) for item in members.get("blobs", ())),
         )  # fmt: skip
 
 
@@ -260,13 +295,32 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("JSON is nested too deep") from error
 
 
+def attach_payload(records: list[SegmentRecord]) -> bytes:
+    """What an attach frame says of its segments.
+
+    Where one refers to blob files, the member has another name: a reader that does not know them
+    refuses the frame, and does not take the segments without them.
+    """
+    name = "segments"
+    if any(record.blobs for record in records):
+        name = "segments_with_blobs"
+    return json.dumps({name: [record.to_json() for record in records]}).encode()
+
+
+def attached_records(payload: bytes) -> list[SegmentRecord]:
+    """The records in an attach frame; ValueError and the like when it has something else."""
+    members = parse_json(payload)
+    items = members.get("segments_with_blobs")
+    return [SegmentRecord.from_json(item) for item in items or members["segments"]]
+
+
 def attached(payload: bytes) -> list[SegmentRecord]:
     """The records in an attach frame, at least one; CorruptionError when it has something else."""
     try:
-        records = [SegmentRecord.from_json(item) for item in parse_json(payload)["segments"]]
+        records = attached_records(payload)
         if not records:
             raise ValueError("it names no segment")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptionError(f"an attach frame makes no sense: {error!r}") from error
     return records
 

@@ -23,12 +23,13 @@ from cesium.engine import StoreEngine
 from cesium.errors import ClosedError, Error, ReadOnlyError
 from cesium.events import event
 from cesium.opening import acquire, close_engine
-from cesium.options import Options
+from cesium.options import BLOB_THRESHOLD, Options
 from cesium.pace import PAGE_BYTES
 from cesium.progress import reporting
 from cesium.ranges import Encoded, Range, at_least
+from cesium.report import Report
 from cesium.stats import Stats, stats
-from cesium.verify import Report, verify
+from cesium.verify import verify
 
 THREADS_MOST = 4  # what a load takes when nobody says: the drive is full by then
 
@@ -41,6 +42,7 @@ def open(
     durability: str = "sync",
     memory_limit: int | str = "1GiB",
     *,
+    blob_threshold: int | str | None = BLOB_THRESHOLD,
     options: Options | None = None,
 ) -> Store:
     """Opens, and if need be creates, the store in the directory `path` (":memory:": in memory).
@@ -50,7 +52,7 @@ def open(
     numpy dtype, a list of (name, dtype), "bytes" (the default), "str", "json", "msgpack" or a
     cesium.ValueCodec.  Both are stored; leave them out to take what is there.  flag: "c" creates if
     missing, "n" makes a new and empty store, "w" opens an existing one, "r" opens it read-only.
-    durability, memory_limit: see cesium.Options, which may be given instead of the five.
+    durability, memory_limit, blob_threshold: see cesium.Options, which may be given instead.
 
     A path that is open for writing in this process is one engine, however often it is opened; any
     other read-only handle sees the store as of its own opening.
@@ -60,7 +62,7 @@ def open(
     ConflictError (open in this process with other options), CorruptionError (damage).
     """
     if options is None:
-        options = Options(key, value, flag, durability, memory_limit)
+        options = Options(key, value, flag, durability, memory_limit, blob_threshold)
     return Store(acquire(path, options), options)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cesium._keys import KeyCodec
 from cesium._page import TableShape
 from cesium._segment import UNBOUNDED_UPPER, SegmentReader
+from cesium.blob_files import BlobFiles
 from cesium.directory import OWN_FILES, segment_name, segment_numbers
 from cesium.engine import StoreEngine
 from cesium.errors import CorruptionError, Error
@@ -22,8 +22,10 @@ from cesium.files import Files
 from cesium.options import parse_rate
 from cesium.origin import Origin
 from cesium.pace import PAGE_BYTES, Pace
+from cesium.report import FileReport, Problem, Report
 from cesium.scan_journal import Break
 from cesium.scan_segment import (
+    BLOB_PART,
     BadPage,
     Encoded,
     Keys,
@@ -33,6 +35,7 @@ from cesium.scan_segment import (
     scan,
     shape_of,
 )
+from cesium.scan_values import FileProblems, bad_values
 from cesium.scrub import (
     Logs,
     attached,
@@ -44,66 +47,6 @@ from cesium.scrub import (
 from cesium.state import SegmentRecord, TableRecord
 
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One damaged place: the file, its page (None: the file as a whole), and what is wrong.
-
-    offset: in bytes.  keys: the first and the last key that may be affected, None for an end that
-    nobody knows; the whole is None where no row is affected, or all may be.  rows: how many are
-    lost with it, where that can be counted.
-    """
-
-    file: str
-    page: int | None
-    message: str
-    offset: int | None = None
-    keys: tuple[Any, Any] | None = None
-    rows: int | None = None
-
-
-@dataclass(slots=True)
-class FileReport:
-    """One file: kind is "segment", "journal" or "manifest".
-
-    pages, frames: read.  readable_pages, readable_rows: of a segment, what can be read of it, None
-    where that is all that was written.  notes: what is worth knowing and no damage.
-    """
-
-    file: str
-    kind: str
-    bytes: int = 0
-    pages: int = 0
-    frames: int = 0
-    rows: int | None = None
-    readable_pages: int | None = None
-    readable_rows: int | None = None
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a verification found: files, pages and frames read, and every problem.
-
-    details: the same file by file.
-    """
-
-    files: int
-    pages: int
-    problems: list[Problem] = field(default_factory=list)
-    frames: int = 0
-    details: list[FileReport] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is damaged."""
-        return not self.problems
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report in JSON's terms, but for the keys, which are the store's own."""
-        return {"ok": self.ok, **asdict(self)}
 
 
 def verify(
@@ -217,6 +160,7 @@ class Scrubber:
         self.pace = pace
         self.keys = keys
         self.shape = shape
+        self.blob_problems: FileProblems = {}
 
     def segment(self, reader: SegmentReader) -> FileReport:
         """One segment, from the drive and then through its mapping."""
@@ -233,7 +177,21 @@ class Scrubber:
             found.append((None, str(error)))
         if found:
             self._explain(reader, report, found)
+        self._values(reader, report)
         return report
+
+    def _values(self, reader: SegmentReader, report: FileReport) -> None:
+        """What cannot be read of the segment's values in blob files."""
+        whole = record_keys(reader.record, self.shape, self.keys)
+        with contextlib.suppress(Error, OSError):  # what kept it from being mapped is told above
+            for bad in bad_values(reader, self.blob_problems, self.pace):
+                keys = whole if bad.rows and bad.keys is None else bad.keys
+                report.problems.append(
+                    Problem(bad.path, None, bad.message, bad.offset, self.interval(keys), bad.rows)
+                )
+                readable = report.rows if report.readable_rows is None else report.readable_rows
+                if bad.rows and readable is not None:
+                    report.readable_rows = max(readable - bad.rows, 0)
 
     def _explain(
         self, reader: SegmentReader, report: FileReport, found: list[tuple[int | None, str]]
@@ -244,8 +202,9 @@ class Scrubber:
         with contextlib.suppress(OSError, Error):
             data = read_pages(self.files, reader.name, lambda done: None)
             looked = scan(
-                data, reader.record.id, self.shape, reader.record.rows, bad, reader.record.pages
-            )
+                data, reader.record.id, self.shape, reader.record.rows, bad, reader.record.pages,
+                {blob.id: blob for blob in reader.blobs}.get,
+            )  # fmt: skip
         if looked is None:
             keys = self.interval(record_keys(reader.record, self.shape, self.keys))
             report.problems = [
@@ -254,7 +213,8 @@ class Scrubber:
             ]
             report.readable_pages = report.readable_rows = 0
             return
-        known = {page.number: page for page in looked.bad}
+        known = {page.number: page for page in looked.bad if page.part != BLOB_PART}
+        bad_pages = len(known)
         for page, message in found:
             place = known.pop(page, None) if page is not None else None
             if place is None:
@@ -268,8 +228,9 @@ class Scrubber:
                 )  # fmt: skip
         # Those cut off.
         report.problems += [self.bad_page(report.file, place) for place in known.values()]
-        report.readable_pages = max(reader.record.pages - len(looked.bad), 0)
-        report.readable_rows = looked.rows
+        report.readable_pages = max(reader.record.pages - bad_pages, 0)
+        # Without those whose values in blob files are bad, which are counted there.
+        report.readable_rows = looked.rows + sum(page.part == BLOB_PART for page in looked.bad)
 
     def bad_page(self, path: str, place: BadPage) -> Problem:
         """What a scan says of a page."""
@@ -318,8 +279,11 @@ def _segments_by_record(
         name = segment_name(record.id)
         try:
             shape = shape_of_codecs(keys, values) or own_shape(files, record.id)
-            reader = SegmentReader(record, files, name, shape, state.store_uuid)
+            blobs = BlobFiles(files, state.store_uuid).readers(record)
+            reader = SegmentReader(record, files, name, shape, state.store_uuid, blobs)
             reader.map()
+            for blob in blobs:
+                blob.map()
         except FileNotFoundError:
             gone.append(record)
             continue
@@ -373,7 +337,8 @@ def _segments_by_footer(files: Files, logs: Logs, pace: Pace) -> list[FileReport
             continue
         table = _table_of(logs, footer)
         try:
-            looked = scan(data, number, shape_of(footer))
+            blobs = BlobFiles(files, footer["store_uuid"])
+            looked = scan(data, number, shape_of(footer), blob_of=blobs.reader)
         except ValueError as error:
             report.problems.append(Problem(path, None, f"the footer makes no sense: {error}"))
             continue

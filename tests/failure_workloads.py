@@ -216,6 +216,21 @@ def load_several(session: Session) -> None:
     session.close()
 
 
+def large_values(session: Session) -> None:
+    """Into blob files, over one another, merged, deleted until the rest is written anew."""
+    session.open()
+    load(session, range(0, 60, 2), [text(number, 400) for number in range(0, 60, 2)])
+    put_many(session, {key: text(key + 7, 800) for key in range(10, 30)})
+    session.keep(lambda store: store.checkpoint())
+    session.read(lambda store: store[12], lambda model: model[12])
+    session.keep(lambda store: store.compact())
+    delete_range(session, 8, 54)
+    session.keep(lambda store: store.checkpoint())
+    session.keep(lambda store: store.compact())
+    session.read(lambda store: list(store.values()), lambda model: list(model.values()))
+    session.close()
+
+
 def load_by_two(session: Session) -> None:
     session.open()
     load(session, range(300), [text(number, 400) for number in range(300)], 2)
@@ -298,6 +313,7 @@ WORKLOADS = [
     Workload("load of one segment", load_one),
     Workload("loads over others", load_over, in_segments),
     Workload("load of several segments", load_several, segment_bytes=1 << 15),
+    Workload("large values", large_values, options={**TEXTS, "blob_threshold": 200}),
     Workload("load by two threads", load_by_two, segment_bytes=1 << 15, part_rows=100),
     Workload(
         "load in runs", load_in_runs, options={**TEXTS, "memory_limit": "1MiB"},

@@ -99,6 +99,7 @@ class Form:
     killed: bool = False
     durability: str = "sync"
     slots_max: int = 4
+    blob_threshold: int | None = None
 
 
 def make_fixed(history: History) -> None:
@@ -209,7 +210,25 @@ def make_text_journal(history: History) -> None:
     history.put("last", b"")
 
 
+def make_blobs(history: History) -> None:
+    """Values in two blob files, one of which two segments share; some of them dead."""
+    history.load({f"name {number:02}": bytes([number]) * (10 * number) for number in range(12)})
+    history.checkpoint()
+    history.put_many({"name 03": b"x" * 1100, "name 11": b"yz" * 50, "other": b"small"})
+    history.delete("name 09")
+    history.checkpoint()
+
+
+def make_blob_journal(history: History) -> None:
+    """An attach frame with segments that point into a blob file."""
+    history.put("a", b"first")
+    history.load({"a": b"b" * 100, "b": b"small", "c": b"c" * 77})
+    history.put("d", b"d" * 200)
+
+
 FORMS = {
+    "blobs": Form("str", "bytes", make_blobs, ("b", "name 12"), blob_threshold=40),
+    "blob journal": Form("str", "bytes", make_blob_journal, ("e",), killed=True, blob_threshold=40),
     "fixed": Form("u8", "f8", make_fixed, (1, 2, 70, 2**64 - 1)),
     "real pages": Form("i4", "f8", make_real, (-1, 300), slots_max=0),
     "texts": Form("str", "bytes", make_texts, ("b", "key " * 151, "\U0001f600")),
@@ -264,7 +283,9 @@ class Sample:
         self.name = name
         self.form = form = FORMS[name]
         self.path = directory / "store"
-        options = cesium.Options(form.key, form.value, durability=form.durability)
+        options = cesium.Options(
+            form.key, form.value, durability=form.durability, blob_threshold=form.blob_threshold
+        )
         made = directory / "made"
         store = opened(made, options, form.slots_max)
         history = History(store)

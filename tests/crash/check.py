@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import cesium
 from cesium.checksum import crc32c
-from cesium.directory import segment_numbers
+from cesium.directory import blob_numbers, segment_numbers
 from cesium.files import Files, MemoryFiles
 from cesium.manifest import numbers_of
 from cesium.opening import acquire
@@ -58,7 +59,7 @@ class Checker:
             found = None
             if drawn % READ_ONLY_OF == 0 and numbers_of(list(content), "manifest"):
                 self.seen["opened read-only"] += 1
-                with open_store(files, _with(self.options, flag="r")) as store:
+                with open_store(files, replace(self.options, flag="r")) as store:
                     found = self._read(store)
             with open_store(files, self.options) as store:
                 if found not in (None, again := self._read(store)):
@@ -106,9 +107,12 @@ class Checker:
         if self.options.durability == "none":
             store.checkpoint()  # the first that writes
         names = store._engine.files.list()
-        live = {reader.record.id for reader in store.core.version.segments()}
+        records = [reader.record for reader in store.core.version.segments()]
+        live = {record.id for record in records}
+        blobs = {share.id for record in records for share in record.blobs}
         left = [name for name in names if name.endswith(".new")]
         left += [name for name in names if set(segment_numbers([name])) - live]
+        left += [name for name in names if set(blob_numbers([name])) - blobs]
         if left:
             raise Wrong(f"left behind after a write: {left}")
         self.seen["orphan removed"] += orphans
@@ -148,8 +152,3 @@ class Checker:
                 ):
                     self.seen["hole with a frame after it"] += 1
                     break
-
-
-def _with(options: cesium.Options, **changes: Any) -> cesium.Options:
-    names = ("key", "value", "flag", "durability", "memory_limit")
-    return cesium.Options(**{**{name: getattr(options, name) for name in names}, **changes})

@@ -13,6 +13,7 @@ import pkgutil
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -60,6 +61,7 @@ COUNTED = {
     "cesium.maintenance.merge_part": "merge",
     "cesium.loader.attach": "load",
     "cesium.loader.merge_runs": "load of several runs",
+    "cesium.blob_files.BlobFiles.doom": "blob file reclaimed",
 }
 
 
@@ -123,11 +125,14 @@ class Run:
         key: Any = "u8",
         value: Any = "f8",
         durability: str = "sync",
+        blob_threshold: int | None = None,
     ) -> None:
         self.rng = random.Random(seed)
         self.files = files(content)
         self.history = History()
-        self.options = cesium.Options(key=key, value=value, durability=durability)
+        self.options = cesium.Options(
+            key=key, value=value, durability=durability, blob_threshold=blob_threshold
+        )
         self.seen: Counter[str] = Counter()
         self._era = NO_STORE
         happened.clear()
@@ -143,18 +148,11 @@ class Run:
     def open(self, flag: str = "c", durability: str | None = None) -> None:
         """Opens the store, or makes it new with flag "n"; at another level if asked."""
         if durability:
-            self.options = cesium.Options(
-                key=self.options.key, value=self.options.value, durability=durability
-            )
+            self.options = replace(self.options, durability=durability)
         if self._era == NO_STORE or flag == "n":
             flushed = self._flushed() if self._era != NO_STORE else 0
             self.files.mark(Opening(flushed))
-        options = cesium.Options(
-            key=self.options.key,
-            value=self.options.value,
-            durability=self.options.durability,
-            flag=flag,
-        )
+        options = replace(self.options, flag=flag)
         self.store = open_store(self.files, options)
         engine: Any = self.store._engine
         engine.journal._first_bytes = engine.journal._next_bytes = FIRST_FILE_BYTES

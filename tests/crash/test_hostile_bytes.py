@@ -120,6 +120,9 @@ def places(rng: random.Random, name: str, content: bytes) -> list[int]:
         found += range(PAGE_BYTES, used_bytes + 64)
         tail = range(used_bytes + 64, len(content))
         found += sorted(rng.sample(tail, 1000 if ALL else SAMPLED))
+    elif name.startswith("blob-"):
+        found += range(80)
+        found += spread(rng, range(80, len(content)), 600)
     else:
         found += range(len(content))
     return spread(rng, found, 150) if SHORT else found

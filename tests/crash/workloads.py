@@ -263,6 +263,26 @@ def text(run: Run) -> None:
             run.checkpoint()
 
 
+def blobs(run: Run) -> None:
+    """Values in blob files: flushed, loaded, merged as pointers, written anew, their files gone."""
+    for number in range(24):
+        key = run.rng.choice("abcdefgh")
+        value = bytes([number]) * run.rng.choice((5, 64, 300, 1500))
+        if number % 8 == 5:
+            run.bulk_load({key: value, key + "1": value[:70], "z": value * 2})
+        elif number % 8 == 3:
+            run.delete_range(key, chr(ord(key) + 2))
+        else:
+            run.put_many({key: value, key + "3": value})
+        if number % 3 == 2:
+            run.checkpoint()
+        if number % 7 == 6:
+            run.compact()
+    run.delete_range("b", None)
+    run.checkpoint()
+    run.compact()
+
+
 def makes_new(run: Run) -> None:
     """A new store over an old one: one that was closed, and one whose process died."""
     run.put_many(some_rows(run, 30))
@@ -416,6 +436,11 @@ WORKLOADS: dict[str, tuple[Workload, dict[str, Any]]] = {
     "anything": (anything, {}),
     "anything-process": (anything, {"durability": "process"}),
     "text": (text, {"key": "str", "value": "bytes", "durability": "process"}),
+    "blobs": (
+        blobs,
+        {"key": "str", "value": "bytes", "durability": "process", "blob_threshold": 64},
+    ),
+    "blobs-sync": (blobs, {"key": "str", "value": "bytes", "blob_threshold": 64}),
     "makes-new": (makes_new, {"durability": "process"}),
     "group": (group, {}),
     "meanwhile": (meanwhile, {}),
@@ -434,6 +459,8 @@ CORNERS: dict[str, tuple[str, ...]] = {
     "deletes": (*ALWAYS, "flush"),
     "checkpoints": (*ALWAYS, "manifest rewritten", "flush"),
     "merges": (*ALWAYS, "merge", "flush", "orphan removed"),
+    "blobs": (*ALWAYS, "merge", "flush", "load", "orphan removed", "blob file reclaimed"),
+    "blobs-sync": (*ALWAYS, "merge", "load", "orphan removed", "blob file reclaimed"),
     "joins": ("merge", "orphan removed"),
     "loads": (*ALWAYS, "load", "load of several runs", "orphan removed"),
     "reopenings": (*ALWAYS, "load"),

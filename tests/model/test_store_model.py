@@ -314,13 +314,14 @@ class Lockstep:
         options = cesium.Options(
             self.keys.spec if flag == "c" or self.rng.random() < 0.5 else None,
             self.values.spec if flag == "c" or self.rng.random() < 0.5 else None,
-            flag, "process", "1MiB",
+            flag, "process", "1MiB", self.rng.choice([None, 40, 1000, 4096]),
         )  # fmt: skip
         self.store = cesium.Store(acquire(self.path, options, self.slots_max), options)
         self.limit_memtable()
         # Every checkpoint starts a larger journal; a copy of the directory should stay cheap.
         self.store._engine.journal._largest_bytes = 1 << 20
         self.segments = self.segment_tiers()
+        self.note_blobs()
         self.counters = self.store.core.live_counters()
 
     def limit_memtable(self) -> None:
@@ -332,9 +333,19 @@ class Lockstep:
             reader.record.id: reader.record.tier for reader in self.store.core.version.segments()
         }
 
+    def note_blobs(self) -> None:
+        """Whether a blob file came, or went."""
+        version = self.store.core.version
+        blobs = {share.id for reader in version.segments() for share in reader.record.blobs}
+        before = getattr(self, "blobs", set())
+        self.events["blob file made"] += bool(blobs - before)
+        self.events["blob file gone"] += bool(before - blobs)
+        self.blobs = blobs
+
     def watch(self, loaded: bool, compacted: bool) -> None:
         """Counts the events since the last step from what the store shows of itself."""
         counters, before = self.store.core.live_counters(), self.counters
+        self.note_blobs()
         fresh = counters["changes"] < before["changes"]
         for name in ("splits", "joins", "rebuilds"):
             self.events[name] += counters[name] - (0 if fresh else before[name])
@@ -761,7 +772,8 @@ ALWAYS = ("splits", "merge", "delete across tiers")
 IN_ALL = (
     *ALWAYS, "delete_range over segments", "killed", "joins", "rebuilds", "tier 0 into base",
     "merge that was due", "flush to tier 0", "flush to base", "load to tier 0", "load to base",
-    "overflow run in a segment", "reopened", "clear", "read across a change",
+    "overflow run in a segment", "blob file made", "blob file gone", "reopened", "clear",
+    "read across a change",
 )  # fmt: skip
 
 

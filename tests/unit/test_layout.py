@@ -117,6 +117,8 @@ STRUCT_HEADINGS = {
     "PageHeader": ("format.md", "## Pages"),
     "Entry": ("format.md", "**Entry**"),
     "OverflowReference": ("format.md", "**OverflowReference**"),
+    "BlobPointer": ("format.md", "**BlobPointer**"),
+    "BlobHeader": ("format.md", "**BlobHeader**"),
     "SegmentFooter": ("format-segment.md", "## Footer page"),
 }
 
@@ -144,7 +146,10 @@ def test_the_constants_are_the_compiled_ones() -> None:
 
 
 def test_the_byte_maps_show_what_the_tables_say() -> None:
-    (header,) = byte_maps(TEXTS["format.md"])
+    header, blob = byte_maps(TEXTS["format.md"])
+    assert blob == [
+        (plain(n), o, b) for n, o, b in struct_table(TEXTS["format.md"], "**BlobHeader**")
+    ]
     (footer,) = byte_maps(TEXTS["format-segment.md"])
     assert header == [(plain(n), o, b) for n, o, b in struct_table(TEXTS["format.md"], "## Pages")]
     assert footer == [

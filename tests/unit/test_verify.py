@@ -126,7 +126,7 @@ def test_keys_of_any_length_and_overflow_pages(tmp_path: Path) -> None:
     path = tmp_path / "s"
     rows = {f"name {number:04}": b"x" * 100 for number in range(300)}
     rows["name 0150x"] = b"long" * 3000
-    with cesium.open(path, key="str", value="bytes") as store:
+    with cesium.open(path, key="str", value="bytes", blob_threshold=None) as store:
         store.bulk_load(list(rows), list(rows.values()))
     file = names(path, "segment")[0]
     whole = file.read_bytes()
