@@ -29,11 +29,12 @@ cdef struct Key:                # one encoded key; `data` is borrowed
     const uint8_t *data         # variable form only
     uint32_t bytes
 
-cdef struct Value:              # one value; `data` is borrowed.  Fixed form: a packed row
+# One value; `data` is borrowed.  Fixed form: a packed row.  Only where a segment is built it may be
+# of KIND_BLOB, and `data` a BlobPointer.
+cdef struct Value:
     const uint8_t *data
     uint64_t bytes
-    uint8_t kind                # KIND_VALUE or KIND_DELETE (no overflow bits); KIND_BLOB where a
-                                # segment is built: `data` is a BlobPointer
+    uint8_t kind                # KIND_VALUE or KIND_DELETE (no overflow bits)
 
 # Reads bytes of an overflowed key or value: `skip` bytes into the object at `location`.
 ctypedef int (*ReadOverflow)(void *context, uint64_t location, uint64_t skip, uint8_t *destination,

@@ -280,7 +280,9 @@ class Session:
             report = store.verify()
             assert report.ok, report.problems
             store.delete(next(iter(self.model), 0))
-            live = {f"segment-{reader.record.id:010d}" for reader in store.core.version.segments()}
+            records = [reader.record for reader in store.core.version.segments()]
+            live = {f"segment-{record.id:010d}" for record in records}
+            live |= {f"blob-{share.id:010d}" for record in records for share in record.blobs}
             live |= {f"journal-{file.number:06d}" for file in store._engine.journal.files}
             live |= {f"manifest-{store._engine.manifest.number:06d}", "LOCK"}
             left = set(os.listdir(path)) - live

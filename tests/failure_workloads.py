@@ -222,7 +222,7 @@ def large_values(session: Session) -> None:
     load(session, range(0, 60, 2), [text(number, 400) for number in range(0, 60, 2)])
     put_many(session, {key: text(key + 7, 800) for key in range(10, 30)})
     session.keep(lambda store: store.checkpoint())
-    session.read(lambda store: store[12], lambda model: model[12])
+    session.read(lambda store: store.get(12), lambda model: model.get(12))
     session.keep(lambda store: store.compact())
     delete_range(session, 8, 54)
     session.keep(lambda store: store.checkpoint())
