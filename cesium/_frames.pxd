@@ -24,8 +24,22 @@ cdef enum:
 
     JOURNAL_FILE_HEADER_BYTES = 4096
     JOURNAL_FRAME_HEADER_BYTES = 56
+    JOURNAL_ROW_HEADER_BYTES = 16
     JOURNAL_OPERATION_HEADER_BYTES = 32
     JOURNAL_MAXIMUM_FRAME_BYTES = 1 << 30
+    JOURNAL_MAXIMUM_ROW_BYTES = 65528
+
+    JOURNAL_FORM_MASK = 7           # of the low bits of length_bytes
+    JOURNAL_FORM_ROW = 1            # 0: a full frame
+
+    JOURNAL_SHAPE_KIND = 3          # bits of a row frame's shape: JOURNAL_PUT or JOURNAL_DELETE,
+    JOURNAL_SHAPE_FLAGS_SHIFT = 2   # then JOURNAL_FIXED_KEYS and JOURNAL_FIXED_VALUES
+    JOURNAL_SHAPE_SYNCED = 16
+    JOURNAL_SHAPE_PADDING_SHIFT = 5
+
+    JOURNAL_ROW_TIME_SHIFT = 16     # a unit of time is 2^16 nanoseconds
+
+    JOURNAL_ROW_FRAMES = 1 << 5     # of the file header's incompatible flags
 
 
 ctypedef struct JournalFrameHeader:
@@ -44,6 +58,15 @@ ctypedef struct JournalFrameHeader:
     uint32_t operation_count
 
 
+ctypedef struct JournalRowHeader:
+    uint32_t checksum
+    uint16_t length_bytes            # and JOURNAL_FORM_ROW
+    uint8_t shape
+    uint8_t table_id
+    uint32_t sequence_low
+    uint32_t time_units
+
+
 ctypedef struct JournalOperationHeader:
     uint32_t table_id
     uint8_t kind
@@ -55,16 +78,30 @@ ctypedef struct JournalOperationHeader:
     uint64_t value_block_bytes
 
 
-# One frame of bytes that were read, checked in itself.
+# What the frames of one file are read against: from its header.
+ctypedef struct JournalBase:
+    uint64_t epoch
+    uint64_t sequence                # the last one before the file
+    uint64_t creation_time
+    uint32_t seed                    # the checksum of the file header
+    bint row_frames                  # whether there are any
+
+
+# One frame of bytes that were read, checked in itself.  Of a row frame the header is what a full
+# one would say, but for previous_checksum and, if it says none, synced_position: these are 0.
 ctypedef struct JournalFrame:
     const uint8_t *payload
     uint64_t payload_bytes
     uint64_t position
     uint64_t end_position
     JournalFrameHeader header
+    bint is_row
+    uint8_t row_shape
+    uint8_t row_table
 
 
-# One operation of a frame.  Pointers are aligned to 8 (when the bytes read are) and bounds-checked.
+# One operation of a frame.  Pointers to integers are aligned to 4 at least, those to heads to 8
+# (when the bytes read are); all are bounds-checked.
 ctypedef struct JournalOperation:
     uint32_t table_id
     uint8_t kind
@@ -81,15 +118,14 @@ ctypedef struct JournalOperation:
     uint64_t value_width_bytes       # fixed values, else 0
 
 
-# Checks the frame at `position` by itself: length, epoch and checksum; not its chain.  `seed` is
-# the checksum of the file header, which ties a frame to its file.
+# Checks the frame at `position` by itself: length, epoch and checksum; not its chain.
 cdef int journal_check_frame(const uint8_t *data, uint64_t data_bytes, uint64_t position,
-                             uint64_t epoch, uint32_t seed, JournalFrame *frame) noexcept nogil
+                             const JournalBase *base, JournalFrame *frame) noexcept nogil
 
 # Reads the frame at *position of a span that Journal.replay_spans gave, and steps over it.
 # STATUS_NOT_FOUND after the last.
 cdef int journal_next_frame(const uint8_t *data, uint64_t span_end, uint64_t *position,
-                            JournalFrame *frame) noexcept nogil
+                            const JournalBase *base, JournalFrame *frame) noexcept nogil
 
 # Reads the operation at *offset (from the start of the payload; begin with 0) and steps over it.
 # STATUS_NOT_FOUND after the last, STATUS_CORRUPT for bytes that are no operation.
@@ -98,3 +134,9 @@ cdef int journal_next_operation(const JournalFrame *frame, uint64_t *offset,
 
 
 cdef uint64_t padded(uint64_t count) noexcept nogil     # up to the next multiple of 8
+
+
+cdef class FrameBase:
+    """A JournalBase, for Python."""
+
+    cdef JournalBase base

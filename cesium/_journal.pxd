@@ -16,9 +16,9 @@ from cesium._frames cimport (
     JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FILE_HEADER_BYTES, JOURNAL_FIXED_KEYS,
     JOURNAL_FIXED_VALUES, JOURNAL_FRAME_ATTACH, JOURNAL_FRAME_COMMIT, JOURNAL_FRAME_END,
     JOURNAL_FRAME_HEADER_BYTES, JOURNAL_HIGH_UNBOUNDED, JOURNAL_LOW_UNBOUNDED,
-    JOURNAL_MAXIMUM_FRAME_BYTES, JOURNAL_OPERATION_HEADER_BYTES, JOURNAL_PUT, JournalFrame,
-    JournalFrameHeader, JournalOperation, JournalOperationHeader, journal_check_frame,
-    journal_next_frame, journal_next_operation,
+    JOURNAL_MAXIMUM_FRAME_BYTES, JOURNAL_OPERATION_HEADER_BYTES, JOURNAL_PUT, JournalBase,
+    JournalFrame, JournalFrameHeader, JournalOperation, JournalOperationHeader,
+    journal_check_frame, journal_next_frame, journal_next_operation,
 )
 
 
@@ -40,8 +40,9 @@ ctypedef struct JournalFile:
     uint64_t capacity_bytes
     uint64_t position            # the end of the last frame; the next begins here
     uint64_t last_sequence       # of the last frame, or the file's base sequence
-    uint64_t epoch
-    uint32_t seed                # the checksum of the file header, part of every frame's seed
+    JournalBase base             # of the file; its seed is part of every frame's
+    uint64_t said_synced         # the synced position that a frame said last, and where that frame
+    uint64_t said_at             # begins
     uint32_t last_checksum       # of the last frame, or of the file header
     uint64_t prepared_position   # pages below it were made writable
     uint64_t prepare_step_bytes  # how much is made writable at once
@@ -71,8 +72,8 @@ cdef int journal_append(JournalFile *file, uint8_t frame_type, uint64_t sequence
                         uint64_t commit_time, const JournalPart *parts, int part_count,
                         uint32_t operation_count, uint64_t *end_position) noexcept nogil
 
-# Appends a commit of one operation on one row.  Fixed keys: `key` points at the uint64 head and
-# key_bytes is 8.  A delete has no value (value_bytes 0).
+# Appends a commit of one operation on one row, as a row frame if it fits one.  Fixed keys: `key`
+# points at the uint64 head and key_bytes is 8.  A delete has no value (value_bytes 0).
 cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t commit_time,
                                uint32_t table_id, uint8_t kind, uint8_t flags,
                                const void *key, uint32_t key_bytes,

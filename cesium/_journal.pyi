@@ -21,6 +21,7 @@ class JournalWriter:
         number: int,
         epoch: int,
         base_sequence: int,
+        creation_time: int,
         header_checksum: int,
         prepare_step_bytes: int,
         previous: JournalWriter | None = None,

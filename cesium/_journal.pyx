@@ -15,9 +15,12 @@ from posix.types cimport time_t
 from cesium._faults cimport fault_register, fault_unregister, load_lost
 from cesium._files cimport operations_of
 from cesium._frames cimport (
-    JOURNAL_FILE_HEADER_BYTES, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES, JOURNAL_FRAME_COMMIT,
-    JOURNAL_FRAME_END, JOURNAL_FRAME_HEADER_BYTES, JOURNAL_MAXIMUM_FRAME_BYTES,
-    JOURNAL_OPERATION_HEADER_BYTES, JOURNAL_PUT, JournalFrameHeader, JournalOperationHeader,
+    JOURNAL_FILE_HEADER_BYTES, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES, JOURNAL_FORM_ROW,
+    JOURNAL_FRAME_COMMIT, JOURNAL_FRAME_END, JOURNAL_FRAME_HEADER_BYTES,
+    JOURNAL_MAXIMUM_FRAME_BYTES, JOURNAL_MAXIMUM_ROW_BYTES, JOURNAL_OPERATION_HEADER_BYTES,
+    JOURNAL_PUT, JOURNAL_ROW_HEADER_BYTES, JOURNAL_ROW_TIME_SHIFT, JOURNAL_SHAPE_FLAGS_SHIFT,
+    JOURNAL_SHAPE_PADDING_SHIFT, JOURNAL_SHAPE_SYNCED, JournalFrameHeader, JournalOperationHeader,
+    JournalRowHeader,
 )
 from cesium._layout cimport STATUS_FULL, STATUS_IO, STATUS_LIMIT, STATUS_OK, STATUS_POISONED
 from cesium._native cimport crc32c
@@ -84,6 +87,9 @@ cdef extern from *:
 
 cdef enum:
     GATHER_NANOSECONDS_MOST = 2000000
+    SECTOR_SHIFT = 9                # what a drive writes whole or not at all
+    TABLE_IDS_OF_ROWS = 255
+    UNITS_MOST = 0xFFFFFFFF         # of sequences and of time, in a row frame
 
 OK = STATUS_OK
 FULL = STATUS_FULL
@@ -146,27 +152,39 @@ cdef inline int begin_frame(JournalFile *file, uint8_t frame_type,
 cdef inline int finish_frame(JournalFile *file, uint8_t frame_type, uint64_t sequence,
                              uint64_t commit_time, uint32_t operation_count,
                              uint64_t length) noexcept nogil:
-    """Write the header of a frame whose payload is in place; its first word goes last."""
-    cdef uint8_t *frame = file.mapping + file.position
-    cdef JournalFrameHeader *header = <JournalFrameHeader *> frame
-    cdef uint32_t checksum
-    header.length_bytes = <uint32_t> length      # harmless without its checksum
+    """Write the header of a frame whose payload is in place."""
+    cdef JournalFrameHeader *header = <JournalFrameHeader *> (file.mapping + file.position)
     header.frame_type = frame_type
     header.flags = 0
     header.codec = 0
     header.reserved = 0
     header.key_id = 0
-    header.epoch = file.epoch
+    header.epoch = file.base.epoch
     header.sequence = sequence
     header.commit_time = commit_time
     header.synced_position = load_position(&file.synced_position)
     header.previous_checksum = file.last_checksum
     header.operation_count = operation_count
-    checksum = crc32c(<uint32_t> file.position ^ file.seed, frame + 4, length - 4)
+    return seal_frame(file, length, sequence, length, header.synced_position)
+
+
+cdef inline int seal_frame(JournalFile *file, uint64_t second, uint64_t sequence, uint64_t length,
+                           uint64_t said_synced) noexcept nogil:
+    """Write the first word of a frame that is there but for it: its checksum, and `second`.
+
+    said_synced: the synced position that it says; 0: none.
+    """
+    cdef uint8_t *frame = file.mapping + file.position
+    cdef uint32_t checksum
+    (<uint32_t *> frame)[1] = <uint32_t> second         # harmless without its checksum
+    checksum = crc32c(<uint32_t> file.position ^ file.base.seed, frame + 4, length - 4)
     touch_end(file.mapping, file.capacity_bytes)
     if load_lost(&file.lost):           # some of the frame is nowhere, and so is what comes after
         return fail_lost(file)
-    store_position(<uint64_t *> frame, <uint64_t> checksum | (length << 32))
+    store_position(<uint64_t *> frame, <uint64_t> checksum | (second << 32))
+    if said_synced:
+        file.said_synced = said_synced
+        file.said_at = file.position
     file.last_checksum = checksum
     store_position(&file.last_sequence, sequence)
     store_position(&file.position, file.position + length)
@@ -213,6 +231,66 @@ cdef inline uint8_t *write_variable(uint8_t *target, const void *data,
     return target + 8 + whole
 
 
+cdef inline bint fits_row(const JournalFile *file, uint64_t sequence, uint64_t commit_time,
+                          uint32_t table_id, uint64_t content_bytes) noexcept nogil:
+    """Whether a commit of one row may be a row frame; `content_bytes` are its key and value."""
+    return (file.position != JOURNAL_FILE_HEADER_BYTES
+            and sequence == file.last_sequence + 1
+            and sequence - file.base.sequence <= UNITS_MOST
+            and commit_time >= file.base.creation_time
+            and ((commit_time - file.base.creation_time) >> JOURNAL_ROW_TIME_SHIFT) <= UNITS_MOST
+            and table_id <= TABLE_IDS_OF_ROWS
+            # Header, synced position and lengths come before the content, padding behind it.
+            and content_bytes <= JOURNAL_MAXIMUM_ROW_BYTES - JOURNAL_ROW_HEADER_BYTES - 16 - 7)
+
+
+cdef int append_row(JournalFile *file, uint64_t sequence, uint64_t commit_time, uint32_t table_id,
+                    uint8_t kind, uint8_t flags, const void *key, uint32_t key_bytes,
+                    const void *value, uint32_t value_bytes) noexcept nogil:
+    """Append a row frame, for what fits one.  A put of u8 -> f8 has 32 bytes, a full frame 104."""
+    cdef uint64_t synced = load_position(&file.synced_position)
+    cdef bint says = synced > JOURNAL_FILE_HEADER_BYTES and (
+        synced != file.said_synced or (file.position ^ file.said_at) >> SECTOR_SHIFT != 0)
+    cdef bint has_lengths = not (flags & JOURNAL_FIXED_KEYS
+                                 and (flags & JOURNAL_FIXED_VALUES or kind != JOURNAL_PUT))
+    cdef uint64_t used = (JOURNAL_ROW_HEADER_BYTES + 8 * says + 8 * has_lengths + key_bytes
+                          + value_bytes)
+    cdef uint64_t length = whole_words(used)
+    cdef uint8_t *target
+    cdef JournalRowHeader *header
+    cdef uint32_t second
+    cdef int status = begin_frame(file, JOURNAL_FRAME_COMMIT, length)
+    if status != STATUS_OK:
+        return status
+    target = file.mapping + file.position
+    header = <JournalRowHeader *> target
+    header.sequence_low = <uint32_t> sequence
+    header.time_units = <uint32_t> ((commit_time - file.base.creation_time)
+                                    >> JOURNAL_ROW_TIME_SHIFT)
+    (<uint64_t *> (target + length - 8))[0] = 0         # the padding
+    target += JOURNAL_ROW_HEADER_BYTES
+    if says:
+        (<uint64_t *> target)[0] = synced
+        target += 8
+    if has_lengths:
+        (<uint64_t *> target)[0] = key_bytes | (<uint64_t> value_bytes << 32)
+        target += 8
+    if flags & JOURNAL_FIXED_KEYS:
+        memcpy(target, key, 8)
+    elif key_bytes:
+        memcpy(target, key, key_bytes)
+    if value_bytes == 8:                # one store instead of a call
+        memcpy(target + key_bytes, value, 8)
+    elif value_bytes:
+        memcpy(target + key_bytes, value, value_bytes)
+    second = <uint32_t> (length | JOURNAL_FORM_ROW)     # as JournalRowHeader has them
+    second |= <uint32_t> (kind | (flags << JOURNAL_SHAPE_FLAGS_SHIFT)
+                          | (JOURNAL_SHAPE_SYNCED if says else 0)
+                          | ((length - used) << JOURNAL_SHAPE_PADDING_SHIFT)) << 16
+    second |= table_id << 24
+    return seal_frame(file, second, sequence, length, synced if says else 0)
+
+
 cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t commit_time,
                                uint32_t table_id, uint8_t kind, uint8_t flags,
                                const void *key, uint32_t key_bytes,
@@ -223,6 +301,13 @@ cdef int journal_append_single(JournalFile *file, uint64_t sequence, uint64_t co
     cdef uint8_t *target
     cdef JournalOperationHeader *operation
     cdef int status
+    if kind != JOURNAL_PUT:
+        value_bytes = 0
+    if fits_row(file, sequence, commit_time, table_id, <uint64_t> key_bytes + value_bytes):
+        status = append_row(file, sequence, commit_time, table_id, kind, flags, key, key_bytes,
+                            value, value_bytes)
+        end_position[0] = file.position
+        return status
     length += 8 if flags & JOURNAL_FIXED_KEYS else 8 + whole_words(key_bytes)
     if kind == JOURNAL_PUT:
         length += whole_words(value_bytes) + (0 if flags & JOURNAL_FIXED_VALUES else 8)
@@ -388,7 +473,8 @@ cdef class JournalWriter:
         monotonic_cond_init(&self.file.gathered)
 
     def __init__(self, int fd, mapping, object operations, *, uint64_t number, uint64_t epoch,
-                 uint64_t base_sequence, uint32_t header_checksum, uint64_t prepare_step_bytes,
+                 uint64_t base_sequence, uint64_t creation_time, uint32_t header_checksum,
+                 uint64_t prepare_step_bytes,
                  JournalWriter previous=None):
         cdef uint8_t[::1] view = mapping
         if prepare_step_bytes == 0 or prepare_step_bytes % 4096:
@@ -414,9 +500,14 @@ cdef class JournalWriter:
         self.file.prepared_position = JOURNAL_FILE_HEADER_BYTES
         self.file.prepare_step_bytes = prepare_step_bytes
         self.file.last_sequence = base_sequence
-        self.file.seed = header_checksum
         self.file.last_checksum = header_checksum
-        self.file.epoch = epoch
+        self.file.base.epoch = epoch
+        self.file.base.seed = header_checksum
+        self.file.base.sequence = base_sequence
+        self.file.base.creation_time = creation_time
+        self.file.base.row_frames = True
+        self.file.said_synced = 0
+        self.file.said_at = 0
         self.file.operations = operations_of(operations)
         self.file.previous = &previous.file if previous is not None else NULL
 
@@ -539,7 +630,7 @@ cdef class JournalWriter:
 
     @property
     def epoch(self):
-        return self.file.epoch
+        return self.file.base.epoch
 
     @property
     def position(self):

@@ -3,17 +3,28 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 from cesium._engine import TableCore
+from cesium._frames import FrameBase
 
 def apply_span(
     core: TableCore,
     data: Buffer | npt.NDArray[np.uint8],
     start: int,
     end: int,
+    base: FrameBase,
     attach: Callable[[int, bytes], None],
 ) -> None: ...
 
+@disjoint_base
 class Gathered:
-    def __new__(cls, core: TableCore, span_bytes: int) -> Self: ...
+    def __new__(cls, core: TableCore) -> Self: ...
+
+@disjoint_base
+class Recovery:
+    def __init__(self, core: TableCore, attach: Callable[[int, bytes], None]) -> None: ...
+    def apply(
+        self, data: Buffer | npt.NDArray[np.uint8], start: int, end: int, base: FrameBase
+    ) -> None: ...
+    def finish(self) -> None: ...

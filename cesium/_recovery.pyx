@@ -8,7 +8,7 @@ keys replay at 5.6 instead of 1.0 M/s, of rising keys at 5.8 instead of 3.0.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 import numpy as np
@@ -16,8 +16,8 @@ import numpy as np
 from cesium._engine cimport Batch, Engine, TableCore
 from cesium._frames cimport (
     JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FRAME_ATTACH, JOURNAL_FRAME_COMMIT,
-    JOURNAL_FRAME_END, JOURNAL_HIGH_UNBOUNDED, JOURNAL_PUT, JournalFrame, JournalOperation,
-    journal_next_frame, journal_next_operation,
+    JOURNAL_FRAME_END, JOURNAL_HIGH_UNBOUNDED, JOURNAL_PUT, FrameBase, JournalFrame,
+    JournalOperation, journal_next_frame, journal_next_operation,
 )
 from cesium._layout cimport KIND_DELETE, KIND_VALUE, STATUS_NOT_FOUND, STATUS_OK
 from cesium._native cimport load_head
@@ -39,8 +39,8 @@ cdef object offsets_of(const uint32_t *lengths, uint64_t count):
 
 cdef enum:
     # As much as the longest journal holds in single puts, so that they are one sorted batch.
-    GATHERED_ROWS = 4194304
-    GATHERED_BYTES = 67108864       # of keys, and of values
+    GATHERED_ROWS = 8388608
+    GATHERED_BYTES = 134217728      # of keys, and of values
     FEW_ROWS = 64
     SMALL_BYTES = 65536
 
@@ -50,9 +50,11 @@ cdef class Gathered:
 
     cdef TableCore core
     cdef Batch batch                # points into the arrays below
-    cdef uint64_t most_rows
-    cdef uint64_t most_bytes        # of keys, and of values, if they vary in length
+    cdef uint64_t rows_room         # of the arrays with something for every row
+    cdef uint64_t keys_room         # bytes of key_data, and of value_data
+    cdef uint64_t values_room
     cdef uint32_t value_width
+    cdef bint fixed_keys
     cdef uint64_t *heads
     cdef int64_t *key_offsets
     cdef uint8_t *key_data
@@ -60,31 +62,11 @@ cdef class Gathered:
     cdef int64_t *value_offsets
     cdef uint8_t *value_data
 
-    def __cinit__(self, TableCore core, uint64_t span_bytes):
-        cdef bint fixed = core.shape.shape.key_width != 0
+    def __cinit__(self, TableCore core):
         self.core = core
+        self.fixed_keys = core.shape.shape.key_width != 0
         self.value_width = core.shape.shape.value_width
         memset(&self.batch, 0, sizeof(Batch))
-        self.most_rows = min(<uint64_t>GATHERED_ROWS, span_bytes // 8 + FEW_ROWS)
-        if self.value_width:
-            self.most_rows = min(self.most_rows, <uint64_t>GATHERED_BYTES // self.value_width)
-        self.most_bytes = min(<uint64_t>GATHERED_BYTES, span_bytes + SMALL_BYTES)
-        # Of what malloc gives, the system takes no memory for what is never touched.
-        if fixed:
-            self.heads = <uint64_t *>allocate(self.most_rows * 8)
-            self.batch.heads = self.heads
-        else:
-            self.key_offsets = <int64_t *>allocate((self.most_rows + 1) * 8)
-            self.key_data = <uint8_t *>allocate(self.most_bytes)
-            self.key_offsets[0] = 0
-            self.batch.key_offsets = self.key_offsets
-            self.batch.key_data = self.key_data
-        if self.value_width:
-            self.rows = <uint8_t *>allocate(self.most_rows * self.value_width)
-        else:
-            self.value_offsets = <int64_t *>allocate((self.most_rows + 1) * 8)
-            self.value_data = <uint8_t *>allocate(self.most_bytes)
-            self.value_offsets[0] = 0
 
     def __dealloc__(self):
         free(self.heads)
@@ -95,25 +77,62 @@ cdef class Gathered:
         free(self.value_data)
 
     cdef bint takes(self, const JournalOperation *operation, uint8_t kind) noexcept nogil:
-        """Whether there is room, and the rows are of the kind gathered and of the table's form."""
+        """Whether the rows are of the kind gathered and there is, or could be made, room for them.
+        """
         cdef uint64_t count = self.batch.count
+        cdef uint64_t keys = 0
+        cdef uint64_t values = 0
         if count and self.batch.kind != kind:
             return False
-        if count + operation.row_count > self.most_rows:
+        if count and not self.fixed_keys:
+            keys = <uint64_t>self.key_offsets[count]
+        if count and kind == KIND_VALUE and not self.value_width:
+            values = <uint64_t>self.value_offsets[count]
+        return self.make_room(count + operation.row_count, keys + operation.key_data_bytes,
+                              values + operation.value_data_bytes)
+
+    cdef bint make_room(self, uint64_t rows, uint64_t keys, uint64_t values) noexcept nogil:
+        """Grows what is too small for so many rows, and bytes of keys and values, to the double."""
+        cdef uint64_t room
+        if (rows > GATHERED_ROWS or rows * self.value_width > GATHERED_BYTES
+                or keys > GATHERED_BYTES or values > GATHERED_BYTES):
             return False
-        if self.heads == NULL and (<uint64_t>self.key_offsets[count] + operation.key_data_bytes
-                                   > self.most_bytes):
-            return False
-        return kind == KIND_DELETE or self.value_width or (
-            <uint64_t>self.value_offsets[count] + operation.value_data_bytes <= self.most_bytes)
+        if rows > self.rows_room:
+            room = doubled(self.rows_room, rows, FEW_ROWS)
+            if self.fixed_keys:
+                if not grow(<void **>&self.heads, room * 8):
+                    return False
+            elif not grow(<void **>&self.key_offsets, (room + 1) * 8):
+                return False
+            if self.value_width:
+                if not grow(<void **>&self.rows, room * self.value_width):
+                    return False
+            elif not grow(<void **>&self.value_offsets, (room + 1) * 8):
+                return False
+            self.rows_room = room
+        if not self.fixed_keys and keys > self.keys_room:
+            room = doubled(self.keys_room, keys, SMALL_BYTES)
+            if not grow(<void **>&self.key_data, room):
+                return False
+            self.keys_room = room
+        if not self.value_width and values > self.values_room:
+            room = doubled(self.values_room, values, SMALL_BYTES)
+            if not grow(<void **>&self.value_data, room):
+                return False
+            self.values_room = room
+        return True
 
     cdef void add(self, const JournalOperation *operation, uint8_t kind) noexcept nogil:
+        """Takes the rows, for which `takes` has just made room."""
         cdef uint64_t count = self.batch.count
         cdef uint64_t row
         self.batch.kind = kind
-        if self.heads != NULL:
-            memcpy(self.heads + count, operation.heads, <uint64_t>operation.row_count * 8)
+        if self.fixed_keys:
+            for row in range(operation.row_count):
+                self.heads[count + row] = operation.heads[row]
         else:
+            if count == 0:
+                self.key_offsets[0] = 0
             memcpy(self.key_data + self.key_offsets[count], operation.key_data,
                    operation.key_data_bytes)
             for row in range(operation.row_count):
@@ -123,6 +142,8 @@ cdef class Gathered:
             memcpy(self.rows + count * self.value_width, operation.value_data,
                    <uint64_t>operation.row_count * self.value_width)
         elif kind == KIND_VALUE:
+            if count == 0:
+                self.value_offsets[0] = 0
             memcpy(self.value_data + self.value_offsets[count], operation.value_data,
                    operation.value_data_bytes)
             for row in range(operation.row_count):
@@ -134,6 +155,9 @@ cdef class Gathered:
         """Applies what was gathered, which is then empty."""
         if self.batch.count:
             is_put = self.batch.kind == KIND_VALUE
+            self.batch.heads = self.heads
+            self.batch.key_offsets = self.key_offsets
+            self.batch.key_data = self.key_data
             self.batch.rows = self.rows if is_put else NULL
             self.batch.value_offsets = self.value_offsets if is_put else NULL
             self.batch.value_data = self.value_data if is_put else NULL
@@ -142,11 +166,17 @@ cdef class Gathered:
         return 0
 
 
-cdef void *allocate(uint64_t bytes) except NULL:
-    cdef void *memory = malloc(bytes)
-    if memory == NULL:
-        raise MemoryError
-    return memory
+cdef uint64_t doubled(uint64_t room, uint64_t needed, uint64_t least) noexcept nogil:
+    return max(max(2 * room, needed), least)
+
+
+cdef bint grow(void **memory, uint64_t bytes) noexcept nogil:
+    """Large pieces are moved by the system without a copy."""
+    cdef void *larger = realloc(memory[0], bytes)
+    if larger == NULL:
+        return False
+    memory[0] = larger
+    return True
 
 
 cdef int check_form(TableCore core, const JournalOperation *operation) except -1:
@@ -209,51 +239,84 @@ cdef int apply_operation(TableCore core, const JournalOperation *operation) exce
     return 0
 
 
-def apply_span(TableCore core, const uint8_t[::1] data, uint64_t start, uint64_t end, attach):
-    """Applies the frames of data[start:end]; `attach(sequence, payload)` is called for attach
-    frames with their JSON bytes."""
-    cdef JournalFrame frame
-    cdef JournalOperation operation
-    cdef uint64_t position = start
-    cdef uint64_t offset
-    cdef uint64_t length
-    cdef int status
-    cdef uint8_t kind
-    cdef Engine engine = core.engine
-    cdef Gathered gathered = Gathered(core, end - start)
-    while journal_next_frame(&data[0], end, &position, &frame) == STATUS_OK:
-        if (frame.header.codec or frame.header.key_id
-                or not JOURNAL_FRAME_COMMIT <= frame.header.frame_type <= JOURNAL_FRAME_END):
-            raise Error(f"the journal at {frame.position} has a frame that cesium cannot read: "
-                        f"type {frame.header.frame_type}, codec {frame.header.codec}, "
-                        f"key {frame.header.key_id}")
-        if frame.header.frame_type == JOURNAL_FRAME_ATTACH:
-            length = 0
-            if frame.payload_bytes >= 8:
-                memcpy(&length, frame.payload, 8)
-            if frame.payload_bytes < 8 or length > frame.payload_bytes - 8:
-                raise CorruptionError("an attach frame of the journal is cut off")
-            gathered.apply()
-            attach(frame.header.sequence, frame.payload[8:8 + length])
-        elif frame.header.frame_type == JOURNAL_FRAME_COMMIT:
-            offset = 0
-            while True:
-                status = journal_next_operation(&frame, &offset, &operation)
-                if status == STATUS_NOT_FOUND:
-                    break
-                if status != STATUS_OK:
-                    raise CorruptionError("a journal frame holds what is no operation")
-                check_form(core, &operation)
-                kind = KIND_DELETE if operation.kind == JOURNAL_DELETE else KIND_VALUE
-                if (operation.kind == JOURNAL_DELETE_RANGE or operation.row_count > FEW_ROWS
-                        or operation.key_data_bytes > SMALL_BYTES
-                        or operation.value_data_bytes > SMALL_BYTES):
-                    gathered.apply()
-                    apply_operation(core, &operation)
-                else:
-                    if not gathered.takes(&operation, kind):
-                        gathered.apply()
-                    gathered.add(&operation, kind)
-        # Ahead of what is gathered; nobody reads it in between but `attach`, which comes after.
-        engine.sequence = max(engine.sequence, frame.header.sequence)
-    gathered.apply()
+cdef class Recovery:
+    """Recovery(core, attach): applies spans of the journal, in order; `finish` comes last.
+
+    `attach(sequence, payload)` is called for attach frames with their JSON bytes, when all before
+    them is applied.  Rows are gathered across spans: 2 M single puts of random keys that lie in
+    files of 1, 4, 16 and 64 MiB are applied 1.2 times as fast as file by file, where each sorted
+    batch lands among the rows of those before.
+    """
+
+    cdef TableCore core
+    cdef Gathered gathered
+    cdef object attach
+
+    def __init__(self, TableCore core not None, attach):
+        self.core = core
+        self.attach = attach
+        self.gathered = Gathered(core)
+
+    def finish(self):
+        """Applies what is gathered still."""
+        self.gathered.apply()
+
+    def apply(self, const uint8_t[::1] data, uint64_t start, uint64_t end,
+              FrameBase base not None):
+        """Applies the frames of data[start:end], part of a scanned span; some wait for `finish`."""
+        cdef JournalFrame frame
+        cdef JournalOperation operation
+        cdef uint64_t position = start
+        cdef uint64_t offset
+        cdef uint64_t length
+        cdef int status
+        cdef TableCore core = self.core
+        cdef Engine engine = core.engine
+        while journal_next_frame(&data[0], end, &position, &base.base, &frame) == STATUS_OK:
+            if (frame.header.codec or frame.header.key_id
+                    or not JOURNAL_FRAME_COMMIT <= frame.header.frame_type <= JOURNAL_FRAME_END):
+                raise Error(f"the journal at {frame.position} has a frame that cesium cannot read: "
+                            f"type {frame.header.frame_type}, codec {frame.header.codec}, "
+                            f"key {frame.header.key_id}")
+            if frame.header.frame_type == JOURNAL_FRAME_ATTACH:
+                length = 0
+                if frame.payload_bytes >= 8:
+                    memcpy(&length, frame.payload, 8)
+                if frame.payload_bytes < 8 or length > frame.payload_bytes - 8:
+                    raise CorruptionError("an attach frame of the journal is cut off")
+                self.gathered.apply()
+                self.attach(frame.header.sequence, frame.payload[8:8 + length])
+            elif frame.header.frame_type == JOURNAL_FRAME_COMMIT:
+                offset = 0
+                while True:
+                    status = journal_next_operation(&frame, &offset, &operation)
+                    if status == STATUS_NOT_FOUND:
+                        break
+                    if status != STATUS_OK:
+                        raise CorruptionError("a journal frame holds what is no operation")
+                    check_form(core, &operation)
+                    self.take(&operation)
+            # Ahead of what is gathered; nobody reads it in between but `attach`, which comes after.
+            engine.sequence = max(engine.sequence, frame.header.sequence)
+
+    cdef int take(self, const JournalOperation *operation) except -1:
+        cdef uint8_t kind = KIND_DELETE if operation.kind == JOURNAL_DELETE else KIND_VALUE
+        if (operation.kind == JOURNAL_DELETE_RANGE or operation.row_count > FEW_ROWS
+                or operation.key_data_bytes > SMALL_BYTES
+                or operation.value_data_bytes > SMALL_BYTES):
+            self.gathered.apply()
+            return apply_operation(self.core, operation)
+        if not self.gathered.takes(operation, kind):
+            self.gathered.apply()
+            if not self.gathered.takes(operation, kind):
+                raise MemoryError
+        self.gathered.add(operation, kind)
+        return 0
+
+
+def apply_span(TableCore core, const uint8_t[::1] data, uint64_t start, uint64_t end,
+               FrameBase base not None, attach):
+    """Applies all frames of data[start:end], part of a scanned span, as `Recovery` does."""
+    recovery = Recovery(core, attach)
+    recovery.apply(data, start, end, base)
+    recovery.finish()

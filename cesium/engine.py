@@ -25,7 +25,7 @@ from cesium._engine import Engine, TableCore, WriteGuard
 from cesium._journal import JournalWriter
 from cesium._memtable import MemtableSnapshot
 from cesium._page import TableShape
-from cesium._recovery import apply_span
+from cesium._recovery import Recovery
 from cesium._segment import SegmentReader
 from cesium._version import Version
 from cesium.blob_files import BlobFiles
@@ -259,8 +259,10 @@ class StoreEngine(Shared):
             tables=state.tables.values(),
             prepare_step_bytes=step,
         )
+        recovery = Recovery(self.core, self._replay_attach)
         for span in journal.replay_spans():
-            apply_span(self.core, span.data, span.start, span.end, self._replay_attach)
+            recovery.apply(span.data, span.start, span.end, span.base)
+        recovery.finish()
         return journal
 
     def _replay_attach(self, sequence: int, payload: bytes) -> None:

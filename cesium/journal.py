@@ -35,10 +35,11 @@ from cesium._frames import (
 from cesium._journal import FULL, IO, LIMIT, OK, JournalWriter
 from cesium.errors import LimitError, PoisonedError, StorageFullError
 from cesium.files import UNFINISHED, Files
+from cesium.frames import Frame, Span, attach_parts
 from cesium.io_errors import io_error, raise_io
 from cesium.journal_files import Detached, OpenFile
 from cesium.origin import tables_bytes_of
-from cesium.replay import FileHeader, Frame, Link, Replay, Span, attach_parts, journal_name
+from cesium.replay import FileHeader, Link, Replay, journal_name
 from cesium.state import TableRecord
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Journal:
             mapping = self._map(name, fd, size)
             writer = JournalWriter(
                 fd, mapping, self._files.operations, number=header.number, epoch=epoch,
-                base_sequence=header.base_sequence,
+                base_sequence=header.base_sequence, creation_time=header.creation_time,
                 header_checksum=int.from_bytes(data[8:12], "little"),
                 prepare_step_bytes=self.prepare_step_bytes, previous=None if synced else previous,
             )  # fmt: skip

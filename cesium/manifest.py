@@ -44,7 +44,9 @@ SECTOR_BYTES = 512
 REWRITE_BYTES = 64 * 1024
 
 # Incompatible features by bit: names for errors; of these this version reads:
-INCOMPATIBLE_FEATURES = ("blob log", "compression", "encryption", "expiry", "volumes")
+INCOMPATIBLE_FEATURES = (
+    "blob log", "compression", "encryption", "expiry", "volumes", "row frames",
+)  # fmt: skip
 BLOB_LOG = 1
 KNOWN_INCOMPATIBLE = BLOB_LOG
 
@@ -64,11 +66,13 @@ def features_of(state: State) -> int:
     return state.incompatible_features & ~BLOB_LOG | (BLOB_LOG if uses_blobs else 0)
 
 
-def check_readable(path: str, version: int, incompatible: int) -> None:
-    """Refuse, by name, what this version cannot read."""
+def check_readable(
+    path: str, version: int, incompatible: int, known: int = KNOWN_INCOMPATIBLE
+) -> None:
+    """Refuse, by name, what this version cannot read.  known: features in files of this kind."""
     if version != FORMAT_VERSION:
         raise Error(f"{path} has format version {version}; this cesium reads {FORMAT_VERSION}")
-    if unknown := incompatible & ~KNOWN_INCOMPATIBLE:
+    if unknown := incompatible & ~known:
         raise Error(f"{path} uses what this cesium cannot read: {features_named(unknown)}")
 
 

@@ -20,8 +20,8 @@ from cesium.bounds import Covered, bounds_of
 from cesium.directory import blob_name, blob_numbers, segment_name, segment_numbers
 from cesium.errors import CorruptionError, SchemaError
 from cesium.files import Files
+from cesium.frames import Span
 from cesium.origin import LOAD, MERGE, RUN, Origin
-from cesium.replay import Span
 from cesium.scan_segment import PAGE_BYTES, SegmentScan, find_footer, read_pages, scan
 from cesium.scan_values import file_checksum
 from cesium.scrub import Logs, attached, codecs_of, shape_of_codecs

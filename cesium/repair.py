@@ -22,11 +22,11 @@ from cesium._segment import UNBOUNDED_UPPER
 from cesium.copies import back_up, exchange, remove_store, rename_new
 from cesium.errors import CorruptionError, SchemaError
 from cesium.files import Files
+from cesium.frames import Span
 from cesium.keys import key_codec
 from cesium.lock import WriterLock
 from cesium.pace import Pace
 from cesium.rebuild import Plan, Rebuilder, known_plan
-from cesium.replay import Span
 from cesium.report import Problem
 from cesium.salvage import LOST, REWRITTEN, Applied, Part, Salvager
 from cesium.scan_journal import sequences

@@ -26,11 +26,12 @@ from cesium.directory import blob_name, blob_numbers, segment_name, segment_numb
 from cesium.engine import TIER_BASE, TIER_NEW, StoreEngine
 from cesium.errors import CorruptionError, Error
 from cesium.files import Files
+from cesium.frames import Span
 from cesium.manifest import Manifest
 from cesium.options import Options
 from cesium.origin import Origin
 from cesium.rebuild import Plan
-from cesium.replay import Span, journal_name
+from cesium.replay import journal_name
 from cesium.report import FileReport, Problem
 from cesium.scan_journal import Break, JournalScan
 from cesium.scan_segment import Keys, SegmentScan, read_pages, scan
@@ -280,7 +281,7 @@ class Salvager:
 
     def _apply_span(self, engine: StoreEngine, span: Span, last: int, result: Applied) -> int:
         """Applies the frames above a sequence; returns the last one's."""
-        position = skip_through(span.data, span.start, span.end, last)
+        position = skip_through(span.data, span.start, span.end, span.base, last)
         for ends in groups_of(span, position):
             if result.stopped is not None:
                 result.left += len(ends)
@@ -309,7 +310,7 @@ class Salvager:
         """Applies data[start:end] of a span; False when a frame of it is none of this table's."""
         try:
             apply_span(
-                engine.core, span.data, start, end,
+                engine.core, span.data, start, end, span.base,
                 lambda sequence, payload: self._attach(engine, payload),
             )  # fmt: skip
         except CorruptionError as error:
@@ -348,7 +349,7 @@ def groups_of(span: Span, position: int) -> Iterator[list[int]]:
     """The ends of the frames from a position on, by groups; an attach frame is a group of its own,
     for it must not be applied twice."""
     ends: list[int] = []
-    while (frame := next_frame(span.data, position, span.end)) is not None:
+    while (frame := next_frame(span.data, position, span.end, span.base)) is not None:
         position = frame[0]
         if frame[1] == FRAME_ATTACH:
             if ends:
@@ -366,8 +367,8 @@ def groups_of(span: Span, position: int) -> Iterator[list[int]]:
 
 def _frames(span: Span, above: int) -> int:
     count = 0
-    position = skip_through(span.data, span.start, span.end, above)
-    while (frame := next_frame(span.data, position, span.end)) is not None:
+    position = skip_through(span.data, span.start, span.end, span.base, above)
+    while (frame := next_frame(span.data, position, span.end, span.base)) is not None:
         position = frame[0]
         count += 1
     return count

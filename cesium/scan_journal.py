@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cesium._frames import (
     FILE_HEADER_BYTES,
@@ -26,9 +26,10 @@ from cesium._frames import (
 from cesium.checksum import crc32c
 from cesium.errors import CorruptionError
 from cesium.files import Bytes, Files
+from cesium.frames import Span
 from cesium.manifest import numbers_of
 from cesium.origin import tables_of
-from cesium.replay import FileHeader, Span, journal_name, parse_header
+from cesium.replay import FileHeader, journal_name, parse_header
 from cesium.state import TableRecord
 
 
@@ -83,7 +84,7 @@ def sequences(span: Span) -> tuple[int, int]:
     """The sequences of the first and the last frame of a span."""
     first = last = 0
     position = span.start
-    while (found := next_frame(span.data, position, span.end)) is not None:
+    while (found := next_frame(span.data, position, span.end, span.base)) is not None:
         last = found[3]
         first = first or last
         position = found[0]
@@ -177,18 +178,23 @@ def _find_chain(
 
 
 def _recovered_header(data: Bytes, number: int) -> FileHeader | None:
-    """A header good enough to check frames with, from the first frame; None when there is none."""
+    """A header good enough to check frames with, from the first frame; None when there is none.
+
+    The first frame is always a full one, and written right after the file was created.
+    """
     if len(data) < FILE_HEADER_BYTES + FRAME_HEADER_BYTES:
         return None
     (stored,) = struct.unpack_from("<I", data.data, 8)
-    epoch, sequence = struct.unpack_from("<QQ", data.data, FILE_HEADER_BYTES + 16)
+    epoch, sequence, created = struct.unpack_from("<QQQ", data.data, FILE_HEADER_BYTES + 16)
     (previous,) = struct.unpack_from("<I", data.data, FILE_HEADER_BYTES + 48)
+    last = max(sequence - 1, 0)
     for checksum in (previous, stored, crc32c(data[12:FILE_HEADER_BYTES])):
-        found = find_frame(data, FILE_HEADER_BYTES, len(data), epoch, checksum)
-        if found is not None and found[0] == FILE_HEADER_BYTES:
-            return FileHeader(
-                number, epoch, 0, max(sequence - 1, 0), 0, 0, 0, 0, False, checksum=checksum
-            )
+        header = FileHeader(number, epoch, 0, last, created, 0, 0, 0, False, checksum=checksum)
+        position, _, _, _ = scan_frames(
+            data, FILE_HEADER_BYTES, len(data), header.base, previous, last
+        )
+        if position > FILE_HEADER_BYTES:
+            return header
     return None
 
 
@@ -231,10 +237,10 @@ def _walk_file(
     while True:
         start = position
         position, checksum, last, ended = scan_frames(
-            data, position, limit, header.epoch, header.checksum, checksum, last
+            data, position, limit, header.base, checksum, last
         )
         if position > start:
-            _add_span(result, Span(number, data, start, position))
+            _add_span(result, Span(number, data, start, position, header.base))
         if successor is not None:
             if position == successor.predecessor_end and checksum == (
                 successor.predecessor_checksum
@@ -242,11 +248,11 @@ def _walk_file(
                 return result
         elif position >= limit or (ended and not followed):
             return result
-        vouched = highest_vouched(data, position, data_end, header.epoch, header.checksum, position)
+        vouched = highest_vouched(data, position, data_end, header.base, position)
         if vouched <= position and successor is not None and _vouched_by_later(files, later):
             vouched = max(limit, position + 1)
         damage = vouched > position
-        behind = find_frame(data, position + 8, limit, header.epoch, header.checksum)
+        behind = find_frame(data, position + 8, limit, header.base, last)
         end = behind[0] if behind is not None else max(limit, position)
         path = files.path(name)
         if damage:
@@ -268,18 +274,18 @@ def _walk_file(
 def _add_span(result: JournalFile, span: Span) -> None:
     """Adds a run of sound frames, up to the first whose content makes no sense."""
     while span.start < span.end:
-        frames, senseless = check_frames(span.data, span.start, span.end)
+        frames, senseless = check_frames(span.data, span.start, span.end, span.base)
         result.frames += frames
         if senseless is None:
             result.pieces.append(span)
             return
         if senseless > span.start:
-            result.pieces.append(Span(span.number, span.data, span.start, senseless))
-        frame = next_frame(span.data, senseless, span.end)
+            result.pieces.append(replace(span, end=senseless))
+        frame = next_frame(span.data, senseless, span.end, span.base)
         end = frame[0] if frame is not None else span.end
         what = f"{result.name} at {senseless}: a frame holds what is no operation"
         result.pieces.append(Break(span.number, senseless, end, True, what))
-        span = Span(span.number, span.data, end, span.end)
+        span = replace(span, start=end)
 
 
 def _vouched_by_later(files: Files, later: list[FileHeader]) -> bool:
@@ -289,6 +295,6 @@ def _vouched_by_later(files: Files, later: list[FileHeader]) -> bool:
             return True
         data, end = files.read_sparse(journal_name(header.number))
         above = FILE_HEADER_BYTES
-        if highest_vouched(data, above, end, header.epoch, header.checksum, above) > above:
+        if highest_vouched(data, above, end, header.base, above) > above:
             return True
     return False

@@ -17,9 +17,9 @@ from cesium._values import ValueCodec
 from cesium.directory import fingerprint, segment_name, segment_numbers
 from cesium.errors import Error
 from cesium.files import Files
+from cesium.frames import Span
 from cesium.keys import key_codec
 from cesium.origin import Origin
-from cesium.replay import Span
 from cesium.scan_journal import Break, JournalScan, scan_journal, sequences
 from cesium.scan_manifest import ManifestScan, Place, scan_manifest
 from cesium.scan_segment import find_footer, read_pages
@@ -131,7 +131,7 @@ def attached(span: Span, after: int) -> list[tuple[int, list[SegmentRecord]]]:
     """The loads in a span: the sequence above `after` and the records of each attach frame."""
     found = []
     position = span.start
-    while (frame := next_frame(span.data, position, span.end)) is not None:
+    while (frame := next_frame(span.data, position, span.end, span.base)) is not None:
         end, kind, _, sequence = frame[:4]
         if kind == FRAME_ATTACH and sequence > after:
             payload = span.data[position + FRAME_HEADER_BYTES : end].tobytes()

@@ -21,6 +21,7 @@ import hostile_stores as stores
 import segment_files as segments
 from cesium._frames import FRAME_ATTACH
 from fuzz_targets import HEADER_BYTES, PAGE_BYTES, PLAIN_CHECKSUMS, SCHEMAS
+from journal_frames import length_at
 
 INTERESTING = [
     0, 1, 2, 7, 8, 9, 63, 64, 65, 126, 127, 128, 255, 256, 511, 512, 513, 1023, 1024, 1025, 4031,
@@ -37,6 +38,7 @@ FOOTER_FIELDS = [
     (256, 2), (258, 2),
 ]  # fmt: skip
 FRAME_FIELDS = [(4, 4), (8, 1), (9, 1), (10, 1), (12, 4), (16, 8), (24, 8), (40, 8), (52, 4)]
+ROW_FIELDS = [(4, 2), (4, 4), (6, 1), (7, 1), (8, 4), (12, 4), (16, 8), (16, 4), (20, 4), (24, 8)]
 OPERATION_FIELDS = [(56, 4), (60, 1), (61, 1), (64, 4), (72, 8), (80, 8), (88, 4), (92, 4)]
 HEADER_FIELDS = [(offset, 8) for offset in range(48, 104, 8)] + [(12, 4), (108, 4), (112, 8)]
 
@@ -146,12 +148,9 @@ def naming_the_targets_segment(schema: int, frames: bytes) -> bytes:
     text = json.dumps({"segments": [record.to_json()]}).encode()
     payload = struct.pack("<Q", len(text)) + text + bytes(-len(text) % 8)
     result, at = b"", 0
-    while at + targets.FRAME_BYTES <= len(frames):
-        length, kind = struct.unpack_from("<IB", frames, at + 4)
-        if length < targets.FRAME_BYTES:
-            break
+    while at + targets.ROW_FRAME_BYTES <= len(frames) and (length := length_at(frames, at)):
         frame = bytearray(frames[at : at + length])
-        if kind == FRAME_ATTACH:
+        if not frame[4] & 7 and frame[8] == FRAME_ATTACH:
             frame[targets.FRAME_BYTES :] = payload
             struct.pack_into("<I", frame, 4, len(frame))
         result += frame
@@ -245,16 +244,18 @@ def shifted(field: tuple[int, int], start: int) -> tuple[int, int]:
 def change_journal(rng: random.Random, data: bytearray) -> None:
     """A field of the file header, of a frame or of its first operation; a byte; a frame twice."""
     starts, at = [], 1 + HEADER_BYTES
-    while at + targets.FRAME_BYTES <= len(data):
+    while at + targets.ROW_FRAME_BYTES <= len(data):
         starts.append(at)
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        if length < targets.FRAME_BYTES:
+        length = length_at(data, at)
+        if length < targets.ROW_FRAME_BYTES:
             break
         at += length
     start = rng.choice(starts or [1])
     choice = rng.randrange(8)
     if choice == 0:
         set_field(rng, data, *shifted(rng.choice(HEADER_FIELDS), 1))
+    elif choice <= 5 and data[start + 4 : start + 5] and data[start + 4] & 7 == 1:
+        set_field(rng, data, *shifted(rng.choice(ROW_FIELDS), start))
     elif choice <= 2:
         set_field(rng, data, *shifted(rng.choice(FRAME_FIELDS), start))
     elif choice <= 5:
@@ -262,7 +263,7 @@ def change_journal(rng: random.Random, data: bytearray) -> None:
     elif choice == 6:
         set_field(rng, data, start + 8 * rng.randrange(40) + rng.randrange(8), rng.choice([1, 4]))
     else:
-        length = int.from_bytes(data[start + 4 : start + 8], "little")
+        length = length_at(data, start) if start + 8 <= len(data) else 0
         data[start:start] = data[start : start + length]
 
 

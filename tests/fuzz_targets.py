@@ -34,12 +34,14 @@ from cesium.manifest import EDIT, FILE_HEADER, FRAME_HEADER, MAGIC, SNAPSHOT, Ma
 from cesium.opening import acquire
 from cesium.repair import MODES, repair
 from cesium.state import SegmentRecord, State, TableRecord
+from journal_frames import length_at
 
 PAGE_BYTES = 4096
 PAGES_MOST = 16
 JOURNAL_MOST = 1 << 16
 HEADER_BYTES = 120  # of a journal file, that are not reserved
 FRAME_BYTES = 56
+ROW_FRAME_BYTES = 16
 PLAIN_CHECKSUMS = 0x80  # in the first byte: leave journal or manifest frames as they are
 SEGMENT = segments.NAME
 JOURNAL = "journal-000001"
@@ -251,11 +253,13 @@ def seal_frames(header: bytes | bytearray, frames: bytearray) -> None:
     """Right checksums, and right checksums of the frames before, as far as lengths lead."""
     (file_checksum,) = struct.unpack_from("<I", header, 8)
     previous, start = file_checksum, 0
-    while len(frames) - start >= FRAME_BYTES:
-        (length,) = struct.unpack_from("<I", frames, start + 4)
-        if length < FRAME_BYTES or length > len(frames) - start:
+    while len(frames) - start >= ROW_FRAME_BYTES:
+        length = length_at(frames, start)
+        row = frames[start + 4] & 7 == 1
+        if not (ROW_FRAME_BYTES if row else FRAME_BYTES) <= length <= len(frames) - start:
             return
-        struct.pack_into("<I", frames, start + 48, previous)
+        if not row:
+            struct.pack_into("<I", frames, start + 48, previous)
         seed = (PAGE_BYTES + start) ^ file_checksum
         previous = crc32c(frames[start + 4 : start + length], seed)
         struct.pack_into("<I", frames, start, previous)

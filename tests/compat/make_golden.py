@@ -151,6 +151,46 @@ def rows_of_origins() -> Rows:
     return rows
 
 
+def make_rows(store: Any) -> None:
+    """Row frames of fixed keys and values, among full frames, before and after a sync."""
+    store.bulk_load(np.arange(50, dtype="u8"), np.zeros(50))
+    store.checkpoint()
+    for key in range(40, 120):
+        store[key] = key / 8
+    store.sync()
+    store[2**63] = -0.5
+    store.put_many(np.array([7, 8], "u8"), [7.5, 8.5])
+    store.delete(41)
+    store.delete_range(60, 70)
+    for key in range(65, 80):
+        store[key] = -1.0
+    store.delete(2**64 - 1)
+
+
+def rows_of_rows() -> Rows:
+    rows: Rows = dict.fromkeys(range(50), 0.0) | {key: key / 8 for key in range(40, 120)}
+    rows = {key: value for key, value in rows.items() if key != 41 and not 60 <= key < 65}
+    return rows | dict.fromkeys(range(65, 80), -1.0) | {7: 7.5, 8: 8.5, 2**63: -0.5}
+
+
+def make_words(store: Any) -> None:
+    """Row frames of keys and values of any length, and one too long for a row frame."""
+    store.put_many(["base", "gone"], [b"", b"x"])
+    store.checkpoint()
+    for number in range(30):
+        store["w" * number] = b"v" * (37 * number % 41)
+    store.sync()
+    store["long"] = b"long " * 14_000
+    store.delete("gone")
+    store.delete("w" * 29)
+    store["ß"] = bytes(range(256))
+
+
+def rows_of_words() -> Rows:
+    rows: Rows = {"w" * number: b"v" * (37 * number % 41) for number in range(29)}
+    return rows | {"base": b"", "long": b"long " * 14_000, "ß": bytes(range(256))}
+
+
 STORES = {
     "numbers": Golden("u8", "f8", make_numbers, rows_of_numbers, 7),
     "texts": Golden("str", "bytes", make_texts, rows_of_texts, 6),
@@ -160,6 +200,8 @@ STORES = {
     ),
     "journal": Golden("str", "json", make_journal, rows_of_journal, 8, killed=True),
     "origins": Golden("i8", "f8", make_origins, rows_of_origins, 8, killed=True),
+    "rows": Golden("u8", "f8", make_rows, rows_of_rows, 101, killed=True),
+    "words": Golden("str", "bytes", make_words, rows_of_words, 35, killed=True),
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import cesium
 from cesium.repair import repair
+from journal_frames import starts_of
 
 HERE = Path(__file__).parent
 BYTES_MOST = 100_000
@@ -78,6 +79,16 @@ def test_it_holds_what_the_format_has_to_offer(golden: Any) -> None:
             assert any(record.markers for record in records)
 
 
+def test_row_frames_are_in_the_later_files_alone(golden: Any) -> None:
+    made, path = golden
+    rows = 0
+    for file in path.glob("journal-*"):
+        content = file.read_bytes()
+        rows += sum(content[start + 4] & 7 == 1 for start in starts_of(content)[:-1])
+    later = [make_golden.STORES[name] for name in ("rows", "words")]
+    assert rows > 30 if made in later else rows == 0
+
+
 def test_it_takes_writes(golden: Any) -> None:
     made, path = golden
     expected = made.rows()
@@ -101,7 +112,7 @@ def test_a_lost_manifest_is_made_again(golden: Any) -> None:
     made, path = golden
     for file in path.glob("manifest-*"):
         file.unlink()
-    says_all = made is make_golden.STORES["origins"]
+    says_all = made in [make_golden.STORES[name] for name in ("origins", "rows", "words")]
     schema = {} if says_all else {"key": made.key, "value": made.value}
     if not says_all:
         with pytest.raises(cesium.SchemaError, match="--key"):

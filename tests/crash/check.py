@@ -21,6 +21,7 @@ from cesium.opening import acquire
 from cesium.replay import journal_name
 from crash.history import Found, History, Wrong
 from crash.recording_files import Content
+from journal_frames import length_at
 
 SLOTS_MAX = 8
 WRITTEN_OF = 6  # one image in so many is written to,
@@ -145,10 +146,11 @@ class Checker:
             self.seen["dead journal file behind a hole"] += 1
         if self.seen["hole with a frame after it"] < 25:
             (seed,) = struct.unpack_from("<I", data, 8)
-            for start in range(end.position + 8, len(data) - 56, 8):
-                checksum, length = struct.unpack_from("<II", data, start)
-                if 56 <= length <= len(data) - start and checksum == crc32c(
-                    data[start + 4 : start + length], start ^ seed
+            data += bytes(16)
+            for start in range(end.position + 8, len(data) - 16, 8):
+                length = length_at(data, start)
+                if 16 <= length <= len(data) - start and struct.unpack_from("<I", data, start) == (
+                    crc32c(data[start + 4 : start + length], start ^ seed),
                 ):
                     self.seen["hole with a frame after it"] += 1
                     break

@@ -56,7 +56,7 @@ LAYERS = [
     ],
     ["keys", "values", "state"],
     ["schema", "origin", "events", "blob_files"],
-    ["manifest", "replay", "journal_files", "journal"],
+    ["manifest", "frames", "replay", "journal_files", "journal"],
     ["scan_segment", "scan_values", "scan_manifest", "scan_journal", "scrub", "bounds"],
     ["host"],
     ["engine"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import mmap
 import os
 import re
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ import cesium
 from cesium import _frames, _journal, manifest
 from cesium.errors import CorruptionError, Error, LimitError, PoisonedError, StorageFullError
 from cesium.files import Bytes, Files, MemoryFiles
+from cesium.frames import Frame
 from cesium.journal import PROCESS_STEP_BYTES, Journal
-from cesium.replay import Frame, journal_name
+from cesium.replay import journal_name, read_header
 from failing_files import FailingMemoryFiles
+from journal_frames import length_at, starts_of
 
 UUID = bytes(range(16))
 FIXED = _frames.FIXED_KEYS | _frames.FIXED_VALUES
@@ -33,7 +37,7 @@ Row = tuple[int, bytes, bytes]  # sequence, key, value
 
 
 def journal_of(files: Files, **options: object) -> Journal:
-    options = {"first_file_bytes": 8192, "largest_file_bytes": 32768, **options}
+    options = {"first_file_bytes": 8192, "largest_file_bytes": 8192, **options}
     return Journal(files, UUID, **options)  # type: ignore[arg-type]
 
 
@@ -46,10 +50,10 @@ def put(journal: Journal, sequence: int, value: bytes = b"value", sync: bool = T
     """One row with a variable key and value, as a commit of its own."""
     key = b"key %d" % sequence
     writer = journal.writer or journal.rotate()
-    status, end = writer.append_single(sequence, 7, 1, _frames.PUT, 0, key, value)
+    status, end = writer.append_single(sequence, time.time_ns(), 1, _frames.PUT, 0, key, value)
     if status == _journal.FULL:
         writer = journal.rotate(len(value) + 200)
-        status, end = writer.append_single(sequence, 7, 1, _frames.PUT, 0, key, value)
+        status, end = writer.append_single(sequence, time.time_ns(), 1, _frames.PUT, 0, key, value)
     assert status == _journal.OK
     if sync:
         assert writer.sync(end) == _journal.OK
@@ -152,27 +156,142 @@ def test_every_form_of_operation(files: Files) -> None:
     assert attach.attached() == {"segments": [{"id": 1, "name": "é"}]}
 
 
-@pytest.mark.parametrize("key_bytes", [0, 1, 7, 8, 9, 70000])
-@pytest.mark.parametrize("value_bytes", [0, 1, 8, 13])
-@pytest.mark.parametrize("flags", [0, _frames.FIXED_VALUES])
+@pytest.mark.parametrize("key_bytes", [0, 1, 7, 8, 9, 65000, 70000])
+@pytest.mark.parametrize("value_bytes", [0, 1, 8, 13, 489, 490, 529])
+@pytest.mark.parametrize("flags", [0, _frames.FIXED_VALUES, _frames.FIXED_KEYS, FIXED])
+@pytest.mark.parametrize("kind", [_frames.PUT, _frames.DELETE])
 def test_single_rows_are_what_the_general_form_writes(
-    key_bytes: int, value_bytes: int, flags: int
+    key_bytes: int, value_bytes: int, flags: int, kind: int
 ) -> None:
+    """First in a file, which is a full frame, and as a row frame, unsynced and synced."""
+    if flags & _frames.FIXED_KEYS and key_bytes != 8:
+        return
     journal, _ = opened(MemoryFiles(), first_file_bytes=1 << 20)
     writer = journal.rotate()
-    key, value = b"k" * key_bytes, b"v" * value_bytes
-    writer.append_single(1, 7, 3, _frames.PUT, flags, key, value)
-    key_block = struct.pack("<II", key_bytes, 0) + key
-    value_block = value if flags else struct.pack("<II", value_bytes, 0) + value
-    header = struct.pack(
-        "<IBBHIIQQ", 3, _frames.PUT, flags, 0, 1, 0, len(key_block), len(value_block)
-    )
+    key, value = b"k" * key_bytes, b"v" * value_bytes if kind == _frames.PUT else b""
+    writer.append_single(1, 7, 3, kind, flags, key, value)
+    key_block = key if flags & _frames.FIXED_KEYS else struct.pack("<II", key_bytes, 0) + key
+    value_block = struct.pack("<II", len(value), 0) + value
+    if flags & _frames.FIXED_VALUES or kind == _frames.DELETE:
+        value_block = value
+    header = struct.pack("<IBBHIIQQ", 3, kind, flags, 0, 1, 0, len(key_block), len(value_block))
     writer.append(_frames.FRAME_COMMIT, 2, 7, [header, key_block, value_block], 1)
+    now = time.time_ns()
+    _, end = writer.append_single(3, now, 3, kind, flags, key, value)
+    writer.sync(end)
+    writer.append_single(4, now, 3, kind, flags, key, value)
     files = journal._files
-    first, second = opened(files)[1]
-    assert first.payload.tobytes() == second.payload.tobytes()
-    (operation,) = first.operations()
-    assert operation.value_data is not None and operation.value_data.tobytes() == value
+    content = files.read_all(journal_name(1))
+    first, second, third, fourth = opened(files)[1]
+    assert content[first.position + 56 : first.end] == content[second.position + 56 : second.end]
+    (reference,) = first.operations()
+    if kind == _frames.PUT:
+        assert reference.value_data is not None and reference.value_data.tobytes() == value
+    for frame in (third, fourth):
+        long = key_bytes + len(value) > 65_489
+        assert (content[frame.position + 4] & 7) == (0 if long else 1)
+        assert frame.operation_count == 1 and frame.type == _frames.FRAME_COMMIT
+        assert now - (1 if long else 65_536) < frame.commit_time <= now
+        unsaid = 4096 if long else 0
+        assert frame.synced_position == (unsaid if frame is third else third.end)
+        (operation,) = frame.operations()
+        for name in operation.__slots__:
+            found, wanted = getattr(operation, name), getattr(reference, name)
+            assert np.array_equal(found, wanted) or (found is None and wanted is None), name
+
+
+def put_one(writer: _journal.JournalWriter, sequence: int, time: int, table: int = 1) -> int:
+    """A put of u8 -> f8; what the frame takes."""
+    before = writer.position
+    status, end = writer.append_single(
+        sequence, time, table, _frames.PUT, FIXED, bytes(8), bytes(8)
+    )
+    assert status == _journal.OK
+    return end - before
+
+
+def test_a_row_frame_is_written_where_one_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    created = 1_000_000_000_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: created)
+    journal, _ = opened(MemoryFiles(), first_file_bytes=1 << 20)
+    writer = journal.rotate()
+    unit = 1 << 16
+    assert put_one(writer, 1, created) == 104, "the first of a file"
+    assert put_one(writer, 2, created) == 32
+    assert put_one(writer, 3, created - 1) == 104, "before the file was created"
+    assert put_one(writer, 4, created + unit * 2**32 - 1) == 32
+    assert put_one(writer, 5, created + unit * 2**32) == 104, "too late"
+    assert put_one(writer, 6, created, table=255) == 32
+    assert put_one(writer, 7, created, table=256) == 104, "a table beyond a byte"
+    assert put_one(writer, 9, created) == 104, "a sequence left out"
+    assert put_one(writer, 2**32, created) == 104, "likewise"
+    assert put_one(writer, 2**32 + 1, created) == 104, "too far above the first"
+    frames = opened(journal._files)[1]
+    assert [frame.sequence for frame in frames] == [1, 2, 3, 4, 5, 6, 7, 9, 2**32, 2**32 + 1]
+    times = [frame.commit_time - created for frame in frames]
+    assert times == [0, 0, -1, unit * (2**32 - 1), unit * 2**32, 0, 0, 0, 0, 0]
+    tables = [operation.table_id for frame in frames for operation in frame.operations()]
+    assert tables == [1, 1, 1, 1, 1, 255, 256, 1, 1, 1]
+
+
+def test_sequences_beyond_32_bits(files: Files) -> None:
+    """Row frames have the low bits only: around a multiple of 2^32, and far above it."""
+    for flushed in (2**32 - 3, 5 * 2**32 + 7, 2**63 - 100):
+        journal, _ = opened(files, flushed_sequence=flushed)
+        for number in range(flushed + 1, flushed + 7):
+            put(journal, number)
+        _, frames = opened(files, flushed_sequence=flushed)
+        assert rows_of(frames) == expected(flushed + 1, flushed + 6)
+        drop_through(journal, flushed + 6, including_current=True)
+
+
+def test_each_sector_says_what_was_synced() -> None:
+    """With every sector but one lost, what is left vouches for all that its frames were told."""
+    files = MemoryFiles()
+    journal, _ = opened(files, first_file_bytes=1 << 20)
+    writer = journal.rotate()
+    known: dict[int, int] = {}  # frame position: what was synced when it was appended
+    for number in range(1, 400):
+        known[writer.position] = writer.synced_position
+        put_one(writer, number, time.time_ns())
+        if number % 37 == 0:
+            writer.sync(writer.position)
+    content = files.read_all(journal_name(1))
+    starts = starts_of(content)
+    assert sum(end - start == 40 for start, end in itertools.pairwise(starts)) < 60
+    base = journal_base(files)
+    for sector in range(4096, starts[-1], 512):
+        inside = [start for start in starts[:-1] if sector <= start < sector + 512]
+        whole = [start for start in inside if starts[starts.index(start) + 1] <= sector + 512]
+        left = bytes(sector) + content[sector : sector + 512]
+        told = max((known[start] for start in whole), default=0)
+        vouched = _frames.highest_vouched(left, sector, len(left), base, 4096)
+        assert vouched == max(told, 4096)
+
+
+def journal_base(files: Files) -> _frames.FrameBase:
+    return read_header(files, 1, UUID).base
+
+
+def test_files_without_row_frames_have_none(files: Files) -> None:
+    """In a file without the flag, as older versions made them, such bytes are no frame."""
+    made(files, 5)
+    content = bytearray(files.read_all(journal_name(1)))
+    assert content[24] == 1 << 5
+    content[24] = 0
+    content[8:12] = _frames.checksum(bytes(content[12:4096])).to_bytes(4, "little")
+    previous = int.from_bytes(content[8:12], "little")
+    starts = starts_of(content)
+    for start in starts[:-1]:
+        previous = resealed(content, start, previous)
+    journal, frames = opened(copied(files, {journal_name(1): bytes(content)}))
+    assert rows_of(frames) == expected(1, 1) and journal.dropped_bytes
+    content[24] = 1 << 5
+    content[8:12] = _frames.checksum(bytes(content[12:4096])).to_bytes(4, "little")
+    previous = int.from_bytes(content[8:12], "little")
+    for start in starts[:-1]:
+        previous = resealed(content, start, previous)
+    assert rows_of(opened(copied(files, {journal_name(1): bytes(content)}))[1]) == expected(1, 5)
 
 
 def test_the_worked_example_of_the_format() -> None:
@@ -479,6 +598,7 @@ def test_the_format_document_adds_up() -> None:
             sizes.append(end)
     assert sizes == [
         _frames.FILE_HEADER_BYTES, _frames.FRAME_HEADER_BYTES, _frames.OPERATION_HEADER_BYTES,
+        _frames.ROW_HEADER_BYTES,
         manifest.FILE_HEADER.size, manifest.FRAME_HEADER.size,
     ]  # fmt: skip
 
@@ -492,21 +612,19 @@ def made(files: Files, count: int, sync: bool = True, clean: bool = False) -> li
     return [files.read_all(name) for name in files.list()]
 
 
-FRAME_BYTES = 56 + 32 + 8 + 8 + 8 + 8
-
-
 def test_zeros_from_anywhere_on_give_a_prefix_and_what_was_dropped_is_counted() -> None:
     files = MemoryFiles()
     (data,) = made(files, 8, clean=True)
     counts = set()
-    for size in range(4096, 4096 + 9 * FRAME_BYTES):
+    starts = starts_of(data)
+    for size in range(4096, starts[-1] + 64):
         journal, frames = opened(copied(files, {journal_name(1): data[:size]}))
         rows = rows_of(frames)
         assert rows == expected(1, len(rows))
         counts.add(len(rows))
-        end = 4096 + len(rows) * FRAME_BYTES
-        if size >= 4096 + 8 * FRAME_BYTES + 52:  # an end frame ends in zeros
-            end += 56
+        end = starts[len(rows)]
+        if size >= starts[8] + 52:  # an end frame ends in zeros
+            end = starts[9]
         assert journal.dropped_bytes == len(data[end:size].rstrip(b"\0")), size
     assert counts == set(range(9))
     for size in range(0, 112, 7):
@@ -530,9 +648,9 @@ def test_a_file_that_was_cut_off_is_corruption() -> None:
 def test_every_flipped_bit_is_found_or_harmless(clean: bool) -> None:
     files = MemoryFiles()
     (data,) = made(files, 3, clean=clean)
-    used = 4096 + 3 * FRAME_BYTES + (56 if clean else 0)
-    # The end frame starts with its checksum, whose first byte may be zero by chance.
-    assert not any(data[used:]) and any(data[used - (56 if clean else FRAME_BYTES) : used])
+    starts = starts_of(data)
+    used = starts[-1]
+    assert len(starts) == (5 if clean else 4) and not any(data[used:])
     content = bytearray(data[: used + 64])
     found = 0
     header = sorted({*range(0, 4096, 61), *range(112)})
@@ -546,16 +664,16 @@ def test_every_flipped_bit_is_found_or_harmless(clean: bool) -> None:
         else:
             # The last frame of an unclean end is vouched for by nothing: it may look unwritten.
             assert rows == expected(1, 3) or (not clean and rows == expected(1, 2)), f"bit {bit}"
-            assert bit // 8 >= 4096 + (3 if clean else 2) * FRAME_BYTES
+            assert bit // 8 >= starts[3 if clean else 2]
         content[bit // 8] ^= 1 << bit % 8
-    assert found == len(bits) + 8 * (3 if clean else 2) * FRAME_BYTES
+    assert found == len(bits) + 8 * (starts[3 if clean else 2] - 4096)
 
 
 def test_an_unsynced_hole_ends_the_replay() -> None:
     files = MemoryFiles()
     (data,) = made(files, 5, sync=False)
-    hole = 4096 + 2 * FRAME_BYTES
-    holed = data[:hole] + bytes(FRAME_BYTES) + data[hole + FRAME_BYTES :]
+    hole, behind = starts_of(data)[2:4]
+    holed = data[:hole] + bytes(behind - hole) + data[behind:]
     files = copied(files, {journal_name(1): holed})
     journal, frames = opened(files)
     assert rows_of(frames) == expected(1, 2)
@@ -568,9 +686,9 @@ def test_an_unsynced_hole_ends_the_replay() -> None:
 def test_a_synced_hole_says_where_it_is() -> None:
     files = MemoryFiles()
     (data,) = made(files, 5, sync=True)
-    hole = 4096 + 2 * FRAME_BYTES
+    hole = starts_of(data)[2]
     holed = bytearray(data)
-    holed[hole + 60] ^= 1
+    holed[hole + 30] ^= 1
     with pytest.raises(CorruptionError) as caught:
         opened(copied(files, {journal_name(1): bytes(holed)}))
     error = caught.value
@@ -586,14 +704,15 @@ def test_a_hole_before_a_rotation() -> None:
     for synced in (False, True):
         files = MemoryFiles()
         journal, _ = opened(files)
-        for number in range(1, 400):
+        for number in range(1, 700):
             put(journal, number, sync=False)
         assert len(journal.files) >= 3
         if synced:
             journal.sync()
-            put(journal, 400)
+            put(journal, 700)
         data = files.read_all(journal_name(2))
-        holed = data[: 4096 + FRAME_BYTES] + bytes(len(data) - 4096 - FRAME_BYTES)
+        hole = starts_of(data)[1]
+        holed = data[:hole] + bytes(len(data) - hole)
         damaged = copied(files, {journal_name(2): holed})
         if synced:
             with pytest.raises(CorruptionError):
@@ -621,7 +740,8 @@ def test_damage_is_looked_at_twice() -> None:
             content, end = super().read_sparse(name)
             MovingFiles.reads += 1
             if MovingFiles.reads == 1:
-                content[4096 + FRAME_BYTES : 4096 + 2 * FRAME_BYTES] = 0
+                late, following = starts_of(content.tobytes())[1:3]
+                content[late:following] = 0
             return content, end
 
     files = MovingFiles()
@@ -633,20 +753,21 @@ def test_damage_is_looked_at_twice() -> None:
 def test_a_missing_file_in_the_middle() -> None:
     files = MemoryFiles()
     journal, _ = opened(files)
-    for number in range(1, 400):
+    for number in range(1, 700):
         put(journal, number)
     middle = journal.files[1]
     for flushed in (0, middle.last_sequence - 1):
         with pytest.raises(CorruptionError, match="missing"):
             opened(copied(files, {journal_name(2): None}), flushed_sequence=flushed)
     rest = opened(copied(files, {journal_name(2): None}), flushed_sequence=middle.last_sequence)[1]
-    assert rows_of(rest) == expected(middle.last_sequence + 1, 399)
+    assert rows_of(rest) == expected(middle.last_sequence + 1, 699)
 
 
 def test_content_of_a_former_life_never_replays() -> None:
     """A new header over old frames: of the same place, of other epochs, and shifted."""
     old = MemoryFiles()
     (before,) = made(old, 20)
+    starts = starts_of(before)
     for opening in (1, 2):
         files = MemoryFiles()
         for _ in range(opening):
@@ -655,7 +776,7 @@ def test_content_of_a_former_life_never_replays() -> None:
             journal.close(clean=False)
         name = files.list()[-1]
         fresh = files.read_all(name)
-        for shift in (0, FRAME_BYTES, 8):
+        for shift in (0, 120, 40, 8):
             body = bytes(shift) + before[4096 : len(fresh) - shift]
             recycled = copied(files, {name: fresh[:4096] + body})
             journal, frames = opened(recycled)
@@ -663,7 +784,8 @@ def test_content_of_a_former_life_never_replays() -> None:
     # and behind new frames, at the very place where the next one would be
     files = MemoryFiles()
     (data,) = made(files, 2)
-    used = 4096 + 2 * FRAME_BYTES
+    used = starts_of(data)[-1]
+    assert used == starts[2]
     recycled = copied(files, {journal_name(1): data[:used] + before[used:]})
     assert rows_of(opened(recycled)[1]) == expected(1, 2)
 
@@ -677,7 +799,7 @@ def test_a_journal_stored_inside_a_value_vouches_for_nothing() -> None:
         put(journal, 1)
         put(journal, 2, bytes(shift) + data[4096:8192], sync=False)
         content = bytearray(files.read_all(journal_name(1)))
-        content[4096 + FRAME_BYTES + 8] ^= 1
+        content[starts_of(content)[1] + 8] ^= 1
         rows = rows_of(opened(copied(files, {journal_name(1): bytes(content)}))[1])
         assert rows == expected(1, 1)
 
@@ -692,7 +814,7 @@ def test_files_of_another_store_or_name_are_refused() -> None:
     with pytest.raises(CorruptionError, match="another's name"):
         opened(renamed)
     header = bytearray(data)
-    header[24] = 1
+    header[24] |= 1
     header[8:12] = _frames.checksum(bytes(header[12:4096])).to_bytes(4, "little")
     with pytest.raises(Error, match="blob log"):
         opened(copied(files, {journal_name(1): bytes(header)}))
@@ -700,28 +822,33 @@ def test_files_of_another_store_or_name_are_refused() -> None:
 
 def resealed(data: bytearray, position: int, previous: int) -> int:
     """Give the frame at `position` the checksum that fits its bytes."""
-    (length,) = struct.unpack_from("<I", data, position + 4)
-    struct.pack_into("<I", data, position + 48, previous)
+    length = length_at(data, position)
+    if not data[position + 4] & 7:
+        struct.pack_into("<I", data, position + 48, previous)
     (seed,) = struct.unpack_from("<I", data, 8)
     value = _frames.checksum(bytes(data[position + 4 : position + length]), position ^ seed)
     struct.pack_into("<I", data, position, value)
     return value
 
 
+@pytest.mark.parametrize("number", [0, 1])
 @given(st.data())
-def test_hostile_operations_under_sound_checksums(data: st.DataObject) -> None:
+def test_hostile_operations_under_sound_checksums(number: int, data: st.DataObject) -> None:
+    """Bytes of the first frame, a full one, and of the second, a row frame."""
     files = MemoryFiles()
-    (original,) = made(files, 1)
+    (original,) = made(files, 2)
     content = bytearray(original)
-    (previous,) = struct.unpack_from("<I", content, 8)
+    start, end = starts_of(content)[number : number + 2]
     for _ in range(data.draw(st.integers(1, 4))):
-        offset = data.draw(st.integers(4096 + 52, 4096 + FRAME_BYTES - 1))
+        offset = data.draw(st.integers(start + (6 if number else 52), end - 1))
         content[offset] = data.draw(st.integers(0, 255))
-    resealed(content, 4096, previous)
+    previous = struct.unpack_from("<I", content, 8)[0]
+    for position in starts_of(content)[:-1]:
+        previous = resealed(content, position, previous)
     try:
         for frame in opened(copied(files, {journal_name(1): bytes(content)}))[1]:
             for operation in frame.operations():
-                assert operation.key_data is None or len(operation.key_data) <= FRAME_BYTES
+                assert operation.key_data is None or len(operation.key_data) <= end - start
     except CorruptionError:
         pass
 
@@ -737,10 +864,21 @@ def test_what_this_version_cannot_read_is_refused() -> None:
             opened(copied(files, {journal_name(1): bytes(content)}))
 
 
-@given(st.binary(max_size=300), st.integers(0, 100))
-def test_walking_any_bytes(payload: bytes, offset: int) -> None:
-    found = _frames.next_operation(payload, offset)
+@given(st.binary(max_size=300), st.integers(0, 100), st.booleans(), st.integers(0, 2**64 - 1))
+def test_walking_any_bytes(payload: bytes, offset: int, row: bool, last: int) -> None:
+    """Lengths that fit are put in; what lies behind the frame's header is anything."""
+    base = _frames.FrameBase(1, 2, last, 3, True)
+    data = bytearray(payload.ljust(24, b"\1"))
+    data += bytes(-len(data) % 8)
+    if not row and len(data) < 56:
+        data += bytes(56)
+    struct.pack_into("<H" if row else "<I", data, 4, len(data) + row)
+    found = _frames.next_operation(data, 0, len(data), base, offset)
     assert found is None or found == -1 or isinstance(found, tuple)
+    assert _frames.next_frame(data, 0, len(data), base) is not None or data[6] & 16
+    _frames.check_frames(data, 0, len(data), base)
+    assert _frames.find_frame(payload, 0, len(payload), base, last) is None
+    assert _frames.highest_vouched(payload, 0, len(payload), base, last) == last
 
 
 @given(st.lists(st.tuples(st.sampled_from("psrdcko"), st.integers(0, 600)), max_size=40))
@@ -776,17 +914,18 @@ def test_a_journal_is_a_list_of_commits(steps: list[tuple[str, int]]) -> None:
 
 
 KILLED = """
-import os, sys
+import os, sys, time
 from cesium.files import Files
 from cesium.journal import Journal, PROCESS_STEP_BYTES
 journal = Journal(Files(sys.argv[1]), bytes(range(16)), prepare_step_bytes=PROCESS_STEP_BYTES)
 assert list(journal.replay()) == []
 writer = journal.rotate()
 for number in range(1, 1_000_000):
-    status, end = writer.append_single(number, 7, 1, 1, 0, b"key %d" % number, b"value")
+    row = number, time.time_ns(), 1, 1, 0, b"key %d" % number, b"value"
+    status, end = writer.append_single(*row)
     if status == 2:
         writer = journal.rotate()
-        writer.append_single(number, 7, 1, 1, 0, b"key %d" % number, b"value")
+        writer.append_single(*row)
     if number % 1000 == 0:
         os.write(1, b"%d\\n" % number)
 """
@@ -844,11 +983,13 @@ def test_the_mapping_must_be_whole_pages() -> None:
     mapping = mmap.mmap(fd, 8192)
     with pytest.raises(ValueError):
         _journal.JournalWriter(
-            fd, memoryview(mapping)[8:], files.operations, number=1, epoch=1, base_sequence=0,
+            fd, memoryview(mapping)[8:], files.operations, number=1, epoch=1,
+            base_sequence=0, creation_time=0,
             header_checksum=0, prepare_step_bytes=4096,
         )  # fmt: skip
     writer = _journal.JournalWriter(
-        fd, mapping, files.operations, number=1, epoch=1, base_sequence=0,
+        fd, mapping, files.operations, number=1, epoch=1,
+            base_sequence=0, creation_time=0,
         header_checksum=0, prepare_step_bytes=4096,
     )  # fmt: skip
     writer.retire()

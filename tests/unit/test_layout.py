@@ -155,7 +155,7 @@ def test_the_byte_maps_show_what_the_tables_say() -> None:
     assert footer == [
         (plain(n), o, b) for n, o, b in struct_table(TEXTS["format-segment.md"], "## Footer page")
     ]
-    for document, count in (("format-journal.md", 3), ("format-manifest.md", 2)):
+    for document, count in (("format-journal.md", 4), ("format-manifest.md", 2)):
         maps, tables = byte_maps(TEXTS[document]), plain_tables(TEXTS[document])
         assert len(maps) == count
         # The operation's table ends in the blocks behind its header, which have no fixed size.
@@ -163,7 +163,9 @@ def test_the_byte_maps_show_what_the_tables_say() -> None:
 
 
 def test_journal_tables_are_the_compiled_structs() -> None:
-    file_header, frame, operation = plain_tables(TEXTS["format-journal.md"])
+    file_header, frame, operation, row = plain_tables(TEXTS["format-journal.md"])
+    assert row == c_struct("JournalRowHeader")
+    assert_gapless(row, _frames.ROW_HEADER_BYTES)
     assert frame == c_struct("JournalFrameHeader")
     assert operation == c_struct("JournalOperationHeader")
     assert_gapless(frame, _frames.FRAME_HEADER_BYTES)
@@ -193,10 +195,11 @@ def test_a_journal_header_is_written_where_the_table_says() -> None:
         "file_number": 11, "epoch": 12, "manifest_generation": 13, "base_sequence": 14,
         "creation_time": 15, "predecessor_number": 16, "predecessor_end": 17,
         "predecessor_checksum": 18, "predecessor_flags": 1, "file_bytes": 19, "tables_bytes": 4,
+        "incompatible_flags": _frames.ROW_FRAMES, "compatible_flags": 0,
         "format_version": _layout.describe()["constants"]["FORMAT_VERSION"],
     }  # fmt: skip
     for name, value in expected.items():
-        width = "<I" if name.endswith(("checksum", "flags", "version")) else "<Q"
+        width = "<I" if name.endswith(("checksum", "predecessor_flags", "version")) else "<Q"
         assert struct.unpack_from(width, data, offsets[name]) == (value,), name
     assert data[offsets["store_uuid"] :][:16] == segments.UUID
     assert data[offsets["tables"] :].rstrip(b"\0") == b"[20]" and len(data) == 4096
@@ -245,10 +248,11 @@ def test_the_worked_examples_are_what_is_written() -> None:
 def test_the_example_of_a_journal_frame_is_what_is_written(tmp_path: Path) -> None:
     with cesium.open(tmp_path / "store", "u8", "f8") as store:
         store[42] = 1.5
+        store[43] = 2.0
         data = (tmp_path / "store" / "journal-000001").read_bytes()
     (frame,) = dumps(TEXTS["format-journal.md"], "## Worked example")
-    assert list(frame) == list(range(4096, 4200, 8))
+    assert list(frame) == list(range(4096, 4240, 8))
     for offset, shown in frame.items():
         found = data[offset : offset + 8].hex(" ")
         assert re.fullmatch(shown, found), f"{offset}: {shown} is {found}"
-    assert not any(data[4200:])
+    assert not any(data[4240:])

@@ -101,10 +101,10 @@ def test_a_drive_with_little_room_gets_smaller_journal_files_not_the_smallest(
 
     monkeypatch.setattr(Files, "create", create_small)
     with cesium.open(tmp_path / "store", "u8", "f8", durability="process") as store:
-        for key in range(10_000):
+        for key in range(40_000):
             store[key] = 1.0
         files = store.stats().journal_files
-        assert 10_000 * 104 // 300_000 < files <= 10
+        assert 40_000 * 32 // 300_000 < files <= 10
 
 
 class Stop(Exception):

@@ -23,9 +23,9 @@ from cesium.manifest import Manifest
 from cesium.repair import MODES, repair
 from cesium.state import Edit
 from cesium.verify import verify_directory
+from journal_frames import starts_of
 
 PAGE = 4096
-FRAME = 104  # bytes of the frame of one put of u8 -> f8
 
 
 def flip(path: Path, offset: int) -> None:
@@ -230,8 +230,14 @@ def the_journal(path: Path) -> Path:
     return file
 
 
+def flip_frame(path: Path, number: int) -> None:
+    """Damages a frame of the only journal file."""
+    file = the_journal(path)
+    flip(file, starts_of(file.read_bytes())[number] + 20)
+
+
 def test_a_damaged_middle_of_the_journal(path: Path, rows: dict[int, float]) -> None:
-    flip(the_journal(path), PAGE + 2 * FRAME + 60)  # the put of key 2
+    flip_frame(path, 2)  # the put of key 2
     with pytest.raises(cesium.CorruptionError):
         cesium.open(path)
     with pytest.raises(cesium.CorruptionError):
@@ -267,7 +273,7 @@ def test_a_torn_journal_is_cut_at_the_last_whole_frame(tmp_path: Path, mode: str
         store[key] = float(key)
     path = killed(store, tmp_path / "s")
     store.close()
-    flip(the_journal(path), PAGE + 4 * FRAME + 60)  # the last frame; nothing vouches for it
+    flip_frame(path, 4)  # the last frame; nothing vouches for it
     report = repair(path, mode=mode)
     assert report.ok and report.frames_applied == 4
     assert contents(Path(str(report.path))) == {key: float(key) for key in range(4)}
@@ -302,7 +308,7 @@ def test_a_hole_is_the_end_but_for_salvage(tmp_path: Path) -> None:
         store[key] = float(key)
     path = killed(store, tmp_path / "s")
     store.close()
-    flip(the_journal(path), PAGE + 2 * FRAME + 60)
+    flip_frame(path, 2)
     for mode, keys in (("strict", {0, 1}), ("point-in-time", {0, 1}), ("salvage", {0, 1, 3, 4})):
         report = repair(path, tmp_path / mode, mode=mode)
         assert set(contents(tmp_path / mode)) == keys
@@ -582,7 +588,7 @@ def test_a_users_codec(tmp_path: Path) -> None:
 
 
 def test_in_place(path: Path, rows: dict[int, float]) -> None:
-    flip(the_journal(path), PAGE + 2 * FRAME + 60)
+    flip_frame(path, 2)
     before = files_of(path)
     report = repair(path, in_place=True, mode="salvage")
     assert report.path == str(path) and report.backup is not None
@@ -597,7 +603,7 @@ def test_in_place(path: Path, rows: dict[int, float]) -> None:
 
 
 def test_in_place_through_a_link(path: Path, rows: dict[int, float]) -> None:
-    flip(the_journal(path), PAGE + 2 * FRAME + 60)
+    flip_frame(path, 2)
     before = files_of(path)
     link = path.parent / "elsewhere" / "link"
     link.parent.mkdir()
@@ -655,7 +661,7 @@ class Stopper:
 def test_an_interrupted_repair_can_be_run_again(
     path: Path, rows: dict[int, float], in_place: bool
 ) -> None:
-    flip(the_journal(path), PAGE + 2 * FRAME + 60)
+    flip_frame(path, 2)
     before = files_of(path)
     expected = {key: value for key, value in rows.items() if key != 2}
     seen: set[str] = set()

@@ -18,6 +18,7 @@ from cesium.pace import Pace
 from cesium.repair import repair
 from cesium.scan_segment import find_footer, parse_markers, read_pages
 from cesium.verify import verify_directory
+from journal_frames import starts_of
 
 PAGE = 4096
 
@@ -173,13 +174,13 @@ def test_the_journal(store_path: Path) -> None:
     assert problem.offset == len(whole) // 2 and "cut off" in problem.message
     file.write_bytes(whole)
     # Nothing vouches for these frames as synced: a hole is ordinary, and said.
-    flip(file, 4096 + 104 + 60)
+    flip(file, starts_of(whole)[1] + 20)
     report = verify_directory(store_path)
     assert report.ok
     (detail,) = [detail for detail in report.details if detail.kind == "journal"]
     assert detail.frames == 2 and "hole" in detail.notes[0]
     file.write_bytes(whole)
-    flip(file, 4096 + 2 * 104 + 60)
+    flip(file, starts_of(whole)[2] + 20)
     (detail,) = [d for d in verify_directory(store_path).details if d.kind == "journal"]
     assert detail.frames == 2 and "cut off" in detail.notes[0]
 
@@ -193,11 +194,12 @@ def test_synced_frames_are_damage(tmp_path: Path) -> None:
     store.close()
     path = tmp_path / "killed"
     (file,) = names(path, "journal")
-    flip(file, 4096 + 2 * 104 + 60)
+    start = starts_of(file.read_bytes())[2]
+    flip(file, start + 20)
     with pytest.raises(cesium.CorruptionError):
         cesium.open(path, flag="r")
     (problem,) = verify_directory(path).problems
-    assert problem.file == str(file) and problem.offset == 4096 + 2 * 104
+    assert problem.file == str(file) and problem.offset == start
     assert next(d for d in verify_directory(path).details if d.kind == "journal").frames == 4
 
 
