@@ -1,7 +1,7 @@
 """The engine's locks, commits and a table's mutable state: see _engine.pxd for the contract."""
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
@@ -482,16 +482,40 @@ cdef int put_row(TableCore core, const Batch *batch, uint64_t row) noexcept nogi
     return memtable_put(core.live.state, &key, &value)
 
 
+cdef int put_pair(TableCore core, const Batch *batch, const SortPair *pair,
+                  bint carried) noexcept nogil:
+    """Put a row that was sorted: its head, with its value if `carried`, else with its number."""
+    cdef Key key
+    cdef Value value
+    key.head = pair.key
+    key.data = NULL
+    key.bytes = 0
+    if carried:
+        value.kind = batch.kind
+        value.data = <const uint8_t *>&pair.payload
+        value.bytes = 8
+    else:
+        value_of_row(batch, core.shape.shape.value_width, pair.payload, &value)
+    return memtable_put(core.live.state, &key, &value)
+
+
 cdef int apply_rows(TableCore core, const Batch *batch) noexcept nogil:
-    """In key order, so that neighbours meet in cache; the sort is stable, so the last one wins."""
+    """In key order, so that neighbours meet in cache; the sort is stable, so the last one wins.
+
+    Values of 8 bytes travel with the keys: 2 M random rows of u8 -> f8 are put more than twice as
+    fast as where each row is fetched, by its number, from where it lay before the sort.
+    """
     cdef SortPair *pairs = NULL
     cdef uint64_t *order = NULL
     cdef uint64_t row
+    cdef const uint64_t *carried = NULL
     cdef int status = STATUS_OK
+    if core.shape.shape.value_width == 8 and <uintptr_t>batch.rows % 8 == 0:
+        carried = <const uint64_t *>batch.rows
     if batch.count > 16:
         if batch.heads != NULL:
             pairs = <SortPair *>malloc(batch.count * sizeof(SortPair))
-            if pairs == NULL or sort_columns(batch.heads, NULL, batch.count, pairs, 1):
+            if pairs == NULL or sort_columns(batch.heads, carried, batch.count, pairs, 1):
                 status = STATUS_NO_MEMORY
         else:
             order = <uint64_t *>malloc(batch.count * 8)
@@ -501,8 +525,10 @@ cdef int apply_rows(TableCore core, const Batch *batch) noexcept nogil:
     if status == STATUS_OK:
         pthread_rwlock_wrlock(&core.engine.lock)
         for row in range(batch.count):
-            status = put_row(core, batch, pairs[row].payload if pairs != NULL
-                             else order[row] if order != NULL else row)
+            if pairs != NULL:
+                status = put_pair(core, batch, pairs + row, carried != NULL)
+            else:
+                status = put_row(core, batch, order[row] if order != NULL else row)
             if status != STATUS_OK:
                 break
         pthread_rwlock_unlock(&core.engine.lock)
