@@ -44,9 +44,8 @@ SECTOR_BYTES = 512
 REWRITE_BYTES = 64 * 1024
 
 # Incompatible features by bit: names for errors; of these this version reads:
-INCOMPATIBLE_FEATURES = (
-    "blob log", "compression", "encryption", "expiry", "volumes", "row frames",
-)  # fmt: skip
+FEATURES = "blob log, compression, encryption, expiry, volumes, row frames"
+INCOMPATIBLE_FEATURES = FEATURES.split(", ")
 BLOB_LOG = 1
 KNOWN_INCOMPATIBLE = BLOB_LOG
 
