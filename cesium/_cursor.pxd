@@ -25,6 +25,8 @@ cdef struct Input:              # one source under the merge
     const IntervalSet *markers  # hide what older inputs hold; may be NULL
     Position position           # smallest (backwards: largest) entry not yet consumed
     Key key                     # its key; variable form: bytes in `buffer`
+    const uint8_t *edge_page    # the page whose edge is known:
+    uint32_t edge               # slots below it (backwards: from it on) are inside the bounds
     uint8_t *buffer
     uint64_t buffer_bytes
 
@@ -39,6 +41,10 @@ cdef struct Run:
     uint32_t last
     const PageSource *source    # for overflowed keys and values
 
+cdef struct Contender:          # an input that has not ended, in the heap
+    uint64_t order              # the head of its key; backwards its complement
+    uint32_t input
+
 cdef struct Cursor:
     const Shape *shape
     Input *inputs               # newest first
@@ -47,21 +53,13 @@ cdef struct Cursor:
     bint keep_markers           # yield delete markers too (a merge above the last tier)
     Bounds bounds
     bint started
+    int failed                  # the first error of a source: there is no way on from it
+    Contender *heap             # the input with the next key is its root; of equal keys the newest
+    uint32_t heap_count
+    uint32_t *marked            # the inputs that have range-deletes, newest first
+    uint32_t marked_count
     uint64_t runs               # statistics: runs yielded
     Gaps gaps                   # of delete markers that were passed over
-
-cdef struct Rows:               # where rows are copied to; fixed forms use caller-owned arrays
-    uint64_t count              # rows held
-    uint64_t capacity           # rows that heads/rows/offsets have room for
-    uint64_t *heads             # fixed keys
-    int64_t *key_offsets        # variable keys: [capacity + 1], data growing
-    uint8_t *key_data
-    uint64_t key_data_bytes
-    uint8_t *rows               # fixed values: packed rows
-    int64_t *value_offsets      # variable values
-    uint8_t *value_data
-    uint64_t value_data_bytes
-    bint skip_values            # keys only: values are not copied
 
 cdef Cursor *cursor_new(const Shape *shape, uint32_t inputs, int direction,
                         bint keep_markers) noexcept nogil
@@ -72,15 +70,7 @@ cdef void cursor_free(Cursor *cursor) noexcept nogil
 cdef int cursor_next(Cursor *cursor, Run *pending, Run *run) noexcept nogil
 # Gives back the part of a run that was not used.
 cdef void cursor_give_back(Cursor *cursor, Run *pending, const Run *rest) noexcept nogil
-# Copies up to `limit` further rows; STATUS_OK, or STATUS_NOT_FOUND when the end was reached
-# (rows->count says how many there are all the same).
-cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept nogil
-# Passes over up to `limit` rows; *skipped says how many there were.  Status as above.
-cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
-                     uint64_t *skipped) noexcept nogil
-
 # segment_whole of every segment that was looked at since the last time; comes after all reading.
-# cursor_fill and cursor_skip have done it.
 cdef int cursor_whole(Cursor *cursor) noexcept nogil
 
 # For a consumer that walks the inputs' pages by itself, forwards and without bounds: the first page
@@ -89,6 +79,3 @@ cdef int cursor_whole(Cursor *cursor) noexcept nogil
 cdef int input_enter(Input *input) noexcept nogil
 cdef void input_note_part(Input *input) noexcept nogil
 cdef bint position_is_behind(const Position *position, const Position *before) noexcept nogil
-
-cdef int rows_reserve(const Shape *shape, Rows *rows, uint64_t capacity) noexcept nogil
-cdef void rows_free(Rows *rows) noexcept nogil

@@ -2,17 +2,18 @@
 
 from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memset
 
 from cesium._gap cimport equal_heads, gap_end, gap_pass
 from cesium._interval cimport (
     Interval, interval_set_at_or_after, interval_set_at_or_before, key_compare,
 )
-from cesium._layout cimport KIND_DELETE, KIND_MASK, STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK
+from cesium._layout cimport (
+    KIND_DELETE, KIND_MASK, STATUS_CORRUPT, STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK,
+)
 from cesium._native cimport load_head
 from cesium._page cimport (
-    Key, PageSource, Shape, header_of, heads_of, page_copy_key, page_copy_value, page_find,
-    page_key_bytes, page_value_bytes, run_of,
+    Key, PageSource, Shape, header_of, heads_of, page_compare, page_copy_key, page_find,
+    page_key_bytes,
 )
 
 
@@ -21,12 +22,15 @@ cdef Cursor *cursor_new(const Shape *shape, uint32_t inputs, int direction,
     cdef Cursor *cursor = <Cursor *>calloc(1, sizeof(Cursor))
     if cursor == NULL:
         return NULL
-    cursor.inputs = <Input *>calloc(inputs if inputs else 1, sizeof(Input))
-    if cursor.inputs == NULL:
-        free(cursor)
+    cursor.count = inputs
+    cursor.inputs = <Input *>calloc(max(inputs, <uint32_t>1), sizeof(Input))
+    cursor.heap = <Contender *>calloc(max(inputs, <uint32_t>1), sizeof(Contender))
+    cursor.marked = <uint32_t *>calloc(max(inputs, <uint32_t>1), sizeof(uint32_t))
+    if cursor.inputs == NULL or cursor.heap == NULL or cursor.marked == NULL:
+        cursor.count = 0
+        cursor_free(cursor)
         return NULL
     cursor.shape = shape
-    cursor.count = inputs
     cursor.direction = direction
     cursor.keep_markers = keep_markers
     cursor.bounds.unbounded = True
@@ -40,6 +44,8 @@ cdef void cursor_free(Cursor *cursor) noexcept nogil:
     for index in range(cursor.count):
         free(cursor.inputs[index].buffer)
     free(cursor.inputs)
+    free(cursor.heap)
+    free(cursor.marked)
     free(cursor)
 
 
@@ -73,14 +79,6 @@ cdef int load_key(Cursor *cursor, Input *input) noexcept nogil:
     input.key.bytes = <uint32_t>bytes
     input.key.head = load_head(input.buffer, bytes)
     return STATUS_OK
-
-
-cdef inline bint outside(Cursor *cursor, const Key *key) noexcept nogil:
-    """Whether a key lies past the end that the cursor moves to."""
-    cdef bint fixed = cursor.shape.key_width != 0
-    if cursor.direction > 0:
-        return not cursor.bounds.unbounded and key_compare(fixed, key, &cursor.bounds.upper) >= 0
-    return key_compare(fixed, key, &cursor.bounds.lower) < 0
 
 
 cdef void input_note_part(Input *input) noexcept nogil:
@@ -134,16 +132,38 @@ cdef int cursor_whole(Cursor *cursor) noexcept nogil:
     return STATUS_OK
 
 
+cdef int find_edge(Cursor *cursor, Input *input) noexcept nogil:
+    """Where the bounds, at the end that the cursor moves to, cut the input's page: once a page."""
+    cdef const uint8_t *page = input.position.page
+    cdef uint32_t count = header_of(page).count
+    cdef int status
+    input.edge_page = page
+    if cursor.direction < 0:
+        return slot_before(cursor, input, &cursor.bounds.lower, &input.edge)
+    input.edge = count
+    if cursor.bounds.unbounded:
+        return STATUS_OK
+    if cursor.shape.key_width and count and heads_of(page)[count - 1] < cursor.bounds.upper.head:
+        return STATUS_OK
+    status = slot_before(cursor, input, &cursor.bounds.upper, &input.edge)
+    return status
+
+
 cdef int settle(Cursor *cursor, Input *input) noexcept nogil:
     """After a move: loads the key, or ends the input when it ran out of the bounds."""
     cdef int status
     input_note_part(input)
     if input.position.page == NULL:
         return STATUS_OK
-    status = load_key(cursor, input)
-    if status == STATUS_OK and outside(cursor, &input.key):
+    if input.position.page != input.edge_page:
+        status = find_edge(cursor, input)
+        if status != STATUS_OK:
+            return status
+    if (input.position.slot >= input.edge if cursor.direction > 0
+            else input.position.slot < input.edge):
         input.position.page = NULL
-    return status
+        return STATUS_OK
+    return load_key(cursor, input)
 
 
 cdef int seek_before(Cursor *cursor, Input *input, const Key *key) noexcept nogil:
@@ -166,6 +186,8 @@ cdef int start(Cursor *cursor) noexcept nogil:
     cdef PageSource *source
     cdef int status
     cursor.started = True
+    cursor.heap_count = 0
+    cursor.marked_count = 0
     for index in range(cursor.count):
         input = &cursor.inputs[index]
         source = &input.source
@@ -181,7 +203,77 @@ cdef int start(Cursor *cursor) noexcept nogil:
             status = settle(cursor, input)
         if status != STATUS_OK:
             return status
+        if input.markers != NULL and input.markers.count:
+            cursor.marked[cursor.marked_count] = index
+            cursor.marked_count += 1
+        if input.position.page != NULL:
+            cursor.heap[cursor.heap_count] = contender(cursor, index)
+            cursor.heap_count += 1
+    index = cursor.heap_count // 2
+    while index:
+        index -= 1
+        sift(cursor, index)
     return STATUS_OK
+
+
+# --- the heap ------------------------------------------------------------------------------------
+
+
+cdef inline Contender contender(const Cursor *cursor, uint32_t index) noexcept nogil:
+    cdef Contender answer
+    answer.order = cursor.inputs[index].key.head
+    answer.input = index
+    if cursor.direction < 0:
+        answer.order = ~answer.order
+    return answer
+
+
+cdef inline int key_order(const Cursor *cursor, const Contender *one,
+                          const Contender *other) noexcept nogil:
+    """Which key comes first in the cursor's direction: -1, 0 or 1."""
+    if one.order != other.order:
+        return -1 if one.order < other.order else 1
+    if cursor.shape.key_width:
+        return 0
+    return cursor.direction * key_compare(
+        False, &cursor.inputs[one.input].key, &cursor.inputs[other.input].key)
+
+
+cdef inline bint comes_first(const Cursor *cursor, const Contender *one,
+                             const Contender *other) noexcept nogil:
+    cdef int order = key_order(cursor, one, other)
+    return order < 0 or (order == 0 and one.input < other.input)
+
+
+cdef void sift(Cursor *cursor, uint32_t place) noexcept nogil:
+    """Moves a contender that may come too late for its place down."""
+    cdef Contender *heap = cursor.heap
+    cdef Contender moving = heap[place]
+    cdef uint32_t child = 2 * place + 1
+    while child < cursor.heap_count:
+        if child + 1 < cursor.heap_count and comes_first(cursor, heap + child + 1, heap + child):
+            child += 1
+        if not comes_first(cursor, heap + child, &moving):
+            break
+        heap[place] = heap[child]
+        place = child
+        child = 2 * place + 1
+    heap[place] = moving
+
+
+cdef inline void play(Cursor *cursor, uint32_t place) noexcept nogil:
+    """The input at this place of the heap was moved on, or has ended."""
+    cdef uint32_t index = cursor.heap[place].input
+    if cursor.inputs[index].position.page != NULL:
+        cursor.heap[place] = contender(cursor, index)
+    else:
+        # What takes its place comes from the end: it may come too late there, never too early, for
+        # the place is the root or a child of it.
+        cursor.heap_count -= 1
+        if place == cursor.heap_count:
+            return
+        cursor.heap[place] = cursor.heap[cursor.heap_count]
+    sift(cursor, place)
 
 
 cdef int move_to(Cursor *cursor, Input *input, int64_t slot) noexcept nogil:
@@ -202,29 +294,41 @@ cdef int slot_before(Cursor *cursor, Input *input, const Key *key, uint32_t *slo
     return page_find(cursor.shape, input.position.page, key, pages_of(input), slot, &exact)
 
 
-cdef int clip_forward(Cursor *cursor, uint32_t chosen, const Key *limit, bint limited,
+cdef inline bint looks_first(const Cursor *cursor) noexcept nogil:
+    """Whether to look at the next slot before searching the page.  Where inputs interleave at
+    random, of three and more it is another's turn more often than not; of two as often as not,
+    which pays only if looking is one comparison."""
+    return cursor.heap_count > 2 or cursor.shape.key_width != 0
+
+
+cdef int clip_forward(Cursor *cursor, uint32_t chosen, const Key *limit,
                       uint32_t *end) noexcept nogil:
-    """Slots from the input's own up to `end` lie below every limit: others' keys, the upper bound,
-    the start of a newer source's range-delete."""
+    """Slots from the input's own up to `end` lie below every limit: the next key of all others
+    (NULL: there are none), the upper bound, the start of a newer source's range-delete."""
     cdef Input *input = &cursor.inputs[chosen]
     cdef const Interval *interval
+    cdef uint32_t next_slot = input.position.slot + 1
     cdef uint32_t index
     cdef uint32_t slot
-    cdef uint32_t count = header_of(input.position.page).count
+    cdef int order
     cdef int status
-    end[0] = count
-    if limited:
-        status = slot_before(cursor, input, limit, &slot)
+    end[0] = input.edge
+    if limit != NULL and next_slot < end[0]:
+        order = -1
+        status = STATUS_OK
+        if looks_first(cursor):
+            status = page_compare(cursor.shape, input.position.page, next_slot, limit,
+                                  pages_of(input), &order)
+        slot = next_slot
+        if status == STATUS_OK and order < 0:
+            status = slot_before(cursor, input, limit, &slot)
         if status != STATUS_OK:
             return status
         end[0] = min(end[0], slot)
-    if not cursor.bounds.unbounded:
-        status = slot_before(cursor, input, &cursor.bounds.upper, &slot)
-        if status != STATUS_OK:
-            return status
-        end[0] = min(end[0], slot)
-    for index in range(chosen):
-        interval = interval_set_at_or_after(cursor.inputs[index].markers, &input.key)
+    for index in range(cursor.marked_count):
+        if cursor.marked[index] >= chosen:
+            break
+        interval = interval_set_at_or_after(cursor.inputs[cursor.marked[index]].markers, &input.key)
         if interval != NULL:
             status = slot_before(cursor, input, &interval.lower, &slot)
             if status != STATUS_OK:
@@ -233,7 +337,7 @@ cdef int clip_forward(Cursor *cursor, uint32_t chosen, const Key *limit, bint li
     return STATUS_OK
 
 
-cdef int clip_backward(Cursor *cursor, uint32_t chosen, const Key *limit, bint limited,
+cdef int clip_backward(Cursor *cursor, uint32_t chosen, const Key *limit,
                        uint32_t *first) noexcept nogil:
     """Slots from `first` up to the input's own lie above every limit."""
     cdef Input *input = &cursor.inputs[chosen]
@@ -241,19 +345,28 @@ cdef int clip_backward(Cursor *cursor, uint32_t chosen, const Key *limit, bint l
     cdef uint32_t index
     cdef uint32_t slot
     cdef bint exact
+    cdef int order
     cdef int status
-    first[0] = 0
-    if limited:
-        status = page_find(cursor.shape, input.position.page, limit, pages_of(input), &slot, &exact)
+    first[0] = input.edge
+    if limit != NULL and input.position.slot > first[0]:
+        order = 1
+        status = STATUS_OK
+        if looks_first(cursor):
+            status = page_compare(cursor.shape, input.position.page, input.position.slot - 1, limit,
+                                  pages_of(input), &order)
+        slot = input.position.slot
+        exact = False
+        if status == STATUS_OK and order > 0:
+            status = page_find(cursor.shape, input.position.page, limit, pages_of(input), &slot,
+                               &exact)
         if status != STATUS_OK:
             return status
         first[0] = max(first[0], slot + exact)
-    status = slot_before(cursor, input, &cursor.bounds.lower, &slot)
-    if status != STATUS_OK:
-        return status
-    first[0] = max(first[0], slot)
-    for index in range(chosen):
-        interval = interval_set_at_or_before(cursor.inputs[index].markers, &input.key)
+    for index in range(cursor.marked_count):
+        if cursor.marked[index] >= chosen:
+            break
+        interval = interval_set_at_or_before(cursor.inputs[cursor.marked[index]].markers,
+                                             &input.key)
         if interval != NULL:        # it ends at or below our key: hidden keys lie below its end
             status = slot_before(cursor, input, &interval.upper, &slot)
             if status != STATUS_OK:
@@ -264,16 +377,22 @@ cdef int clip_backward(Cursor *cursor, uint32_t chosen, const Key *limit, bint l
 
 cdef int leave_interval(Cursor *cursor, Input *input, const Interval *interval) noexcept nogil:
     """Jumps over what a newer range-delete hides."""
+    cdef Position before = input.position
+    cdef bint moved
     cdef int status
     if cursor.direction > 0:
         if interval.unbounded:
             input.position.page = NULL
             return STATUS_OK
         status = input.source.seek(input.source.context, &interval.upper, &input.position)
+        moved = position_is_behind(&input.position, &before)
     else:
         status = seek_before(cursor, input, &interval.lower)
+        moved = input.position.page == NULL or position_is_behind(&before, &input.position)
     if status != STATUS_OK:
         return status
+    if not moved:
+        return STATUS_CORRUPT       # an unsorted page: this would go round for ever
     return settle(cursor, input)
 
 
@@ -283,8 +402,10 @@ cdef const Interval *hidden_by(Cursor *cursor, uint32_t chosen) noexcept nogil:
     cdef Key *key = &cursor.inputs[chosen].key
     cdef const Interval *interval
     cdef uint32_t index
-    for index in range(chosen):
-        interval = interval_set_at_or_before(cursor.inputs[index].markers, key)
+    for index in range(cursor.marked_count):
+        if cursor.marked[index] >= chosen:
+            break
+        interval = interval_set_at_or_before(cursor.inputs[cursor.marked[index]].markers, key)
         if interval != NULL and (interval.unbounded
                                  or key_compare(fixed, key, &interval.upper) < 0):
             return interval
@@ -304,82 +425,73 @@ cdef int pass_shadowed(Cursor *cursor, Input *older, const Input *newer) noexcep
     return move_to(cursor, older, older.position.slot + entries * cursor.direction)
 
 
-cdef int choose(Cursor *cursor, int64_t *chosen, int64_t *second) noexcept nogil:
-    """The input with the next key, and the one that comes after it; -1 for none.  Older inputs at
-    the same key are moved past it, and hidden entries are left, so that both are visible places."""
-    cdef bint fixed = cursor.shape.key_width != 0
+cdef int choose(Cursor *cursor) noexcept nogil:
+    """Makes the root of the heap the place of the next stretch: not hidden, its key in no other
+    input that comes next.  STATUS_NOT_FOUND at the end."""
     cdef const Interval *interval
     cdef Input *input
-    cdef uint32_t index
-    cdef int order
+    cdef uint32_t place
     cdef int status
-    cdef bint again = True
-    while again:
-        again = False
-        chosen[0] = -1
-        second[0] = -1
-        for index in range(cursor.count):
-            input = &cursor.inputs[index]
-            while input.position.page != NULL:
-                interval = hidden_by(cursor, index)
-                if interval == NULL:
-                    break
+    while cursor.heap_count:
+        input = &cursor.inputs[cursor.heap[0].input]
+        if cursor.marked_count:
+            interval = hidden_by(cursor, cursor.heap[0].input)
+            if interval != NULL:
                 status = leave_interval(cursor, input, interval)
                 if status != STATUS_OK:
                     return status
-            if input.position.page == NULL:
+                play(cursor, 0)
                 continue
-            if chosen[0] < 0:
-                chosen[0] = index
-                continue
-            order = key_compare(fixed, &input.key, &cursor.inputs[chosen[0]].key) * cursor.direction
-            if order == 0:
-                status = pass_shadowed(cursor, input, &cursor.inputs[chosen[0]])
-                if status != STATUS_OK:
-                    return status
-                again = True
-                break
-            if order < 0:
-                second[0] = chosen[0]
-                chosen[0] = index
-            elif second[0] < 0 or key_compare(
-                    fixed, &input.key, &cursor.inputs[second[0]].key) * cursor.direction < 0:
-                second[0] = index
-    return STATUS_OK
+        place = second(cursor)
+        if place == 0 or key_order(cursor, cursor.heap + place, cursor.heap):
+            return STATUS_OK
+        status = pass_shadowed(cursor, &cursor.inputs[cursor.heap[place].input], input)
+        if status != STATUS_OK:
+            return status
+        play(cursor, place)
+    return STATUS_NOT_FOUND
+
+
+cdef inline uint32_t second(const Cursor *cursor) noexcept nogil:
+    """The place in the heap of what comes after its root; 0 for none."""
+    if cursor.heap_count < 3:
+        return cursor.heap_count >> 1
+    return 2 if comes_first(cursor, cursor.heap + 2, cursor.heap + 1) else 1
 
 
 cdef int next_stretch(Cursor *cursor, Run *run) noexcept nogil:
     """The next slots of one page that no newer source shadows, delete markers included; the input
     is moved behind them."""
-    cdef int64_t chosen
-    cdef int64_t second
     cdef Input *input
     cdef const Key *limit = NULL
+    cdef uint32_t chosen
     cdef uint32_t edge
-    cdef int status = choose(cursor, &chosen, &second)
+    cdef int64_t next_slot
+    cdef int status = choose(cursor)
     if status != STATUS_OK:
         return status
-    if chosen < 0:
-        return STATUS_NOT_FOUND
+    chosen = cursor.heap[0].input
     input = &cursor.inputs[chosen]
-    if second >= 0:
-        limit = &cursor.inputs[second].key
+    if cursor.heap_count > 1:
+        limit = &cursor.inputs[cursor.heap[second(cursor)].input].key
     run.page = input.position.page
     run.source = pages_of(input)
     if cursor.direction > 0:
-        status = clip_forward(cursor, <uint32_t>chosen, limit, second >= 0, &edge)
-        if status != STATUS_OK:
-            return status
+        status = clip_forward(cursor, chosen, limit, &edge)
         # An unsorted page (damage that kept its checksum) must not stop the cursor.
         run.first = input.position.slot
         run.last = max(edge, run.first + 1)
-        return move_to(cursor, input, run.last)
-    status = clip_backward(cursor, <uint32_t>chosen, limit, second >= 0, &edge)
-    if status != STATUS_OK:
-        return status
-    run.last = input.position.slot + 1
-    run.first = min(edge, input.position.slot)
-    return move_to(cursor, input, <int64_t>run.first - 1)
+        next_slot = run.last
+    else:
+        status = clip_backward(cursor, chosen, limit, &edge)
+        run.last = input.position.slot + 1
+        run.first = min(edge, input.position.slot)
+        next_slot = <int64_t>run.first - 1
+    if status == STATUS_OK:
+        status = move_to(cursor, input, next_slot)
+    if status == STATUS_OK:
+        play(cursor, 0)
+    return status
 
 
 cdef bint next_visible(Cursor *cursor, Run *stretch, Run *run) noexcept nogil:
@@ -424,9 +536,12 @@ cdef bint next_visible(Cursor *cursor, Run *stretch, Run *run) noexcept nogil:
 
 cdef int cursor_next(Cursor *cursor, Run *pending, Run *run) noexcept nogil:
     cdef int status
+    if cursor.failed:
+        return cursor.failed
     if not cursor.started:
         status = start(cursor)
         if status != STATUS_OK:
+            cursor.failed = status
             return status
     while not next_visible(cursor, pending, run):
         if pending.first >= pending.last:
@@ -434,6 +549,8 @@ cdef int cursor_next(Cursor *cursor, Run *pending, Run *run) noexcept nogil:
             if status != STATUS_OK:
                 pending.first = 0
                 pending.last = 0
+                if status != STATUS_NOT_FOUND:
+                    cursor.failed = status
                 if cursor.gaps.current.markers:
                     gap_end(&cursor.gaps, NULL, 0, NULL)
                 return status
@@ -450,211 +567,3 @@ cdef void cursor_give_back(Cursor *cursor, Run *pending, const Run *rest) noexce
             pending.first = rest.first
         else:
             pending.last = rest.last
-
-
-# --- consumers --------------------------------------------------------------------------------
-
-
-cdef int grow(void **memory, uint64_t bytes) noexcept nogil:
-    cdef void *larger = realloc(memory[0], bytes if bytes else 1)
-    if larger == NULL:
-        return STATUS_NO_MEMORY
-    memory[0] = larger
-    return STATUS_OK
-
-
-cdef int rows_reserve(const Shape *shape, Rows *rows, uint64_t capacity) noexcept nogil:
-    """Gives a Rows room of its own (for owners that hand no arrays in)."""
-    cdef int status
-    if shape.key_width:
-        status = grow(<void **>&rows.heads, capacity * 8)
-    else:
-        status = grow(<void **>&rows.key_offsets, (capacity + 1) * 8)
-        if status == STATUS_OK:
-            rows.key_offsets[0] = 0
-    if status != STATUS_OK:
-        return status
-    if not rows.skip_values:
-        if shape.value_width:
-            status = grow(<void **>&rows.rows, capacity * shape.value_width)
-        else:
-            status = grow(<void **>&rows.value_offsets, (capacity + 1) * 8)
-            if status == STATUS_OK:
-                rows.value_offsets[0] = 0
-        if status != STATUS_OK:
-            return status
-    rows.capacity = capacity
-    return STATUS_OK
-
-
-cdef void rows_free(Rows *rows) noexcept nogil:
-    free(rows.heads)
-    free(rows.key_offsets)
-    free(rows.key_data)
-    free(rows.rows)
-    free(rows.value_offsets)
-    free(rows.value_data)
-    memset(rows, 0, sizeof(Rows))
-
-
-cdef inline int reserve_data(uint8_t **data, uint64_t *held, uint64_t used,
-                             uint64_t more) noexcept nogil:
-    cdef uint64_t size
-    if used + more <= held[0]:
-        return STATUS_OK
-    size = max(used + more, held[0] + held[0] // 2 + 4096)
-    if grow(<void **>data, size) != STATUS_OK:
-        return STATUS_NO_MEMORY
-    held[0] = size
-    return STATUS_OK
-
-
-cdef int copy_variable_key(const Shape *shape, const Run *run, uint32_t slot,
-                           Rows *rows, uint64_t row) noexcept nogil:
-    cdef uint64_t start = rows.key_offsets[row]
-    cdef uint64_t bytes = page_key_bytes(shape, run.page, slot)
-    cdef int status = reserve_data(&rows.key_data, &rows.key_data_bytes, start, bytes)
-    if status == STATUS_OK:
-        status = page_copy_key(shape, run.page, slot, run.source, rows.key_data + start)
-        rows.key_offsets[row + 1] = start + bytes
-    return status
-
-
-cdef int copy_variable_value(const Run *run, uint32_t slot, Rows *rows,
-                             uint64_t row) noexcept nogil:
-    cdef uint64_t start = rows.value_offsets[row]
-    cdef uint64_t bytes = page_value_bytes(run.page, slot)
-    cdef int status = reserve_data(&rows.value_data, &rows.value_data_bytes, start, bytes)
-    if status == STATUS_OK:
-        status = page_copy_value(run.page, slot, run.source, 0, rows.value_data + start, bytes)
-        rows.value_offsets[row + 1] = start + bytes
-    return status
-
-
-cdef void copy_heads(const Run *run, bint backward, uint64_t *destination) noexcept nogil:
-    cdef uint64_t *heads = heads_of(run.page)
-    cdef uint32_t count = run.last - run.first
-    cdef uint32_t index
-    if not backward:
-        memcpy(destination, heads + run.first, count * 8)
-        return
-    for index in range(count):
-        destination[index] = heads[run.last - 1 - index]
-
-
-cdef void copy_fixed_values(const Shape *shape, const Run *run, bint backward,
-                            uint8_t *destination) noexcept nogil:
-    """Packed rows of fixed values, from the page's column runs."""
-    cdef uint32_t count = run.last - run.first
-    cdef uint32_t width = shape.value_width
-    cdef uint32_t field_width
-    cdef uint32_t field
-    cdef uint32_t index
-    cdef uint32_t slot
-    cdef const uint8_t *column
-    cdef uint8_t *target
-    if shape.field_count == 1 and not backward:
-        memcpy(destination, run_of(shape, run.page, 0) + run.first * width, count * width)
-        return
-    for field in range(shape.field_count):
-        field_width = shape.field_widths[field]
-        column = run_of(shape, run.page, field)
-        target = destination + shape.field_starts[field]
-        if field_width == 8:        # the common width: a constant size lets memcpy be one move
-            for index in range(count):
-                slot = run.last - 1 - index if backward else run.first + index
-                memcpy(target + index * width, column + slot * 8, 8)
-        elif field_width == 4:
-            for index in range(count):
-                slot = run.last - 1 - index if backward else run.first + index
-                memcpy(target + index * width, column + slot * 4, 4)
-        else:
-            for index in range(count):
-                slot = run.last - 1 - index if backward else run.first + index
-                memcpy(target + index * width, column + slot * field_width, field_width)
-
-
-cdef int copy_run(Cursor *cursor, const Run *run, Rows *rows) noexcept nogil:
-    cdef const Shape *shape = cursor.shape
-    cdef bint backward = cursor.direction < 0
-    cdef uint32_t count = run.last - run.first
-    cdef uint32_t index
-    cdef uint32_t slot
-    cdef int status
-    if shape.key_width:
-        copy_heads(run, backward, rows.heads + rows.count)
-    if shape.value_width and not rows.skip_values:
-        copy_fixed_values(shape, run, backward, rows.rows + rows.count * shape.value_width)
-    if shape.key_width == 0 or (shape.value_width == 0 and not rows.skip_values):
-        for index in range(count):
-            slot = run.last - 1 - index if backward else run.first + index
-            if shape.key_width == 0:
-                status = copy_variable_key(shape, run, slot, rows, rows.count + index)
-                if status != STATUS_OK:
-                    return status
-            if shape.value_width == 0 and not rows.skip_values:
-                status = copy_variable_value(run, slot, rows, rows.count + index)
-                if status != STATUS_OK:
-                    return status
-    rows.count += count
-    return STATUS_OK
-
-
-cdef inline uint32_t take(Cursor *cursor, Run *run, Run *part, uint64_t most) noexcept nogil:
-    """Cuts up to `most` rows off the run, in the cursor's direction, into `part`."""
-    cdef uint32_t count = run.last - run.first
-    if count > most:
-        count = <uint32_t>most
-    part[0] = run[0]
-    if cursor.direction > 0:
-        part.last = run.first + count
-        run.first += count
-    else:
-        part.first = run.last - count
-        run.last -= count
-    return count
-
-
-cdef int fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept nogil:
-    cdef Run run
-    cdef Run part
-    cdef uint64_t left = limit
-    cdef int status
-    while left:
-        status = cursor_next(cursor, pending, &run)
-        if status != STATUS_OK:
-            return status
-        left -= take(cursor, &run, &part, left)
-        status = copy_run(cursor, &part, rows)
-        if status != STATUS_OK:
-            return status
-        cursor_give_back(cursor, pending, &run)
-    return STATUS_OK
-
-
-cdef int skip(Cursor *cursor, Run *pending, uint64_t limit, uint64_t *skipped) noexcept nogil:
-    cdef Run run
-    cdef Run part
-    cdef int status
-    skipped[0] = 0
-    while skipped[0] < limit:
-        status = cursor_next(cursor, pending, &run)
-        if status != STATUS_OK:
-            return status
-        skipped[0] += take(cursor, &run, &part, limit - skipped[0])
-        cursor_give_back(cursor, pending, &run)
-    return STATUS_OK
-
-
-cdef inline int after_reading(Cursor *cursor, int status) noexcept nogil:
-    cdef int whole = cursor_whole(cursor)
-    return whole if whole != STATUS_OK else status
-
-
-cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept nogil:
-    return after_reading(cursor, fill(cursor, pending, rows, limit))
-
-
-cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
-                     uint64_t *skipped) noexcept nogil:
-    return after_reading(cursor, skip(cursor, pending, limit, skipped))

@@ -37,6 +37,7 @@ cdef struct FixedMerge:
     Cursor *cursor                  # borrowed
     bint keep_markers
     bint started
+    int failed                      # the first error of a source: there is no way on from it
     bint marked                     # some input has range-deletes
     bint any                        # `last` holds something
     uint64_t last                   # the last head that was decided on

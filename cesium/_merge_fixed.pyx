@@ -360,11 +360,12 @@ cdef inline uint32_t plain_slots(const uint8_t *kinds, uint32_t count) noexcept 
 
 
 cdef int fixed_merge_head(FixedMerge *merge, uint64_t *head) noexcept nogil:
-    cdef int status
+    if merge.failed:
+        return merge.failed
     if not merge.started:
-        status = start(merge)
-        if status != STATUS_OK:
-            return status
+        merge.failed = start(merge)
+        if merge.failed:
+            return merge.failed
     head[0] = merge.winner.head
     return STATUS_NOT_FOUND if merge.winner.lane & LANE_ENDED else STATUS_OK
 
@@ -405,5 +406,6 @@ cdef int fixed_merge_move(FixedMerge *merge, Builder *builder, uint64_t most_byt
                 written[0] = builder_filled(builder, room.slot, picked)
         if status == STATUS_OK and written[0] == STATUS_OK and stretch:
             status = take_stretch(merge, builder, stop, written)
+        merge.failed = status
         if status != STATUS_OK or written[0] != STATUS_OK:
             return status

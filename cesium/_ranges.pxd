@@ -7,11 +7,12 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from cesium._cursor cimport Bounds, Cursor, Rows, Run
+from cesium._cursor cimport Bounds, Cursor, Run
 from cesium._engine cimport Engine, TableCore
 from cesium._keys cimport EncodedKeys, KeyCodec
 from cesium._memtable cimport MemtableSnapshot
 from cesium._page cimport Key, Shape
+from cesium._rows cimport Rows
 from cesium._values cimport ValueCodec
 from cesium._version cimport Version, VersionSource
 

@@ -8,10 +8,7 @@ from libc.string cimport memset
 
 import numpy as np
 
-from cesium._cursor cimport (
-    Bounds, Cursor, Rows, Run, cursor_fill, cursor_free, cursor_new, cursor_skip,
-    rows_free, rows_reserve,
-)
+from cesium._cursor cimport Bounds, Cursor, Run, cursor_free, cursor_new
 from cesium._engine cimport Engine, TableCore, engine_is_shut
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._interval cimport key_compare
@@ -28,6 +25,7 @@ from cesium._segment cimport (
 )
 from cesium._sweep cimport sweep
 from cesium._values cimport EncodedValues, ValueCodec
+from cesium._rows cimport Rows, cursor_fill, cursor_skip, rows_free, rows_reserve
 from cesium._version cimport SegmentRun, VersionSource, segment_run_source, version_fill_inputs
 from cesium.errors import ClosedError, CorruptionError
 

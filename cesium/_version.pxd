@@ -6,7 +6,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from cesium._cursor cimport Cursor, Rows
+from cesium._cursor cimport Cursor
 from cesium._interval cimport IntervalSet
 from cesium._layout cimport STATUS_OK
 from cesium._memtable cimport MemtableRoot

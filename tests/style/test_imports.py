@@ -38,7 +38,7 @@ LAYERS = [
         "_blob_writer",
     ],
     ["_journal"],
-    ["_gap", "_cursor", "_version"],
+    ["_gap", "_cursor", "_rows", "_version"],
     ["_merge_fixed", "_merge", "_engine", "_sweep"],
     ["_ranges", "_lookup"],
     ["_core"],

@@ -5,15 +5,19 @@ from __future__ import annotations
 import random
 import struct
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+import cesium
 from cesium._builder import SegmentBuilder
 from cesium._merge import Merge
 from cesium._page import TableShape
 from cesium._segment import SegmentReader
+from cesium._segment_view import SegmentView
 from cesium._version import Version
 from cesium.errors import CorruptionError, Error
 from cesium.files import MemoryFiles
@@ -152,9 +156,7 @@ def unsorted(shape: TableShape, page: int, first: int, second: int) -> SegmentRe
     files, record = build(shape, entries)
     record.markers = 0
     data = content(files)
-    start = page * PAGE_BYTES
-    (heads_offset,) = struct.unpack_from("<H", data, start + 14)
-    heads = np.frombuffer(data, np.uint64, 100, start + heads_offset)
+    heads = heads_of(data, page)
     heads[[first, second]] = heads[[second, first]]
     del heads
     seal(data, page)
@@ -195,11 +197,40 @@ def test_unsorted_pages_neither_crash_nor_go_round(
 
 
 def view_of(reader: SegmentReader) -> list[Entry]:
-    from cesium._segment_view import SegmentView
-
     return list(SegmentView(reader).entries())
 
 
 def test_an_unsorted_page_of_fixed_keys_is_named_damage() -> None:
     with pytest.raises(CorruptionError):
         Merged(FIXED, [unsorted(FIXED, 1, 10, 60)])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_range_over_a_key_in_a_wrong_page_ends(reverse: bool, tmp_path: Path) -> None:
+    """A range-delete is jumped over by a search, which led back to before the key that it hid."""
+    count, astray = 2000, 30
+    with cesium.open(tmp_path / "store", key="u8", value="f8") as store:
+        store.bulk_load(2 * np.arange(0, count, dtype=np.uint64), np.zeros(count))
+        (reader,) = store._engine.core.version.segments()
+        data = bytearray(Path(reader.path).read_bytes())
+        # The first head of the third page becomes one of the first page, or (backwards) the last
+        # head of the first page one of the third: under pages that were checked before.
+        first, third = (heads_of(data, page) for page in (0, 2))
+        if reverse:
+            deleted = (len(first) + len(heads_of(data, 1)) + astray) * 2
+            first[-1] = third[astray]
+        else:
+            deleted = astray * 2
+            third[0] = first[astray]
+        del first, third
+        with Path(reader.path).open("r+b") as file:
+            file.write(data)
+        store.delete_range(deleted, deleted + 1)
+        with pytest.raises(CorruptionError):
+            list(store.range(reverse=reverse, limit=5 * count))
+
+
+def heads_of(data: bytearray, page: int) -> Any:
+    """The heads of a page, to be changed."""
+    count, _, _, offset = struct.unpack_from("<4H", data, page * PAGE_BYTES + 8)
+    return np.frombuffer(data, np.uint64, count, page * PAGE_BYTES + offset)
