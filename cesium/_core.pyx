@@ -1,6 +1,5 @@
 """Single operations and batches of a table: see _core.pxd for the contract."""
 
-import operator
 from collections import namedtuple
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -32,7 +31,7 @@ from cesium._page cimport (
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, found_whole, version_find
 from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View, sweep_around
-from cesium.errors import ClosedError, ReadOnlyError
+from cesium.errors import ClosedError, LimitError, ReadOnlyError
 
 LEVELS = ("none", "process", "interval", "sync")
 DURABILITY_ERROR = "durability is one of 'sync', 'interval', 'process', 'none', not {!r}"
@@ -299,15 +298,18 @@ cdef class CompiledTable:
         """Stores `value` under `key` and returns the commit's sequence.
 
         durability: a higher level than the store's for this commit and all before it.  SchemaError
-        when key or value do not fit, LimitError over 64 KiB of key or 64 MiB of value: no change.
+        when key or value do not fit, LimitError over 64 KiB of key or 4 GiB of value: no change.
+        A value above 16 MiB goes straight into a blob file, and is durable when this returns.
         """
         cdef Key encoded
         cdef Value stored
         cdef uint8_t row[512]
         cdef int level = self.level_of(durability)
         self.check_writable()
-        _key_holder = self.write_key(key, &encoded)
-        _value_holder = self.write_value(value, &stored, row)
+        key_holder = self.write_key(key, &encoded)
+        value_holder = self.write_value(value, &stored, row)
+        if stored.bytes > FRAME_BYTES_MAX:
+            return self._put_large(key_holder, encoded.head, value_holder)
         return self.commit_one(JOURNAL_PUT, &encoded, &stored, level)
 
     def __setitem__(self, key, value):
@@ -360,6 +362,8 @@ cdef class CompiledTable:
         if not removes:
             key_holder = self.write_key(key, &encoded)
             _value_holder = self.write_value(replacement, &stored, row)
+            if stored.bytes > FRAME_BYTES_MAX:
+                raise LimitError(f"a value of {stored.bytes:,} bytes is too large here: put it")
         else:
             key_holder = self.lookup_key(key, &encoded)
             if key_holder is None:
@@ -540,7 +544,7 @@ cdef class CompiledTable:
         elif self.shape.value_width:
             answer.rows = np.empty((encoded.count, self.shape.value_width), np.uint8)
             answer.rows[:] = np.frombuffer(miss, np.uint8)
-        find_batch(View(self.core), encoded, answer, found, miss, thread_count(threads))
+        find_batch(View(self.core), encoded, answer, found, miss, threads)
         self.core.self_check()
         found = found.view(np.bool_)
         return self.values_codec.decode_array(answer, found if default is None else None), found
@@ -551,7 +555,7 @@ cdef class CompiledTable:
         self.check_readable()
         encoded = self.keys_codec.encode_array(keys, lookup=True)
         found = np.zeros(encoded.count, np.uint8)
-        find_batch(View(self.core), encoded, None, found, b"", thread_count(threads))
+        find_batch(View(self.core), encoded, None, found, b"", threads)
         self.core.self_check()
         return found.view(np.bool_)
 
@@ -629,15 +633,6 @@ cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values,
             data = values.data
             batch.value_data = &data[0] if data.shape[0] else NULL
     return [keys, values]
-
-
-cdef int thread_count(object threads) except -1:
-    if threads is None:
-        return 1
-    count = operator.index(threads)
-    if count < 1:
-        raise ValueError(f"threads is at least 1, not {threads}")
-    return min(count, 256)
 
 
 cdef object add_variable(object offsets, object data, JournalPart *parts, int *part_count,

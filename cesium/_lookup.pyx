@@ -9,6 +9,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+import operator
+
 import numpy as np
 
 from cesium._engine cimport key_of_row
@@ -128,8 +130,17 @@ cdef void run_task(void *context, size_t number) noexcept nogil:
         find_one_by_one(task)
 
 
+cdef int thread_count(object threads) except -1:
+    if threads is None:
+        return 1
+    count = operator.index(threads)
+    if count < 1:
+        raise ValueError(f"threads is at least 1, not {threads}")
+    return min(count, 256)
+
+
 cdef int find_batch(View view, EncodedKeys keys, EncodedValues answer, object found, bytes miss,
-                    int threads) except -1:
+                    object threads) except -1:
     cdef const Shape *shape = view.shape
     cdef uint64_t count = <uint64_t>keys.count
     cdef const uint64_t[::1] heads
@@ -145,10 +156,11 @@ cdef int find_batch(View view, EncodedKeys keys, EncodedValues answer, object fo
     cdef uint64_t number
     cdef uint64_t task_count
     cdef uint64_t seen = faults_seen(FAULTS)
+    cdef int wanted = thread_count(threads)
     cdef int status = 0
     if count == 0 and (answer is None or shape.value_width):
         return 0
-    task_count = max(<uint64_t>1, min(<uint64_t>threads, count // TASK_ROWS_MIN))
+    task_count = max(<uint64_t>1, min(<uint64_t>wanted, count // TASK_ROWS_MIN))
     memset(&model, 0, sizeof(Task))
     model.shape = shape
     model.items = view.items

@@ -1,6 +1,6 @@
 """Value codecs of any length: bytes, text, functions of the user's, and rows too wide for a page.
 
-Owns the variable form of values, at most 64 MiB each.
+Owns the variable form of values, at most 4 GiB each: what a blob file takes.
 
 Thread safety: as `_values.pyx`.  The kernels below release the GIL over arrays of the caller's;
 who changes such an array meanwhile gets an error or either content, never a write out of bounds.
@@ -27,8 +27,7 @@ cdef extern from "Python.h":
     object PyUnicode_AsUTF8String(object value)
     object PyUnicode_DecodeUTF8(const char *data, Py_ssize_t length, const char *errors)
 
-cdef enum:
-    VALUE_LIMIT = 64 << 20          # bytes of a value
+cdef Py_ssize_t VALUE_LIMIT = <Py_ssize_t>1 << 32        # bytes of a value: BLOB_BYTES_MAX
 
 
 # Kernels: the lengths and the bytes of numpy's fixed-width strings, and what UTF-8 is.

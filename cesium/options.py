@@ -16,8 +16,9 @@ MEMTABLE_BYTES_MOST = 64 << 20  # and no more than a segment's worth
 JOURNAL_SHARE = 4  # a journal may take this part of the memory limit on the drive,
 JOURNAL_BYTES_LEAST = 16 << 20  # but no less
 JOURNAL_BYTES_MOST = 256 << 20  # and no more
-BLOB_THRESHOLD = 4096  # measured: docs/blobs.md
+BLOB_THRESHOLD = 1024  # what pages do not take inline; measured: docs/blobs.md
 BLOB_THRESHOLD_LEAST = 32  # the pointer to a value takes 28 bytes
+VALUE_BYTES_MOST = 64 << 20  # of a value in a segment
 
 
 def parse_bytes(size: int | str) -> int:
@@ -49,7 +50,7 @@ class Options:
     bytes, or a text such as "1GiB", that memtables and the buffers of loads and merges may take
     together.  blob_threshold: variable-length values of so many bytes or more (a number, or a text
     such as "4KiB") lie in blob files beside the segments, so that merges move pointers; None: none
-    do.  It may change from one opening to the next.
+    do, and none may be above 64 MiB.  It may change from one opening to the next.
 
     ValueError for a setting that is not one of these.
     """
@@ -71,9 +72,11 @@ class Options:
             )
         if self.memory_limit_bytes < MEMORY_LIMIT_LEAST:
             raise ValueError(f"memory_limit is at least 1 MiB, not {self.memory_limit!r}")
-        if self.blob_threshold is not None and self.blob_threshold_bytes < BLOB_THRESHOLD_LEAST:
+        if self.blob_threshold is not None and not (
+            BLOB_THRESHOLD_LEAST <= self.blob_threshold_bytes <= VALUE_BYTES_MOST
+        ):
             raise ValueError(
-                f"blob_threshold is at least {BLOB_THRESHOLD_LEAST} bytes, or None, "
+                f"blob_threshold is {BLOB_THRESHOLD_LEAST} bytes to 64 MiB, or None, "
                 f"not {self.blob_threshold!r}"
             )
 

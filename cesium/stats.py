@@ -9,6 +9,7 @@ from cesium._memtable import MemtableSnapshot
 from cesium._ranges import View
 from cesium.durability import durable_sequence
 from cesium.engine import StoreEngine
+from cesium.reclaim import blob_totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Stats:
     """The store at one moment.  Bytes are those of files and of memory held by memtables.
 
     estimated_rows: entries of all sources, delete markers taken off; constant time.
+    blob_dead_bytes: of values in blob files that no segment points to.
     journal_dropped_bytes: what opening found behind the last whole commit of the journal and
     ignored, because nothing showed that it had been synced: 0 after a clean close.
     maintenance_failure: why the last flush or merge after a write failed, until one succeeds; the
@@ -27,6 +29,9 @@ class Stats:
     durable_sequence: int
     segments: int
     segment_bytes: int
+    blob_files: int
+    blob_bytes: int
+    blob_dead_bytes: int
     newer_sources: int
     base_segments: int
     frozen_memtables: int
@@ -49,6 +54,7 @@ def stats(engine: StoreEngine) -> Stats:
     frozen = sum(isinstance(source, MemtableSnapshot) for source in newer)
     readers = engine.core.version.segments()
     live = engine.core.live_counters()
+    blobs = blob_totals(reader.record for reader in readers)
     journals = engine.journal.files
     return Stats(
         estimated_rows=View(engine.core).estimated_rows(),
@@ -56,6 +62,9 @@ def stats(engine: StoreEngine) -> Stats:
         durable_sequence=durable_sequence(engine),
         segments=len(readers),
         segment_bytes=sum(reader.record.bytes for reader in readers),
+        blob_files=len(blobs),
+        blob_bytes=sum(size for size, _, _ in blobs.values()),
+        blob_dead_bytes=sum(values - live for _, values, live in blobs.values()),
         newer_sources=len(newer),
         base_segments=len(base),
         frozen_memtables=frozen,

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from cesium import loader, maintenance
+from cesium._blob_view import value_view
 from cesium._core import DURABILITY_ERROR, LEVELS, Commit, CompiledTable
 from cesium._keys import EncodedKeys
 from cesium._values import EncodedValues
@@ -22,6 +23,7 @@ from cesium.durability import durable_sequence, sync
 from cesium.engine import StoreEngine
 from cesium.errors import ClosedError, Error, ReadOnlyError
 from cesium.events import event
+from cesium.large import check_sizes, one_row
 from cesium.opening import acquire, close_engine
 from cesium.options import BLOB_THRESHOLD, Options
 from cesium.pace import PAGE_BYTES
@@ -259,6 +261,7 @@ class Store(CompiledTable):
     def _load(
         self, keys: EncodedKeys, values: EncodedValues, progress: bool, threads: int | None
     ) -> Commit:
+        check_sizes(values, self._engine.options)
         default = min(os.cpu_count() or 1, THREADS_MOST)
         threads = default if threads is None else at_least("threads", threads, 1)
         with reporting("loading", keys.count, progress) as report:
@@ -266,6 +269,21 @@ class Store(CompiledTable):
 
     def _load_encoded(self, keys: EncodedKeys, values: EncodedValues, durability: str) -> Commit:
         return self._load(keys, values, False, 1)
+
+    def _put_large(self, key: bytes | bool, head: int, value: bytes) -> int:
+        keys, values = one_row(key, head, value)
+        sequence: int = self._load(keys, values, False, 1).sequence
+        return sequence
+
+    def view(self, key: Any) -> memoryview:
+        """The value of `key` as a read-only memoryview, of a table whose values are bytes.
+
+        A value in a blob file is not copied: the view is of the mapped file, checked when this
+        returns.  It stays valid for as long as it is held, whatever becomes of the key, the file or
+        the store; a drive that fails, or a file cut off, after that ends the process (SIGBUS) where
+        the bytes are touched.  KeyError without such a key, TypeError where values are not bytes.
+        """
+        return value_view(self, key)
 
     # -- keeping
 

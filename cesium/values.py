@@ -4,7 +4,7 @@ Owns the names of value forms.  Safe from any thread; codecs never change.
 
     a numpy dtype, or its name      "f8", np.int32, "datetime64[ns]", "S16"; also int, float, bool
     a list of (name, dtype)         one column run per field; rows are named tuples
-    "bytes", "str"                  any length, to 64 MiB
+    "bytes", "str"                  any length, to 4 GiB
     "json", "msgpack"               what those formats represent
     Codec(name, encode, decode)     a pair of functions of the user's
 """
@@ -62,7 +62,7 @@ def value_codec(spec: Any) -> ValueCodec:
     """The codec of a value form; `value_codec(codec.spec)` gives an equal codec again.
 
     Raises SchemaError for what names none, and for the spec of a `Codec`, whose functions no
-    store keeps; LimitError for a dtype wider than 64 MiB.
+    store keeps.
     """
     if isinstance(spec, ValueCodec):
         return spec

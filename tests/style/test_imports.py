@@ -42,7 +42,7 @@ LAYERS = [
     ["_merge_fixed", "_merge", "_engine", "_sweep"],
     ["_ranges", "_lookup"],
     ["_core"],
-    ["_recovery", "_load"],
+    ["_recovery", "_load", "_blob_view"],
     [
         "options",
         "pace",
@@ -55,7 +55,7 @@ LAYERS = [
         "report",
     ],
     ["keys", "values", "state"],
-    ["schema", "origin", "events", "blob_files"],
+    ["schema", "origin", "events", "blob_files", "large"],
     ["manifest", "frames", "replay", "journal_files", "journal"],
     ["scan_segment", "scan_values", "scan_manifest", "scan_journal", "scrub", "bounds"],
     ["host"],

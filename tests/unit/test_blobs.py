@@ -200,8 +200,8 @@ def test_the_threshold_may_change(tmp_path: Path) -> None:
 
 
 def test_options_are_checked(tmp_path: Path) -> None:
-    for wrong in (31, 0, "1B"):
-        with pytest.raises(ValueError, match="blob_threshold is at least 32 bytes"):
+    for wrong in (31, 0, "1B", "65MiB"):
+        with pytest.raises(ValueError, match="blob_threshold is 32 bytes to 64 MiB"):
             cesium.open(tmp_path / "s", **{**OPTIONS, "blob_threshold": wrong})
     with cesium.open(tmp_path / "s", **OPTIONS):
         with pytest.raises(cesium.ConflictError, match="blob_threshold"):
@@ -418,3 +418,84 @@ def test_pages_that_could_be_copied_whole_are_looked_at(
             value_of(key, 100) for key in range(1, 599)
         ]
         assert store.verify().ok
+
+
+# -- very large values, and views ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["u8", "str", ("str", "i4")], ids=str)
+def test_a_value_above_a_journal_frame(tmp_path: Path, key: Any) -> None:
+    """Straight into a blob file: neither memtable nor journal ever hold it."""
+    path = tmp_path / "s"
+    name: Any = {"u8": 7, "str": "seven"}.get(key if isinstance(key, str) else "", ("a", 7))
+    large = os.urandom(1 << 20) * 17
+    with cesium.open(path, **{**OPTIONS, "key": key}) as store:
+        store.put(name, b"before")
+        sequence = store.put(name, large)
+        assert store.sequence == sequence == store.durable_sequence == 2
+        assert store.stats().memtable_bytes < 1 << 20
+        assert store[name] == large
+        with pytest.raises(cesium.LimitError, match="too large here"):
+            store.setdefault(name, large)
+        store[name] = b"after"
+        assert store[name] == b"after"
+        store[name] = large
+    with cesium.open(path, flag="r") as store:
+        assert dict(store.items()) == {name: large}
+
+
+def test_a_value_above_64_mib(tmp_path: Path) -> None:
+    large = os.urandom(1 << 20) * 65
+    with cesium.open(tmp_path / "s", **OPTIONS) as store:
+        store[1] = large
+        store.put_many([1, 2], [b"", large])
+        assert store.view(2) == large
+        store.compact()
+        assert store[2] == large
+        assert store.verify().ok
+    with cesium.open(tmp_path / "s", **{**OPTIONS, "blob_threshold": None}) as store:
+        with pytest.raises(cesium.LimitError, match="with a blob_threshold"):
+            store[3] = large
+        assert list(store) == [1, 2]
+        store[1] = b"pointers go on"
+        store.compact()
+        assert store.view(2) == large
+
+
+def test_a_view_is_no_copy_and_outlives_the_store(store: Any, tmp_path: Path) -> None:
+    large = value_of(1, 100_000)
+    store.put_many([1, 2, 3], [large, b"small", b""])
+    assert store.view(1) == large  # in the memtable
+    store.checkpoint()
+    view: Any = store.view(1)
+    assert view.readonly and isinstance(view.obj, np.memmap)
+    assert (store.view(2), store.view(3)) == (b"small", b"")
+    store.delete(1)
+    with pytest.raises(KeyError):
+        store.view(1)
+    with pytest.raises(KeyError):
+        store.view(99)
+    with pytest.raises(cesium.SchemaError):
+        store.view("of another type")
+    store.checkpoint()
+    store.compact()
+    store.close()
+    gc.collect()
+    assert names(tmp_path / "s") == []
+    assert view == large
+    with pytest.raises(cesium.ClosedError):
+        store.view(2)
+
+
+def test_a_view_is_of_bytes(tmp_path: Path) -> None:
+    with cesium.open(tmp_path / "s", key="u8", value="str") as store:
+        with pytest.raises(TypeError, match="a value that is bytes"):
+            store.view(1)
+
+
+def test_a_view_of_a_damaged_value_is_refused(damaged: Path) -> None:
+    flip(damaged / names(damaged)[0], 4096 + 3 * 504)
+    with cesium.open(damaged, flag="r") as store:
+        assert store.view(2) == value_of(2, 504)
+        with pytest.raises(cesium.CorruptionError, match="wrong checksum of a value"):
+            store.view(3)

@@ -312,7 +312,8 @@ def test_what_does_not_fit_is_a_schema_error_and_changes_nothing(store: Any, nam
 
 
 def test_limits(tmp_path: Path) -> None:
-    with cesium.open(tmp_path / "s", key="bytes", value="bytes", durability="process") as store:
+    options: dict[str, Any] = {"key": "bytes", "value": "bytes", "durability": "process"}
+    with cesium.open(tmp_path / "s", **options, blob_threshold=None) as store:
         store[b"k" * KEY_LIMIT] = b"v"
         sequence = store.sequence
         long_key = b"k" * (KEY_LIMIT + 1)
