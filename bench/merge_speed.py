@@ -7,18 +7,22 @@ Builds segments by the store's own classes and merges them into a run.  Rows in 
 the inputs.  Shapes: `fixed` (u8 -> f8), `wide` (u8 -> a row of 100 bytes), `text` (str -> bytes).
 Orders: `random` (inputs interleave row by row), `blocks` (10,000 neighbours by turns), `late`
 (inputs in the order of time; one key in 1000 comes late).  Inputs are in the page cache.  The
-output goes to memory, or with --directory to a drive.  --profile runs each merge under
-`perf record` and prints shares of the processor's time.
+output goes to memory, or with --directory to a drive.  --profile lets `perf record` look on and
+prints shares of the processor's time; take more --rounds then.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
+import signal
 import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,14 +41,14 @@ UUID = bytes(16)
 SEGMENT_BYTES = 64 << 20
 SHAPES = {"fixed": TableShape(8, 8), "wide": TableShape(8, 100), "text": TableShape(0, 0)}
 
-# Which kernel function is what kind of work; the first that matches counts.
-KINDS = {
-    "checksum": r"crc32c",
-    "filter": r"bloom|fill_filter|hash_",
-    "compare": r"cursor|choose|stretch|compare|page_find|heads_|interval|clip|load_key|settle|"
-    r"move_to|hidden|tree|note_part|slot_before|_merge_fixed|next_visible|prefix_order",
-    "copy": r"memcpy|memmove|memset|builder|packer|page_|filled|add_|copy|gather|seal|slots",
-}
+# Which function is what kind of work; the first that matches counts.
+KINDS = (
+    ("checksum", r"crc32c"),
+    ("filter", r"bloom|fill_filter|hash_"),
+    ("copy", r"gather"),
+    ("compare", r"_merge_fixed|_cursor|compare|page_find|heads_|interval|prefix_order|load_head"),
+    ("copy", r"mem(cpy|move|set)|_builder|_packer|_page|copy"),
+)
 
 
 def keys_of(order: str, inputs: int, rows: int) -> list[Any]:
@@ -101,28 +105,27 @@ def merge(shape: TableShape, readers: list[SegmentReader], files: Files) -> tupl
     return seconds, merging
 
 
-def profile(command: list[str]) -> str:
-    """Shares of the processor's time of one merge, by kind of work."""
+@contextlib.contextmanager
+def profiled() -> Iterator[dict[str, float]]:
+    """Fills in shares of the block's time by kind of work, as `perf record` sees them."""
+    shares = dict.fromkeys([*dict(KINDS), "system", "rest"], 0.0)
     with tempfile.NamedTemporaryFile(suffix=".perf") as data:
-        subprocess.run(
-            ["perf", "record", "-q", "-o", data.name, *command], check=True, capture_output=True
-        )
+        command = ["perf", "record", "-q", "-e", "cpu-clock", "-o", data.name]
+        recorder = subprocess.Popen([*command, "-p", str(os.getpid())])
+        try:
+            yield shares
+        finally:
+            recorder.send_signal(signal.SIGINT)
+            recorder.wait()
         report = subprocess.run(
             ["perf", "report", "-i", data.name, "--stdio", "--sort", "dso,symbol"],
             check=True,
             capture_output=True,
             text=True,
         ).stdout
-    shares = dict.fromkeys([*KINDS, "system", "rest"], 0.0)
     for share, dso, mode, symbol in re.findall(r"([\d.]+)%\s+(\S+)\s+\[(.)\]\s+(\S+)", report):
-        kind = "system" if mode == "k" else "rest"
-        if kind == "rest":
-            for name, pattern in KINDS.items():
-                if re.search(pattern, f"{dso} {symbol}"):
-                    kind = name
-                    break
-        shares[kind] += float(share)
-    return ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items())
+        kinds = (kind for kind, pattern in KINDS if re.search(pattern, f"{dso} {symbol}"))
+        shares["system" if mode == "k" else next(kinds, "rest")] += float(share)
 
 
 def arguments() -> argparse.Namespace:
@@ -148,10 +151,16 @@ def main() -> None:
             for inputs in map(int, asked.inputs.split(",")):
                 readers = [build(shape, name, keys) for keys in keys_of(order, inputs, rows)]
                 count = sum(reader.record.rows for reader in readers)
-                times = [merge(shape, readers, files)[0] for _ in range(asked.rounds)]
+                merge(shape, readers, files)
+                shares: dict[str, float] = {}
+                with contextlib.ExitStack() as stack:
+                    if asked.profile:
+                        shares = stack.enter_context(profiled())
+                    times = [merge(shape, readers, files)[0] for _ in range(asked.rounds)]
                 print(
                     f"{name:6} {order:7} {inputs:3} inputs: "
                     f"{count / statistics.median(times) / 1e6:6.1f} M rows/s",
+                    ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items()),
                     flush=True,
                 )
 

@@ -14,6 +14,7 @@ cdef enum:
 
 # Sweeps the widest gap that the cursor has crossed, if it is wide, and forgets it.
 # `version_number` and `changes` are those of what the cursor read.  Does nothing where a write
-# would be refused, or would have to wait.  The pages that the cursor crossed must have been found whole.
+# would be refused, or would have to wait.  The pages that the cursor crossed must have been found
+# whole.
 cdef int sweep(TableCore core, uint64_t version_number, uint64_t changes,
                Cursor *cursor) except -1
