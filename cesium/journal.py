@@ -4,8 +4,8 @@ The bytes and the rules of recovery are in docs/format-journal.md; appending and
 are in _journal.pyx, reading in replay.py.
 
 Thread safety: `append`, `rotate`, `detach_through` and `close` are serialised by the caller (the
-engine's writer mutex).  `sync` may be called from any thread at any time, `remove_detached` by one
-thread at a time.
+engine's writer mutex).  `sync` and `prepare_next` may be called from any thread at any time,
+`remove_detached` by one thread at a time.
 
 1. Opening writes nothing.  The first append syncs what was replayed, then creates a file of a
    higher epoch; no file of an earlier opening is ever appended to.
@@ -18,8 +18,6 @@ thread at a time.
 
 from __future__ import annotations
 
-import errno
-import mmap
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,11 +31,11 @@ from cesium._frames import (
     MAXIMUM_FRAME_BYTES,
 )
 from cesium._journal import FULL, IO, LIMIT, OK, JournalWriter
-from cesium.errors import LimitError, PoisonedError, StorageFullError
+from cesium.errors import LimitError, PoisonedError
 from cesium.files import UNFINISHED, Files
 from cesium.frames import Frame, Span, attach_parts
 from cesium.io_errors import io_error, raise_io
-from cesium.journal_files import Detached, OpenFile
+from cesium.journal_files import PAGE_BYTES, Detached, OpenFile, Spare, make_unfinished
 from cesium.origin import tables_bytes_of
 from cesium.replay import FileHeader, Link, Replay, journal_name
 from cesium.state import TableRecord
@@ -48,8 +46,6 @@ if TYPE_CHECKING:
 FIRST_FILE_BYTES = 1 << 20
 LARGEST_FILE_BYTES = 64 << 20
 GROWTH = 4
-FREE_SHARE = 8  # a file takes this part of the free space at most: segments must find room too
-PAGE_BYTES = 4096
 
 # How much is made writable at once.  When every commit is synced, a step is one page, so that a
 # sync writes 4 KiB; otherwise 64 KiB, which halves the cost of a fresh page.
@@ -105,6 +101,7 @@ class Journal:
         self._open: list[OpenFile] = []  # oldest first; the last is appended to
         self._failed = False  # a sync of a file that was closed
         self._detached = Detached(files)
+        self._spare = Spare(files)
         self._started = False  # whether this opening has created a file
 
     # -- replay
@@ -150,7 +147,8 @@ class Journal:
     @property
     def writer(self) -> JournalWriter | None:
         """What to append to; None before the first `rotate` and after everything was dropped."""
-        return self._open[-1].writer if self._open else None
+        last = self._open[-1:]  # at once: `prepare_next` asks without a lock
+        return last[0].writer if last else None
 
     @property
     def poisoned(self) -> bool:
@@ -217,43 +215,54 @@ class Journal:
         needed = FILE_HEADER_BYTES + frame_bytes + FRAME_HEADER_BYTES
         needed = -(-needed // PAGE_BYTES) * PAGE_BYTES
         name = journal_name(self._next_number)
-        fd, size = self._create(name + UNFINISHED, max(needed, self._next_bytes), needed)
+        made = self._spare.take(needed)
+        if made is None:
+            wanted = max(needed, self._next_bytes)
+            made = make_unfinished(self._files, name + UNFINISHED, wanted, needed)
         header = FileHeader(
             self._next_number, epoch, self.manifest_generation,
             self.last_sequence, time.time_ns(),
             link.number if link else 0, link.position if link else 0,
-            link.checksum if link else 0, bool(link and synced), size, tables=self._tables,
+            link.checksum if link else 0, bool(link and synced), made.size, tables=self._tables,
         )  # fmt: skip
         data = header.to_bytes(self._store_uuid)
+        writer = None
         try:
-            self._files.write_all(fd, data, 0, self._files.path(name))
-            mapping = self._map(name, fd, size)
+            self._files.write_all(made.fd, data, 0, self._files.path(name))
             writer = JournalWriter(
-                fd, mapping, self._files.operations, number=header.number, epoch=epoch,
+                made.fd, made.mapping, self._files.operations, number=header.number, epoch=epoch,
                 base_sequence=header.base_sequence, creation_time=header.creation_time,
                 header_checksum=int.from_bytes(data[8:12], "little"),
                 prepare_step_bytes=self.prepare_step_bytes, previous=None if synced else previous,
             )  # fmt: skip
-            self._files.sync_file(fd, self._files.path(name))
+            self._files.sync_file(made.fd, self._files.path(name))
             if previous is not None:
                 previous.seal()
-            self._files.publish(name)
+            self._files.rename(made.name, name)
+            self._files.sync_directory()
         except BaseException:
-            self._files.close(fd)
-            self._files.remove(name + UNFINISHED, name)
+            if writer is not None:
+                writer.retire(durable=False)
+            made.discard(self._files)
+            self._files.remove(name)
             raise
         self._next_number += 1
         self._started = True
         self.epoch = epoch
         self._next_bytes = min(self._next_bytes * GROWTH, self._largest_bytes)
-        self._open.append(OpenFile(writer, mapping, fd))
+        self._open.append(OpenFile(writer, made.mapping, made.fd))
         return writer
 
-    def _map(self, name: str, fd: int, size: int) -> mmap.mmap:
-        try:
-            return self._files.map_writable(fd, size)
-        except OSError as error:
-            raise_io(error.errno or errno.EIO, self._files.path(name))
+    def prepare_next(self) -> bool:
+        """Make the next file ahead once the last is half full; whether one is ready.
+
+        Needs no lock, and takes none that a commit waits for: any thread may call it at any time.
+        A rotation then has a page to write and two syncs; to make the file took as long again.
+        """
+        writer = self.writer
+        if writer is None or self.poisoned or 2 * writer.position < writer.capacity_bytes:
+            return False
+        return self._spare.make(self._next_bytes)
 
     def _link(self) -> Link | None:
         """What the next file continues; None when all before it is flushed and gone."""
@@ -263,18 +272,6 @@ class Journal:
         if self._replayed and self._replay.end and not self._started:
             return self._replay.end
         return None
-
-    def _create(self, name: str, wanted_bytes: int, needed_bytes: int) -> tuple[int, int]:
-        """A file of the size wanted; on a drive nearly full, one that leaves room for a flush."""
-        free = self._files.free_bytes() // FREE_SHARE // PAGE_BYTES * PAGE_BYTES
-        size = min(wanted_bytes, max(free, needed_bytes))
-        while True:
-            try:
-                return self._files.create(name, size), size
-            except StorageFullError:
-                if size <= needed_bytes:
-                    raise
-                size = max(size // 2 // PAGE_BYTES * PAGE_BYTES, needed_bytes)
 
     def _remove_dead(self) -> None:
         """Remove, durably, what no frame counts of.
@@ -392,3 +389,4 @@ class Journal:
                 file.retire(self._files, durable=file.writer.fully_synced)
                 self._failed = self._failed or file.writer.failed != 0
             self._detached.close()
+            self._spare.close()

@@ -1,17 +1,128 @@
-"""Journal files open for appending, and those that the journal has let go of.
+"""Journal files in the making, open for appending, and those that the journal has let go of.
 
 Thread safety: said at each class.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import mmap
+import threading
 from collections import deque
 from dataclasses import dataclass
 
+from cesium._frames import FILE_HEADER_BYTES
 from cesium._journal import JournalWriter
-from cesium.files import Files
+from cesium.errors import StorageFullError
+from cesium.files import UNFINISHED, Files
+from cesium.io_errors import raise_io
 from cesium.replay import journal_name
+
+PAGE_BYTES = 4096
+FREE_SHARE = 8  # a file takes this part of the free space at most: segments must find room too
+
+
+@dataclass(slots=True)
+class Unfinished:
+    """A file of its full size and mapped, but without a header and under no name that counts."""
+
+    name: str
+    fd: int
+    size: int
+    mapping: mmap.mmap
+
+    def discard(self, files: Files) -> None:
+        """Closes and removes it; an opening would do the latter, too."""
+        self.mapping.close()
+        files.close(self.fd)
+        files.remove(self.name)
+
+
+def make_unfinished(files: Files, name: str, wanted_bytes: int, needed_bytes: int) -> Unfinished:
+    """A file of the size wanted; on a drive nearly full, one that leaves room for a flush."""
+    free = files.free_bytes() // FREE_SHARE // PAGE_BYTES * PAGE_BYTES
+    size = min(wanted_bytes, max(free, needed_bytes))
+    while True:
+        try:
+            fd = files.create(name, size)
+            break
+        except StorageFullError:
+            if size <= needed_bytes:
+                raise
+            size = max(size // 2 // PAGE_BYTES * PAGE_BYTES, needed_bytes)
+    try:
+        return Unfinished(name, fd, size, files.map_writable(fd, size))
+    except BaseException as error:
+        files.close(fd)
+        files.remove(name)
+        if isinstance(error, OSError):
+            raise_io(error.errno or errno.EIO, files.path(name))
+        raise
+
+
+class Spare:
+    """A file for the next rotation, made ahead: what is left to do is a page and two syncs.
+
+    Any thread may call any method at any time, and none waits for another: while one makes a file,
+    a rotation makes its own.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._ready: deque[Unfinished] = deque()
+        self._making = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._closed = threading.Event()
+
+    def make(self, size_bytes: int) -> bool:
+        """Makes a file unless there is one; whether there is one then.
+
+        A drive that has no room for it, or fails, is no error here: the rotation, which needs a
+        file, tells of it.
+        """
+        if self._ready:
+            return True
+        if self._closed.is_set() or not self._making.acquire(blocking=False):
+            return False
+        made = None
+        try:
+            if self._files.free_bytes() // FREE_SHARE < size_bytes:
+                return False
+            name = f"journal-spare-{next(self._numbers)}{UNFINISHED}"
+            made = make_unfinished(self._files, name, size_bytes, size_bytes)
+            path = self._files.path(name)
+            # The header's block gets its place now, so that the header itself is one write.
+            self._files.write_all(made.fd, bytes(FILE_HEADER_BYTES), 0, path)
+            self._files.sync_file(made.fd, path)
+            self._ready.append(made)
+            made = None
+        except OSError:
+            return False
+        finally:
+            if made is not None:
+                made.discard(self._files)
+            self._making.release()
+        if self._closed.is_set():  # meanwhile
+            self.close()
+        return bool(self._ready)
+
+    def take(self, needed_bytes: int) -> Unfinished | None:
+        """The file, which is the caller's from now on; None when there is none of that size."""
+        try:
+            made = self._ready.popleft()
+        except IndexError:
+            return None
+        if made.size < needed_bytes:
+            made.discard(self._files)
+            return None
+        return made
+
+    def close(self) -> None:
+        """Removes the file, and makes no other."""
+        self._closed.set()
+        while (made := self.take(0)) is not None:
+            made.discard(self._files)
 
 
 @dataclass(slots=True)

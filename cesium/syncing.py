@@ -2,7 +2,8 @@
 
 A commit that finds no sync scheduled schedules one; the thread waits until half the promised time
 has passed since then, so that commits gather and the sync itself has the other half, and syncs all
-that is there.  With nothing to sync it sleeps.  It is started by the first commit that needs it.
+that is there; a journal file that will soon be needed it makes ahead.  With nothing to sync it
+sleeps.  It is started by the first commit that needs it.
 
 The thread holds no reference to the engine while it sleeps, so an engine that was dropped can be
 collected; `stop` ends it.  A failed sync poisons the engine.
@@ -80,6 +81,7 @@ class IntervalSync:
         inner.sync_scheduled = False  # before the sync reads how far to go
         try:
             sync(engine)
+            engine.journal.prepare_next()
         except Exception as error:
             inner.poisoned = inner.poisoned or error
             inner.untold = True

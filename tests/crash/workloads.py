@@ -217,6 +217,8 @@ def rotations(run: Run) -> None:
     run.store.core.memtable_limit_bytes = 1 << 24
     for number in range(18):
         run.put_many({key + number: float(number) for key in range(180)})
+        if number % 3:
+            run.store._engine.journal.prepare_next()
         if number == 9:
             run.put(1, -1.0, durability="sync")
 

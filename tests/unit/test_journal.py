@@ -259,7 +259,7 @@ def test_each_sector_says_what_was_synced() -> None:
     content = files.read_all(journal_name(1))
     starts = starts_of(content)
     assert sum(end - start == 40 for start, end in itertools.pairwise(starts)) < 60
-    base = journal_base(files)
+    base = read_header(files, 1, UUID).base
     for sector in range(4096, starts[-1], 512):
         inside = [start for start in starts[:-1] if sector <= start < sector + 512]
         whole = [start for start in inside if starts[starts.index(start) + 1] <= sector + 512]
@@ -267,10 +267,6 @@ def test_each_sector_says_what_was_synced() -> None:
         told = max((known[start] for start in whole), default=0)
         vouched = _frames.highest_vouched(left, sector, len(left), base, 4096)
         assert vouched == max(told, 4096)
-
-
-def journal_base(files: Files) -> _frames.FrameBase:
-    return read_header(files, 1, UUID).base
 
 
 def test_files_without_row_frames_have_none(files: Files) -> None:
@@ -467,6 +463,110 @@ def test_a_missing_manifest_is_noticed(files: Files) -> None:
     opened(files, manifest_generation=7)
     with pytest.raises(CorruptionError, match="generation 7"):
         opened(files, manifest_generation=6)
+
+
+# -- a file made ahead
+
+
+def half_full(journal: Journal) -> int:
+    """Puts until the next file may be made ahead; the last sequence."""
+    number = journal.last_sequence
+    while not journal.prepare_next():
+        number += 1
+        put(journal, number)
+        assert journal.writer is not None and number < 1000
+    return number
+
+
+def test_a_file_made_ahead_is_taken_by_the_next_rotation() -> None:
+    files = FailingMemoryFiles()
+    journal, _ = opened(files)
+    assert not journal.prepare_next() and files.list() == [], "before the first write"
+    last = half_full(journal)
+    assert files.list() == [journal_name(1), "journal-spare-1.new"]
+    assert journal.prepare_next(), "one is enough"
+    assert rows_of(opened(files)[1]) == expected(1, last), "it counts for nothing yet"
+    created = files.calls["create"]
+    journal.rotate()
+    assert files.calls["create"] == created
+    assert files.list() == [journal_name(1), journal_name(2)]
+    put(journal, last + 1)
+    assert rows_of(opened(files)[1]) == expected(1, last + 1)
+    half_full(journal)
+    journal.close()
+    assert files.list() == [journal_name(1), journal_name(2)]
+    assert not journal.prepare_next()
+
+
+def test_the_thread_of_the_interval_makes_files_ahead(tmp_path: Path) -> None:
+    with cesium.open(tmp_path / "s", key="u8", value="u8", durability="interval") as store:
+        for number in range(20_000):  # more than half of the first file, of 1 MiB
+            store[number] = number
+        store._engine.interval_sync._sync()
+        assert list((tmp_path / "s").glob("journal-spare-*.new"))
+    assert not list((tmp_path / "s").glob("*.new"))
+
+
+def test_a_file_made_ahead_that_is_too_small_goes(files: Files) -> None:
+    journal, _ = opened(files)
+    last = half_full(journal)
+    put(journal, last + 1, bytes(100_000))
+    assert files.list() == [journal_name(1), journal_name(2)]
+    assert files.size(journal_name(2)) > 100_000
+    assert rows_of(opened(files)[1])[:-1] == expected(1, last)
+
+
+def test_a_file_made_ahead_does_not_outlive_a_crash(files: Files) -> None:
+    journal, _ = opened(files)
+    last = half_full(journal)
+    journal, frames = opened(files)
+    assert rows_of(frames) == expected(1, last)
+    put(journal, last + 1)
+    assert files.list() == [journal_name(1), journal_name(2)]
+
+
+@pytest.mark.parametrize("what", ["create", "allocate", "map", "write", "sync_file"])
+def test_a_drive_that_refuses_a_file_ahead_of_time(what: str) -> None:
+    files = FailingMemoryFiles()
+    journal, _ = opened(files)
+    last = half_full(journal)
+    journal.rotate()
+    while journal.writer is not None and 2 * journal.writer.position < 8192:
+        last += 1
+        put(journal, last)
+    files.fail(what, 1, errno.ENOSPC)
+    assert not journal.prepare_next()
+    assert files.list() == [journal_name(1), journal_name(2)]
+    assert journal.prepare_next(), "there is room again"
+    journal.rotate()
+    put(journal, last + 1)
+    assert rows_of(opened(files)[1]) == expected(1, last + 1)
+
+
+@pytest.mark.threads
+def test_files_are_made_ahead_while_others_commit(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    journal, _ = opened(files)
+    put(journal, 1)
+    ended = threading.Event()
+
+    def ahead() -> None:
+        while not ended.is_set():
+            journal.prepare_next()
+
+    threads = [threading.Thread(target=ahead) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(2, 2001):
+            put(journal, number, sync=False)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    journal.close()
+    assert not [name for name in files.list() if name.endswith(".new")]
+    assert rows_of(opened(files)[1]) == expected(1, 2000)
 
 
 # -- syncing
