@@ -54,6 +54,8 @@ cdef struct Arena:
     uint64_t newest_pin         # atomic: generation of the newest live pin, 0 when there is none
     uint64_t bytes              # atomic: pages (retired ones too) and blocks in use
     uint64_t retired            # atomic: pages and blocks that wait for an unpin
+    uint64_t held               # atomic: memory taken from the system, free pages included
+    uint64_t *account           # atomic, of whoever owns the arena: adds up to what all of his hold
     Pin *newest
     uint8_t *free_pages
     uint8_t *fresh              # the part of the newest chunk that was never used
@@ -77,6 +79,8 @@ cdef void arena_drop_page(Arena *arena, uint8_t *page) noexcept nogil
 cdef void arena_drop_block(Arena *arena, Block *block) noexcept nogil
 cdef void arena_pin(Arena *arena, Pin *pin) noexcept nogil
 cdef void arena_unpin(Arena *arena, Pin *pin) noexcept nogil
+# From now on what the arena holds is added up in *account too, which must outlive it.
+cdef void arena_account(Arena *arena, uint64_t *account) noexcept nogil
 # Memory of all arenas of the process, free pages included: leak tests ask.
 cdef uint64_t arena_held_bytes() noexcept nogil
 

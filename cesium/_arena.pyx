@@ -6,6 +6,7 @@ Invariants (under the mutex):
   3. a page is either in use, on one pin's list, on the free list, or fresh
 """
 
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
 from cesium._layout cimport PAGE_BYTES
@@ -69,6 +70,7 @@ cdef struct Chunk:
     uint64_t bytes
 
 cdef uint64_t held = 0
+cdef uint64_t nobodys = 0       # the account of an arena that was given none
 
 
 cdef bint arena_is_inherited(const Arena *arena) noexcept nogil:
@@ -85,6 +87,19 @@ cdef inline uint8_t **page_link(uint8_t *page) noexcept nogil:
     return <uint8_t **>(page + 56)
 
 
+cdef inline void hold(Arena *arena, int64_t bytes) noexcept nogil:
+    """Adds to what is held, in all three places."""
+    __atomic_add_fetch(&held, <uint64_t>bytes, __ATOMIC_RELAXED)
+    __atomic_add_fetch(&arena.held, <uint64_t>bytes, __ATOMIC_RELAXED)
+    __atomic_add_fetch(arena.account, <uint64_t>bytes, __ATOMIC_RELAXED)
+
+
+cdef void arena_account(Arena *arena, uint64_t *account) noexcept nogil:
+    __atomic_sub_fetch(arena.account, arena.held, __ATOMIC_RELAXED)
+    arena.account = account
+    __atomic_add_fetch(arena.account, arena.held, __ATOMIC_RELAXED)
+
+
 cdef int arena_open(Arena *arena) noexcept nogil:
     arena.generation = 1
     arena.newest_pin = 0
@@ -96,6 +111,8 @@ cdef int arena_open(Arena *arena) noexcept nogil:
     arena.fresh_end = NULL
     arena.chunks = NULL
     arena.allowance = ALLOWANCE_UNLIMITED
+    arena.held = 0
+    arena.account = &nobodys
     arena.forks = process_forks
     return pthread_mutex_init(&arena.mutex, NULL)
 
@@ -111,7 +128,7 @@ cdef void arena_close(Arena *arena) noexcept nogil:
         while page < chunk.memory + chunk.bytes:
             SHOW_PAGE(page)
             page += PAGE_BYTES
-        __atomic_sub_fetch(&held, chunk.bytes, __ATOMIC_RELAXED)
+        hold(arena, -<int64_t>chunk.bytes)
         free(chunk.memory)
         free(chunk)
     pthread_mutex_destroy(&arena.mutex)
@@ -136,7 +153,7 @@ cdef int add_chunk(Arena *arena) noexcept nogil:
     arena.chunks = chunk
     arena.fresh = chunk.memory
     arena.fresh_end = chunk.memory + bytes
-    __atomic_add_fetch(&held, bytes, __ATOMIC_RELAXED)
+    hold(arena, <int64_t>bytes)
     return 0
 
 
@@ -177,7 +194,7 @@ cdef Block *arena_block(Arena *arena, uint64_t bytes) noexcept nogil:
     block.generation = arena.generation
     block.bytes = bytes
     __atomic_add_fetch(&arena.bytes, bytes, __ATOMIC_RELAXED)
-    __atomic_add_fetch(&held, bytes, __ATOMIC_RELAXED)
+    hold(arena, <int64_t>bytes)
     return block
 
 
@@ -190,7 +207,7 @@ cdef inline void free_page(Arena *arena, uint8_t *page) noexcept nogil:
 
 cdef inline void free_block(Arena *arena, Block *block) noexcept nogil:
     __atomic_sub_fetch(&arena.bytes, block.bytes, __ATOMIC_RELAXED)
-    __atomic_sub_fetch(&held, block.bytes, __ATOMIC_RELAXED)
+    hold(arena, -<int64_t>block.bytes)
     free(block)
 
 

@@ -5,9 +5,10 @@
 # O_DIRECT gets buffered writes).  One builder is used by one thread at a time.  Nothing is visible
 # until the caller has called `finish` (all written, synced) and published the record.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from cesium._blob_writer cimport BlobOutput, BlobSink
+from cesium._counters cimport Counters
 from cesium._interval cimport Interval, IntervalSet
 from cesium._layout cimport SegmentFooter
 from cesium._packer cimport Packer
@@ -83,6 +84,8 @@ cdef class SegmentBuilder:
     cdef int fd
     cdef bytes origin                   # what builder.origin points to
     cdef readonly BlobOutput blobs      # what builder.blobs points into
+    cdef Counters counters              # of the store; None: nobody counts
+    cdef int64_t held                   # counted there of this builder's memory
     cdef int check(self, int status) except -1      # the gate: raises what a status means
     cdef int check_open(self) except -1
     cdef int close(self) except -1

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cesium._blob_writer import BlobOutput
+from cesium._counters import Counters
 from cesium._page import TableShape
 from cesium._segment import UNBOUNDED_UPPER as UNBOUNDED_UPPER
 from cesium._segment import SegmentReader
@@ -43,6 +44,7 @@ class SegmentBuilder:
         table_id: int = 0,
         origin: _Bytes = b"",
         blobs: BlobOutput | None = None,
+        counters: Counters | None = None,
     ) -> None: ...
     @property
     def blobs(self) -> BlobOutput: ...

@@ -39,8 +39,8 @@ from cesium._page cimport (
 )
 from cesium._segment cimport SegmentReader, segment_source
 from cesium._page_writer cimport (
-    page_writer_close, page_writer_flush, page_writer_is_inherited, page_writer_open,
-    page_writer_page, page_writer_seal,
+    WRITER_BUFFER_PAGES, page_writer_close, page_writer_flush, page_writer_is_inherited,
+    page_writer_open, page_writer_page, page_writer_seal,
 )
 
 from cesium._segment import UNBOUNDED_UPPER
@@ -739,7 +739,7 @@ cdef class SegmentBuilder:
     def __init__(self, object files, str name, uint64_t segment_id, bytes store_uuid,
                  TableShape shape not None, *, uint64_t filter_keys=0, uint64_t first_sequence=0,
                  uint64_t last_sequence=0, uint64_t table_id=0, bytes origin=b"",
-                 BlobOutput blobs=None):
+                 BlobOutput blobs=None, Counters counters=None):
         if self.builder != NULL:
             raise ValueError("this builder was used already")
         if len(store_uuid) != 16:
@@ -769,9 +769,15 @@ cdef class SegmentBuilder:
         self.builder.footer.last_sequence = last_sequence
         self.builder.origin = <const uint8_t *>PyBytes_AS_STRING(origin)
         self.builder.footer.origin_bytes = <uint32_t>len(origin)
+        if counters is not None:
+            self.held = 2 * WRITER_BUFFER_PAGES * PAGE_BYTES + self.builder.filter_blocks * 32
+            self.counters = counters
+            counters.hold(self.held)
 
     def __dealloc__(self):
         free_builder(self.builder)
+        if self.counters is not None and self.builder != NULL:
+            self.counters.hold(-self.held)
         self.builder = NULL
         if self.fd >= 0:
             os.close(self.fd)
@@ -939,6 +945,8 @@ cdef class SegmentBuilder:
         self.fd = -1
         with nogil:
             free_builder(builder)
+        if self.counters is not None:
+            self.counters.hold(-self.held)
         self.files.close(fd)
         self.blobs.close()
         return 0

@@ -6,10 +6,17 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from cesium._engine cimport Batch, Engine, TableCore
+from cesium._counters cimport (
+    BATCH_DELETES, BATCH_PUTS, GET_LATENCY, PUT_LATENCY, RANGE_DELETES, Ticker, clock_nanoseconds,
+    count_more, histogram_record, ticker_tick, ticker_weight,
+)
+from cesium._engine cimport Batch, Engine, TableCore, key_of_row
+from cesium._frames cimport JOURNAL_PUT
 from cesium._journal cimport JournalPart, JournalWriter
 from cesium._keys cimport EncodedKeys, KeyCodec
+from cesium._layout cimport KIND_DELETE
 from cesium._page cimport Key, Shape, Value
+from cesium._ranges cimport sweep_around
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version
 
@@ -44,6 +51,60 @@ cdef class CompiledTable:
     cdef uint64_t commit_frame(self, const JournalPart *parts, int part_count, const Batch *batch,
                                const Key *lower, const Key *upper, bint unbounded,
                                int level) except 0
+
+cdef enum:
+    SWEEP_DELETES = 1024        # that may leave a gap worth a look
+
+# `lookup` and `commit_one` of one call, counted; now and then the call is timed.
+cdef inline object counted_lookup(CompiledTable table, object key, object missing):
+    cdef uint64_t start
+    if not ticker_tick(&table.engine.counters.gets):
+        return table.lookup(key, missing)
+    start = clock_nanoseconds()
+    value = table.lookup(key, missing)
+    histogram_record(&table.engine.counters.latencies[GET_LATENCY], clock_nanoseconds() - start,
+                     ticker_weight(&table.engine.counters.gets))
+    return value
+
+cdef inline uint64_t counted_commit(CompiledTable table, uint8_t kind, Key *key, Value *value,
+                                    int level) except 0:
+    cdef bint puts = kind == JOURNAL_PUT
+    cdef Ticker *ticker = &table.engine.counters.puts if puts else &table.engine.counters.deletes
+    cdef uint64_t start
+    cdef uint64_t sequence
+    if not ticker_tick(ticker):
+        sequence = table.commit_one(kind, key, value, level)
+    else:
+        start = clock_nanoseconds()
+        sequence = table.commit_one(kind, key, value, level)
+        histogram_record(&table.engine.counters.latencies[PUT_LATENCY],
+                         clock_nanoseconds() - start, ticker_weight(ticker))
+    if not puts and ticker.count % SWEEP_DELETES == 0:
+        sweep_around(table.core, key)
+    return sequence
+
+# The same for what `exchange` did.
+cdef inline int count_exchange(CompiledTable table, bint removes, const Key *key) except -1:
+    cdef Ticker *ticker = &table.engine.counters.deletes if removes else &table.engine.counters.puts
+    ticker_tick(ticker)
+    if removes and ticker.count % SWEEP_DELETES == 0:
+        sweep_around(table.core, key)
+    return 0
+
+# A batch, or (NULL) a range-delete, was applied.
+cdef inline void count_batch(Engine engine, const Batch *batch) noexcept:
+    if batch == NULL:
+        count_more(&engine.counters.totals[RANGE_DELETES], 1)
+    else:
+        count_more(&engine.counters.totals[
+            BATCH_DELETES if batch.kind == KIND_DELETE else BATCH_PUTS], batch.count)
+
+cdef inline int sweep_batch(TableCore core, const Batch *batch) except -1:
+    cdef Key key
+    if batch.kind == KIND_DELETE and batch.count >= SWEEP_DELETES:
+        key_of_row(batch.heads, batch.key_offsets, batch.key_data, 0, &key)
+        sweep_around(core, &key)
+    return 0
 
 # Points a Batch at encoded arrays; the list returned keeps them alive.
 cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values, Batch *batch)

@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
+from cesium._counters cimport BATCH_GETS, count_more
 from cesium._engine cimport Batch, Engine, TableCore, engine_is_shut
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._frames cimport (
@@ -23,14 +24,13 @@ from cesium._layout cimport (
 )
 from cesium._memtable cimport memtable_find
 from cesium._lookup cimport find_batch
-from cesium._native cimport load_head
 from cesium._page cimport (
     Key, Position, Shape, Value, kind_of, page_copy_row, page_copy_value, page_value_bytes,
     page_value_inline,
 )
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, found_whole, version_find
-from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View, sweep_around
+from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View, key_from
 from cesium.errors import ClosedError, LimitError, ReadOnlyError
 
 LEVELS = ("none", "process", "interval", "sync")
@@ -40,7 +40,6 @@ cdef enum:
     LEVEL_INTERVAL = 2
     LEVEL_SYNC = 3
     FRAME_BYTES_MAX = 16777216      # a larger commit goes out as segments
-    SWEEP_BATCH_ROWS = 1024         # deletes at once that may leave a gap worth a look
 
 Commit = namedtuple("Commit", ("sequence", "durability", "rows"))
 Commit.__doc__ = """What a batch write did: its commit sequence, durability reached, rows given."""
@@ -104,9 +103,7 @@ cdef class CompiledTable:
                 raise self.keys_codec.domain_error(key)
             return True
         encoded = self.keys_codec.encode(key)
-        out.data = <const uint8_t *>PyBytes_AS_STRING(encoded)
-        out.bytes = <uint32_t>PyBytes_GET_SIZE(encoded)
-        out.head = load_head(out.data, out.bytes)
+        key_from(encoded, False, out)
         return encoded
 
     cdef object lookup_key(self, object key, Key *out):
@@ -119,9 +116,7 @@ cdef class CompiledTable:
         encoded = self.keys_codec.encode_lookup(key)
         if encoded is None:
             return None
-        out.data = <const uint8_t *>PyBytes_AS_STRING(encoded)
-        out.bytes = <uint32_t>PyBytes_GET_SIZE(encoded)
-        out.head = load_head(out.data, out.bytes)
+        key_from(encoded, False, out)
         return encoded
 
     # --- single reads -------------------------------------------------------------------------
@@ -226,7 +221,7 @@ cdef class CompiledTable:
     def __getitem__(self, key):
         if PySlice_Check(key):
             return self._slice(key)
-        value = self.lookup(key, MISSING)
+        value = counted_lookup(self, key, MISSING)
         self.core.self_check()
         if value is MISSING:
             raise KeyError(key)
@@ -234,12 +229,12 @@ cdef class CompiledTable:
 
     def get(self, key, default=None):
         """The value of `key`, or `default`.  SchemaError when the key's type does not belong."""
-        value = self.lookup(key, default)
+        value = counted_lookup(self, key, default)
         self.core.self_check()
         return value
 
     def __contains__(self, key):
-        value = self.lookup(key, MISSING)
+        value = counted_lookup(self, key, MISSING)
         self.core.self_check()
         return value is not MISSING
 
@@ -310,7 +305,7 @@ cdef class CompiledTable:
         value_holder = self.write_value(value, &stored, row)
         if stored.bytes > FRAME_BYTES_MAX:
             return self._put_large(key_holder, encoded.head, value_holder)
-        return self.commit_one(JOURNAL_PUT, &encoded, &stored, level)
+        return counted_commit(self, JOURNAL_PUT, &encoded, &stored, level)
 
     def __setitem__(self, key, value):
         if PySlice_Check(key):
@@ -326,7 +321,7 @@ cdef class CompiledTable:
         _holder = self.write_key(key, &encoded)
         nothing.data = NULL
         nothing.bytes = 0
-        return self.commit_one(JOURNAL_DELETE, &encoded, &nothing, level)
+        return counted_commit(self, JOURNAL_DELETE, &encoded, &nothing, level)
 
     def __delitem__(self, key):
         if PySlice_Check(key):
@@ -385,6 +380,7 @@ cdef class CompiledTable:
         finally:
             engine.end_write()
         if sequence:
+            count_exchange(self, removes, &encoded)
             self.finish(sequence, position, journal, self.level, full)
         return old
 
@@ -453,8 +449,7 @@ cdef class CompiledTable:
         if frame_bytes(parts, part_count) > FRAME_BYTES_MAX and values is not None:
             return self._load_encoded(keys, values, LEVELS[level])
         sequence = self.commit_frame(parts, part_count, &batch, NULL, NULL, False, level)
-        if values is None and keys.count >= SWEEP_BATCH_ROWS:
-            sweep_around(self.core, keys)
+        sweep_batch(self.core, &batch)
         return Commit(sequence, LEVELS[level], keys.count)
 
     cdef uint64_t commit_frame(self, const JournalPart *parts, int part_count, const Batch *batch,
@@ -473,6 +468,7 @@ cdef class CompiledTable:
                 self.core.apply_batch(batch)
             else:
                 self.core.apply_delete_range(lower, upper, unbounded)
+            count_batch(engine, batch)
             engine.sequence += 1
             sequence = engine.sequence
             journal = engine.journal
@@ -538,6 +534,7 @@ cdef class CompiledTable:
         encoded = self.keys_codec.encode_array(keys, lookup=True)
         miss = b"" if default is None else self.values_codec.encode_value(default)
         found = np.zeros(encoded.count, np.uint8)
+        count_more(&self.engine.counters.totals[BATCH_GETS], encoded.count)
         answer.count = encoded.count
         if self.shape.value_width and default is None:
             answer.rows = np.zeros((encoded.count, self.shape.value_width), np.uint8)
@@ -555,6 +552,7 @@ cdef class CompiledTable:
         self.check_readable()
         encoded = self.keys_codec.encode_array(keys, lookup=True)
         found = np.zeros(encoded.count, np.uint8)
+        count_more(&self.engine.counters.totals[BATCH_GETS], encoded.count)
         find_batch(View(self.core), encoded, None, found, b"", threads)
         self.core.self_check()
         return found.view(np.bool_)

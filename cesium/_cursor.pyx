@@ -3,7 +3,7 @@
 from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
-from cesium._gap cimport equal_heads, gap_end, gap_pass
+from cesium._gap cimport equal_heads, gap_end, gap_pass, set_edge
 from cesium._interval cimport (
     Interval, interval_set_at_or_after, interval_set_at_or_before, key_compare,
 )
@@ -557,6 +557,8 @@ cdef int cursor_next(Cursor *cursor, Run *pending, Run *run) noexcept nogil:
     if cursor.gaps.current.markers:
         gap_end(&cursor.gaps, run.page, run.first if cursor.direction > 0 else run.last - 1,
                 run.source)
+    set_edge(&cursor.gaps.row, run.page, run.last - 1 if cursor.direction > 0 else run.first,
+             run.source)
     cursor.runs += 1
     return STATUS_OK
 

@@ -17,6 +17,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from cesium._counters cimport Counters
 from cesium._journal cimport JournalPart, JournalWriter
 from cesium._memtable cimport Memtable, MemtableSnapshot
 from cesium._native cimport load_head
@@ -47,8 +48,10 @@ cdef class Engine:
     cdef public uint64_t durable_sequence   # waited for; more may be durable
     cdef public bint sync_scheduled     # the interval's thread will sync what is appended by now
     cdef public bint checkpoint_due     # the journal is as long as it may become
+    cdef readonly uint64_t bytes_put    # keys and values of all commits since opening, as encoded
     cdef readonly uint64_t waits        # commits that found the writer's lock taken
     cdef uint64_t writer_thread
+    cdef readonly Counters counters     # since opening
 
     cdef int check_open(self) except -1
     cdef int take_writer(self) except -1

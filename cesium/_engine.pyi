@@ -1,6 +1,7 @@
 from types import TracebackType
 from typing import Protocol, Self
 
+from cesium._counters import Counters
 from cesium._journal import JournalWriter
 from cesium._memtable import MemtableSnapshot
 from cesium._page import TableShape
@@ -42,6 +43,10 @@ class Engine:
     def unjournaled(self) -> bool: ...
     @property
     def waits(self) -> int: ...
+    @property
+    def bytes_put(self) -> int: ...
+    @property
+    def counters(self) -> Counters: ...
     @property
     def is_writing_here(self) -> bool: ...
     def commit_attach(

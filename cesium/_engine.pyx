@@ -5,7 +5,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from cesium._frames cimport JOURNAL_FRAME_ATTACH
+from cesium._counters cimport JOURNAL_BYTES, Counters, count_more
+from cesium._frames cimport JOURNAL_FRAME_ATTACH, JOURNAL_FRAME_COMMIT
 from cesium._interval cimport IntervalSet
 from cesium._journal cimport (
     JournalPart, JournalWriter, journal_append, journal_append_single, journal_end_position,
@@ -93,6 +94,7 @@ cdef class Engine:
         self.journaled = journaled
         self.unjournaled = unjournaled
         self.sequence = sequence
+        self.counters = Counters()
         self.forks_now = &process_forks
         self.forks_before = process_forks
 
@@ -206,9 +208,13 @@ cdef class Engine:
         cdef uint64_t size = 0
         cdef uint64_t moment
         cdef uint64_t sequence = self.sequence + 1
+        cdef uint64_t before
         cdef int status
         cdef int index
         cdef JournalWriter journal
+        if frame_type == JOURNAL_FRAME_COMMIT:
+            for index in range(1, part_count):      # behind the operation's header
+                self.bytes_put += parts[index].bytes
         if not self.journaled:
             end_position[0] = 0
             return 0
@@ -217,10 +223,12 @@ cdef class Engine:
             self.rotate(0)
         while True:
             journal = self.journal
+            before = journal.file.position
             with nogil:
                 status = journal_append(&journal.file, frame_type, sequence, moment, parts,
                                         part_count, operations, end_position)
             if status == STATUS_OK:
+                count_more(&self.counters.totals[JOURNAL_BYTES], end_position[0] - before)
                 return 0
             if status != STATUS_FULL:
                 self.append_failed(status)
@@ -233,18 +241,22 @@ cdef class Engine:
     cdef int append_single(self, uint32_t table, uint8_t kind, uint8_t flags, const void *key,
                            uint32_t key_bytes, const void *value, uint32_t value_bytes,
                            uint64_t *end_position) except -1:
+        cdef uint64_t before
         cdef int status
         cdef bint rotated = False
+        self.bytes_put += key_bytes + value_bytes
         if not self.journaled:
             end_position[0] = 0
             return 0
         if self.journal is None:
             self.rotate(0)
         while True:
+            before = self.journal.file.position
             status = journal_append_single(&self.journal.file, self.sequence + 1,
                                            now_nanoseconds(), table, kind, flags, key, key_bytes,
                                            value, value_bytes, end_position)
             if status == STATUS_OK:
+                count_more(&self.counters.totals[JOURNAL_BYTES], end_position[0] - before)
                 return 0
             if status != STATUS_FULL:
                 self.append_failed(status)
@@ -331,7 +343,7 @@ cdef class TableCore:
         self.table_id = table_id
         self.shape = shape
         self.memtable_limit_bytes = memtable_limit_bytes
-        self.live = Memtable(shape)
+        self.live = Memtable(shape, engine.counters)
         self.version_now = Version(shape, [], False)
 
     cdef bint is_full(self) noexcept:
@@ -405,7 +417,7 @@ cdef class TableCore:
         cdef Version version
         if self.live_is_empty():
             return None
-        fresh = Memtable(self.shape)
+        fresh = Memtable(self.shape, self.engine.counters)
         snapshot = MemtableSnapshot(full)
         snapshot.last_sequence = self.engine.sequence
         version = Version(self.shape, [snapshot, *self.version_now.sources],

@@ -18,6 +18,7 @@ cdef struct GapEdge:
 
 cdef struct Gap:
     uint64_t markers            # passed in it
+    GapEdge before              # the visible row that came last; none at the cursor's start
     GapEdge first               # the marker that was passed first, and the last one
     GapEdge last
     GapEdge after               # the visible row behind it; none at the cursor's end
@@ -25,6 +26,7 @@ cdef struct Gap:
 cdef struct Gaps:
     Gap current
     Gap widest                  # of those that ended
+    GapEdge row                 # the last visible one so far
 
 cdef inline void set_edge(GapEdge *edge, const uint8_t *page, uint32_t slot,
                           const PageSource *source) noexcept nogil:
@@ -35,7 +37,7 @@ cdef inline void set_edge(GapEdge *edge, const uint8_t *page, uint32_t slot,
 # Markers at slots `from_slot` to `to_slot` of a page, in the order passed, both included.
 cdef void gap_pass(Gaps *gaps, const uint8_t *page, uint32_t from_slot, uint32_t to_slot,
                    const PageSource *source) noexcept nogil
-# The gap, if there is one, ends at a visible row (page NULL: at the cursor's end).
+# The gap ends at a visible row (page NULL: at the cursor's end).
 cdef void gap_end(Gaps *gaps, const uint8_t *page, uint32_t slot,
                   const PageSource *source) noexcept nogil
 

@@ -17,5 +17,6 @@ cdef void gap_end(Gaps *gaps, const uint8_t *page, uint32_t slot,
                   const PageSource *source) noexcept nogil:
     if gaps.current.markers > gaps.widest.markers:
         gaps.widest = gaps.current
+        gaps.widest.before = gaps.row
         set_edge(&gaps.widest.after, page, slot, source)
     memset(&gaps.current, 0, sizeof(Gap))

@@ -10,6 +10,7 @@
 # Copy-on-write: a page, node, root or overflow chunk whose generation is not above the newest live
 # snapshot's is copied (or, a chunk, retired) instead of changed, and freed after its last pin.
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._interval cimport IntervalSet
@@ -23,6 +24,7 @@ cdef struct MemtableCounters:   # what tests and stats ask for
     uint64_t entries            # slots, delete markers included
     uint64_t delete_markers
     uint64_t bytes              # memory held: pages, directory, overflow chunks, retired ones too
+    uint64_t held               # taken from the system: the same and free pages
     uint64_t pages
     uint64_t splits
     uint64_t joins
@@ -64,6 +66,7 @@ cdef int memtable_check(MemtableState *memtable) noexcept nogil
 cdef class Memtable:            # owns a MemtableState for the lifetime of its Python references
     cdef MemtableState *state
     cdef Shape shape
+    cdef PyObject *owner        # Counters, which count the memory, or NULL; a reference
 
 cdef class MemtableSnapshot:    # owns one pin
     cdef readonly Memtable memtable

@@ -21,12 +21,14 @@ _directory.pyx):
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdlib cimport free, malloc
 
 from cesium._arena cimport (
-    ALLOWANCE_UNLIMITED, Pin, arena_held_bytes, arena_is_inherited, arena_pin,
+    ALLOWANCE_UNLIMITED, Pin, arena_account, arena_held_bytes, arena_is_inherited, arena_pin,
     arena_retired_bytes, arena_unpin,
 )
+from cesium._counters cimport Counters
 from cesium._directory cimport chunk_source
 from cesium._draft cimport DraftEntry
 from cesium._interval cimport (
@@ -135,6 +137,7 @@ cdef void memtable_counters(MemtableState *memtable, MemtableCounters *counters)
     counters.bytes = __atomic_load_n(&memtable.vector.arena.bytes, __ATOMIC_RELAXED)
     if memtable.vector.live.markers != NULL:
         counters.bytes += memtable.vector.live.markers.bytes
+    counters.held = __atomic_load_n(&memtable.vector.arena.held, __ATOMIC_RELAXED)
     counters.pages = memtable.vector.pages
     counters.splits = memtable.vector.splits
     counters.joins = memtable.vector.joins
@@ -356,17 +359,23 @@ cdef class Memtable:
     0.
     """
 
-    def __init__(self, TableShape shape):
+    def __init__(self, TableShape shape, Counters counters=None):
         if self.state != NULL:
             raise RuntimeError("a memtable is initialised once")
         self.shape = shape.shape
         self.state = memtable_new(&self.shape)
         if self.state == NULL:
             raise MemoryError
+        if counters is not None:
+            # Not an attribute of Python's, which the collector might let go of before the memory.
+            self.owner = <PyObject *>counters
+            Py_INCREF(counters)
+            arena_account(&self.state.vector.arena, &counters.memtable_bytes)
 
     def __dealloc__(self):
         if self.state != NULL:
             memtable_free(self.state)
+        Py_XDECREF(self.owner)
 
     def put(self, key, bytes value, int kind=KIND_VALUE):
         """Inserts or overwrites; kind 1 puts a delete marker, whose value does not matter."""

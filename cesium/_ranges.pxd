@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from cesium._cursor cimport Bounds, Cursor, Run
 from cesium._engine cimport Engine, TableCore
-from cesium._keys cimport EncodedKeys, KeyCodec
+from cesium._keys cimport KeyCodec
 from cesium._memtable cimport MemtableSnapshot
 from cesium._page cimport Key, Shape
 from cesium._rows cimport Rows
@@ -57,13 +57,14 @@ cdef class RowIterator:                 # decodes row by row from a small buffer
     cdef Rows rows
     cdef uint64_t next_row
     cdef uint64_t buffer_rows
+    cdef uint64_t accounted             # of its memory, in Counters.iterator_bytes
 
     cdef int refill(self) except -1
     cdef object key_at(self, uint64_t row)
     cdef object value_at(self, uint64_t row)
 
-# After deletes: leaves one marker over the gap around the first of these keys, as a read of it
-# would, where the store is likely to be in memory.  Failures are left for reads to tell.
-cdef int sweep_around(TableCore core, EncodedKeys keys) except -1
+# After deletes: leaves one marker over the gap around one of their keys, as a read of it would,
+# where the store is likely to be in memory.  Failures are left for reads to tell.
+cdef int sweep_around(TableCore core, const Key *key) except -1
 
 cdef int key_from(object encoded, bint fixed, Key *key) except -1

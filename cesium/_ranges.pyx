@@ -8,10 +8,14 @@ from libc.string cimport memset
 
 import numpy as np
 
+from cesium._counters cimport (
+    RANGES, RANGE_LATENCY, Counters, clock_nanoseconds, count_more, histogram_record, ticker_tick,
+    ticker_weight,
+)
 from cesium._cursor cimport Bounds, Cursor, Run, cursor_free, cursor_new
 from cesium._engine cimport Engine, TableCore, engine_is_shut
 from cesium._faults cimport fault_counter, faults_seen
-from cesium._interval cimport key_compare
+from cesium._interval cimport key_compare, key_to_object
 from cesium._keys cimport EncodedKeys, KeyCodec
 from cesium._layout cimport STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK
 from cesium._memtable cimport (
@@ -225,6 +229,7 @@ cdef class RangeReader:
     def __cinit__(self, View view, EncodedRange interval, bint reverse=False, object limit=None):
         cdef int status
         self.view = view
+        count_more(&view.core.engine.counters.totals[RANGES], 1)
         self.seen = faults_seen(FAULTS)
         self.interval = interval
         self.left = <uint64_t>-1 if limit is None else <uint64_t>limit
@@ -242,13 +247,22 @@ cdef class RangeReader:
     cdef uint64_t fill(self, Rows *rows, uint64_t most) except? 0xFFFFFFFFFFFFFFFF:
         """Copies up to `most` further rows behind those in `rows`; returns how many came."""
         cdef uint64_t before = rows.count
+        cdef Counters counters = self.view.core.engine.counters
+        cdef uint64_t start = 0
+        cdef uint64_t calls = 1         # that its time stands for
         cdef int status
         if most > self.left:
             most = self.left
         if self.exhausted or most == 0:
             return 0
+        if most <= BUFFER_ROWS:
+            calls = ticker_weight(&counters.fills) if ticker_tick(&counters.fills) else 0
+        if calls:
+            start = clock_nanoseconds()
         with nogil:
             status = cursor_fill(self.cursor, &self.pending, rows, most)
+        if calls:
+            histogram_record(&counters.latencies[RANGE_LATENCY], clock_nanoseconds() - start, calls)
         try:
             self.view.check(status, self.seen)
         except BaseException:
@@ -383,11 +397,13 @@ cdef class RangeReader:
         cdef uint32_t parts
         cdef uint32_t part
         cdef uint64_t done = 0
+        cdef uint64_t start
         cdef int status = STATUS_OK
         parts = <uint32_t>min(<uint64_t>threads, capacity // FILL_ROWS_MIN)
         if (parts < 2 or self.cursor.direction < 0 or self.cursor.started or shape.key_width == 0
                 or shape.value_width == 0 or capacity != self.rows_exact):
             return False
+        start = clock_nanoseconds()
         tasks = <FillTask *>calloc(parts, sizeof(FillTask))
         if tasks == NULL:
             raise MemoryError
@@ -413,20 +429,25 @@ cdef class RangeReader:
         rows.count = capacity
         self.left -= capacity
         self.exhausted = True
+        histogram_record(&self.view.core.engine.counters.latencies[RANGE_LATENCY],
+                         clock_nanoseconds() - start, 1)
         return True
 
 
-cdef int sweep_around(TableCore core, EncodedKeys keys) except -1:
+cdef int sweep_around(TableCore core, const Key *key) except -1:
     cdef View view
     cdef uint64_t room = MEMTABLES_OF_MEMORY * core.memtable_limit_bytes
     try:
         view = View(core)
         if sum([reader.record.bytes for reader in view.version.segments()]) > room:
             return 0
-        lowest, key = (0, int(keys.heads[0])) if view.shape.key_width else (
-            b"", keys.data[:keys.offsets[1]].tobytes())
-        RangeReader(view, EncodedRange(core, key, None)).skip(1)
-        RangeReader(view, EncodedRange(core, lowest, key), reverse=True).skip(1)
+        middle = key_to_object(view.shape.key_width != 0, key)
+        if view.shape.key_width:
+            lower, upper = 0, (middle + 1 if middle < <uint64_t>-1 else None)
+        else:
+            lower, upper = b"", middle + b"\0"
+        RangeReader(view, EncodedRange(core, lower, upper), reverse=True).skip(1)
+        RangeReader(view, EncodedRange(core, middle, None)).skip(1)
     except Exception:           # the deletes are committed, whatever else cannot be read
         pass
     return 0
@@ -548,12 +569,15 @@ cdef class RowIterator:
             raise MemoryError
 
     def __dealloc__(self):
+        if self.engine is not None:
+            count_more(&self.engine.counters.iterator_bytes, -self.accounted)
         rows_free(&self.rows)
 
     def __iter__(self):
         return self
 
     cdef int refill(self) except -1:
+        cdef uint64_t held
         cdef int status
         if self.reader.exhausted or self.reader.left == 0:
             return 0
@@ -567,6 +591,10 @@ cdef class RowIterator:
         self.rows.count = 0
         self.next_row = 0
         self.reader.fill(&self.rows, self.rows.capacity)
+        held = self.rows.capacity * (16 + self.reader.view.shape.value_width)
+        held += self.rows.key_data_bytes + self.rows.value_data_bytes
+        count_more(&self.engine.counters.iterator_bytes, held - self.accounted)
+        self.accounted = held
         return 0
 
     cdef object key_at(self, uint64_t row):

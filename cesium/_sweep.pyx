@@ -2,14 +2,19 @@
 
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
+from cesium._counters cimport GAPS_SWEPT, count_more
 from cesium._engine cimport Engine, pthread_mutex_t, pthread_rwlock_t
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._gap cimport Gap, GapEdge
+from cesium._interval cimport (
+    Interval, IntervalSet, interval_set_at_or_after, interval_set_at_or_before, key_compare,
+)
 from cesium._layout cimport KEY_INLINE_BYTES, STATUS_OK
 from cesium._memtable cimport (
     MemtableCounters, MemtableState, memtable_counters, memtable_delete_range, memtable_has_values,
+    memtable_markers,
 )
 from cesium._native cimport load_head
 from cesium._page cimport Key, Shape, heads_of, page_copy_key, page_key_bytes
@@ -65,6 +70,45 @@ cdef int gap_bounds(const Shape *shape, const Gap *gap, int direction, uint8_t *
     return edge_key(shape, &gap.last if ends else &gap.after, not ends, other, lower)
 
 
+cdef void take_key(bint fixed, const Key *key, uint8_t *buffer, Key *copy) noexcept nogil:
+    if fixed:
+        copy[0] = key[0]
+    elif key.bytes <= KEY_INLINE_BYTES:
+        memcpy(buffer, key.data, key.bytes)
+        copy[0] = key[0]
+        copy.data = buffer
+
+
+cdef void join_neighbour(const Shape *shape, const Gap *gap, const Cursor *cursor,
+                         const IntervalSet *markers, uint8_t *buffers, Key *lower,
+                         Key *upper) noexcept nogil:
+    """Lets the interval begin where a marker before it ends, if no visible row lies between: a
+    queue would leave thousands otherwise, each of them a jump."""
+    cdef bint fixed = shape.key_width != 0
+    cdef const Interval *neighbour
+    cdef Key limit              # nothing visible lies between it and the gap
+    cdef bint limited = True
+    if gap.before.page != NULL:
+        if edge_key(shape, &gap.before, False, buffers, &limit):
+            return
+    elif cursor.direction > 0:
+        limit = cursor.bounds.lower
+    else:
+        limit = cursor.bounds.upper
+        limited = not cursor.bounds.unbounded
+    if cursor.direction > 0:
+        neighbour = interval_set_at_or_before(markers, lower)
+        if (neighbour != NULL and not neighbour.unbounded
+                and key_compare(fixed, &neighbour.upper, lower) < 0
+                and key_compare(fixed, &neighbour.upper, &limit) > 0):
+            take_key(fixed, &neighbour.upper, buffers + KEY_INLINE_BYTES, lower)
+        return
+    neighbour = interval_set_at_or_after(markers, upper)
+    if (neighbour != NULL and key_compare(fixed, &neighbour.lower, upper) > 0
+            and not (limited and key_compare(fixed, &neighbour.lower, &limit) > 0)):
+        take_key(fixed, &neighbour.lower, buffers + KEY_INLINE_BYTES, upper)
+
+
 cdef bint is_still_empty(MemtableState *live, uint64_t changes, const Key *lower,
                          const Key *upper) noexcept nogil:
     """Whether nothing was put between the keys since the cursor's view; the sources below the live
@@ -81,6 +125,7 @@ cdef int sweep(TableCore core, uint64_t version_number, uint64_t changes,
     cdef const Shape *shape = &core.shape.shape
     cdef uint8_t *buffers
     cdef uint64_t seen = faults_seen(FAULTS)
+    cdef uint64_t *swept = &engine.counters.totals[GAPS_SWEPT]
     cdef MemtableState *live
     cdef Key lower
     cdef Key upper
@@ -93,14 +138,17 @@ cdef int sweep(TableCore core, uint64_t version_number, uint64_t changes,
         return 0
     live = core.live.state
     with nogil:
-        buffers = <uint8_t *>malloc(2 * KEY_INLINE_BYTES)
+        buffers = <uint8_t *>malloc(4 * KEY_INLINE_BYTES)
         if (buffers != NULL
                 and gap_bounds(shape, &gap, cursor.direction, buffers, &lower, &upper) == 0
                 and faults_seen(FAULTS) == seen):
+            join_neighbour(shape, &gap, cursor, memtable_markers(live),
+                           buffers + 2 * KEY_INLINE_BYTES, &lower, &upper)
             pthread_rwlock_wrlock(&engine.lock)
             if is_still_empty(live, changes, &lower, &upper):
                 # Without memory nothing changes, and some later read tries again.
-                memtable_delete_range(live, &lower, &upper, False)
+                if memtable_delete_range(live, &lower, &upper, False) == STATUS_OK:
+                    count_more(swept, 1)
             pthread_rwlock_unlock(&engine.lock)
         free(buffers)
         pthread_mutex_unlock(&engine.writer)

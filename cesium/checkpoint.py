@@ -114,6 +114,7 @@ class SegmentOutput:
             table_id=self.engine.table.id,
             origin=self.origin,
             blobs=blobs,
+            counters=self.engine.core_engine.counters,
         )
 
     def finish(self, builder: SegmentBuilder) -> SegmentRecord | None:

@@ -22,6 +22,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from cesium._counters import LATENCIES
+
 if TYPE_CHECKING:
     from cesium.engine import StoreEngine
 
@@ -30,6 +32,15 @@ SPAN_PREFIX = "cesium."  # of spans' names and attributes
 
 Fact = int | float | str
 
+# What each event adds to the counters of its store, and from which fact; None is one event.
+COUNTED: dict[str, dict[str, str | None]] = {
+    "flush": {"flushes": None, "flush_bytes": "bytes_written"},
+    "merge": {"merges": None, "merge_read_bytes": "bytes_read", "merge_bytes": "bytes_written"},
+    "checkpoint": {"checkpoints": None},
+    "load": {"loads": None, "loaded_rows": "rows", "load_bytes": "bytes_written"},
+    "compaction": {"compactions": None},
+}
+
 
 class Event:
     """One thing done, from `with` to its end; the facts may be added to meanwhile.
@@ -37,9 +48,10 @@ class Event:
     Units are in the facts' names.  An exception that passes is told as `error`, and goes on.
     """
 
-    __slots__ = ("_span", "_start", "facts", "name", "store")
+    __slots__ = ("_counters", "_span", "_start", "facts", "name", "store")
 
     def __init__(self, engine: StoreEngine, name: str, facts: dict[str, Fact]) -> None:
+        self._counters = engine.core_engine.counters
         self.store = engine.path or ":memory:"
         self.name = name
         self.facts = facts
@@ -60,6 +72,8 @@ class Event:
         nanoseconds = time.perf_counter_ns() - self._start
         if error is not None:
             self.facts["error"] = f"{type(error).__name__}: {error}"
+        else:
+            self._count(nanoseconds)
         if self._span is not None:
             with contextlib.suppress(Exception):
                 self._end_span(kind, error, trace)
@@ -78,6 +92,12 @@ class Event:
                 span.set_attribute(SPAN_PREFIX + name, fact)
         finally:
             manager.__exit__(kind, error, trace)
+
+    def _count(self, nanoseconds: int) -> None:
+        for total, fact in COUNTED.get(self.name, {}).items():
+            self._counters.add(total, int(self.facts.get(fact, 0)) if fact else 1)
+        if self.name in LATENCIES:
+            self._counters.record(self.name, nanoseconds)
 
     def _log(self, nanoseconds: int) -> None:
         get_logger = getattr(sys.modules.get("logging"), "getLogger", None)

@@ -52,8 +52,15 @@ def load(
     progress: Progress | None = None,
 ) -> Commit:
     """Loads one batch as one commit; progress is called with the rows written so far, by steps."""
+    counters = engine.core_engine.counters
     with event(engine, "load", rows=keys.count) as facts:
-        commit = load_rows(engine, keys, values, threads, durability, progress, facts)
+        order_bytes = keys.count * SORTED_ROW_BYTES
+        counters.hold(order_bytes)
+        try:
+            commit = load_rows(engine, keys, values, threads, durability, progress, facts)
+        finally:
+            counters.hold(-order_bytes)
+    counters.add("loaded_bytes", encoded_bytes(keys, values))
     settle(engine)
     return commit
 
@@ -101,6 +108,12 @@ def load_rows(
     except Exception as error:  # the load is committed; reading tells of what cannot be read
         engine.upkeep.note(engine.path, error)
     return Commit(sequence, durability, keys.count)
+
+
+def encoded_bytes(keys: EncodedKeys, values: EncodedValues) -> int:
+    """What keys and values take, as encoded: 8 bytes a fixed key."""
+    arrays = (keys.heads, keys.data, values.rows, values.data)
+    return sum(array.nbytes for array in arrays if array is not None)
 
 
 def sorted_runs(
@@ -192,6 +205,8 @@ def merge_runs(
     try:
         for run in runs:
             parts.append(write_run(engine, run, TIER_BASE, threads, None, RUN))
+            written = sum(record.bytes for record in parts[-1].records)
+            engine.core_engine.counters.add("load_bytes", written)
         for part in parts:
             output.known_blobs |= part.known_blobs
         sources = [[engine.reader(record) for record in part.records] for part in reversed(parts)]

@@ -1,15 +1,68 @@
-"""What a store is made of, in numbers."""
+"""What a store is made of and has done, in numbers: docs/observability.md says what each means."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cesium._counters import LATENCIES, Counters
 from cesium._memtable import MemtableSnapshot
 from cesium._ranges import View
+from cesium._segment import SegmentReader
+from cesium.directory import OWN_FILES, bytes_of
 from cesium.durability import durable_sequence
 from cesium.engine import StoreEngine
+from cesium.figures import aligned, bytes_text, seconds_text
 from cesium.reclaim import blob_totals
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long something took, in seconds, since the store was opened.
+
+    calls: how many there were.  Of single gets, puts and deletes, and of small buffers of a range,
+    one in about 64 is timed, at random distances, and stands for those since the one before, so
+    min and max are those of the timed ones.  Quantiles are off by at most 1/64.
+    """
+
+    calls: int
+    min: float
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    p99_9: float
+    max: float
+
+    @classmethod
+    def of(cls, counters: Counters, name: str) -> Latency:
+        """One of cesium._counters.LATENCIES; all zero when it never happened."""
+        found = counters.latency(name)
+        if found is None:
+            return cls(0, 0, 0, 0, 0, 0, 0, 0)
+        return cls(found[0], *(nanoseconds / 1e9 for nanoseconds in found[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """The segments of one tier, newest first; runs of one tier may overlap, those of the last not.
+
+    entries: delete markers included.  range_deletes: markers that delete a range each.
+    """
+
+    tier: int
+    runs: int
+    segments: int
+    entries: int
+    delete_markers: int
+    range_deletes: int
+    bytes: int
+
+    @property
+    def tombstone_density(self) -> float:
+        """The share of the entries that are delete markers."""
+        return self.delete_markers / self.entries if self.entries else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +75,15 @@ class Stats:
     ignored, because nothing showed that it had been synced: 0 after a clean close.
     maintenance_failure: why the last flush or merge after a write failed, until one succeeds; the
     commits are kept all the same.
+    tiers: newest first.  directory_bytes: all files of the store.
+    counters: what was done since the store was opened, by name.
+    write_amplification: bytes written to the journal, by flushes, merges and loads, over the bytes
+    of keys and values put; None before anything was put.
+    read_amplification: sources that a range merges, and that a get of a missing key may ask.
+    space_amplification: directory_bytes over the estimated rows times the bytes that an entry takes
+    in segments and memtables on average; None for an empty store.
+    latency: of "get", "put" (and delete, both one at a time), "range" (one buffer or array read),
+    "flush", "merge".
     """
 
     estimated_rows: int
@@ -42,32 +104,118 @@ class Stats:
     journal_dropped_bytes: int
     write_waits: int
     maintenance_failure: str | None
+    directory_bytes: int
+    tiers: tuple[Tier, ...]
+    counters: dict[str, int]
+    write_amplification: float | None
+    read_amplification: float
+    space_amplification: float | None
+    latency: dict[str, Latency]
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a dict."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        return "\n\n".join(aligned(title, header, rows) for title, header, rows in self.sections())
+
+    def sections(self) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+        """What str() and `cesium stats` show: titles, columns and rows of text."""
+        skipped = ("tiers", "counters", "latency")
+        facts = [(name, value) for name, value in asdict(self).items() if name not in skipped]
+        return [
+            ("store", ("", ""), [(name, _text(name, value)) for name, value in facts]),
+            (
+                "tiers",
+                ("tier", "runs", "segments", "entries", "delete markers", "range deletes", "bytes"),
+                [
+                    (
+                        str(tier.tier), str(tier.runs), str(tier.segments), f"{tier.entries:,}",
+                        f"{tier.delete_markers:,}", str(tier.range_deletes), bytes_text(tier.bytes),
+                    )
+                    for tier in self.tiers
+                ],
+            ),
+            (
+                "latency",
+                ("", "calls", "min", "mean", "p50", "p90", "p99", "p99.9", "max"),
+                [
+                    (
+                        name, f"{found.calls:,}",
+                        *(
+                            seconds_text(getattr(found, part))
+                            for part in ("min", "mean", "p50", "p90", "p99", "p99_9", "max")
+                        ),
+                    )
+                    for name, found in self.latency.items()
+                    if found.calls
+                ],
+            ),
+            (
+                "since opening", ("", ""),
+                [(name, _text(name, value)) for name, value in self.counters.items() if value],
+            ),
+        ]  # fmt: skip
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name.endswith("_bytes"):
+        return bytes_text(value)
+    if name.endswith("_amplification"):
+        return f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def tiers_of(sources: Iterable[object]) -> tuple[Tier, ...]:
+    """Tiers of a version's sources, newest first."""
+    runs: dict[int, list[list[SegmentReader]]] = {}
+    for source in sources:
+        if isinstance(source, list) and source:
+            runs.setdefault(source[0].record.tier, []).append(source)
+    return tuple(
+        Tier(
+            tier, len(found), sum(map(len, found)),
+            *(
+                sum(getattr(reader.record, name) for run in found for reader in run)
+                for name in ("rows", "delete_markers", "markers", "bytes")
+            ),
+        )
+        for tier, found in sorted(runs.items())
+    )  # fmt: skip
+
 
 def stats(engine: StoreEngine) -> Stats:
     """Counts what is there now, without reading any page."""
     newer, base = engine.split_sources()
-    frozen = sum(isinstance(source, MemtableSnapshot) for source in newer)
-    readers = engine.core.version.segments()
+    frozen = [source for source in newer if isinstance(source, MemtableSnapshot)]
+    tiers = tiers_of([*newer, base])
     live = engine.core.live_counters()
-    blobs = blob_totals(reader.record for reader in readers)
+    blobs = blob_totals(reader.record for reader in engine.core.version.segments())
     journals = engine.journal.files
+    rows = View(engine.core).estimated_rows()
+    segment_bytes = sum(tier.bytes for tier in tiers)
+    counters = engine.core_engine.counters
+    counts = counters.counts()
+    entry_bytes = segment_bytes + live["bytes"] + sum(kept for _, _, kept in blobs.values())
+    entries = live["entries"] + sum(tier.entries for tier in tiers)
+    for memtable in frozen:
+        entry_bytes += memtable.memtable.counters()["bytes"]
+        entries += memtable.entries
+    on_drive = bytes_of(engine.files, OWN_FILES)
     return Stats(
-        estimated_rows=View(engine.core).estimated_rows(),
+        estimated_rows=rows,
         sequence=engine.core_engine.sequence,
         durable_sequence=durable_sequence(engine),
-        segments=len(readers),
-        segment_bytes=sum(reader.record.bytes for reader in readers),
+        segments=sum(tier.segments for tier in tiers),
+        segment_bytes=segment_bytes,
         blob_files=len(blobs),
         blob_bytes=sum(size for size, _, _ in blobs.values()),
         blob_dead_bytes=sum(values - live for _, values, live in blobs.values()),
         newer_sources=len(newer),
         base_segments=len(base),
-        frozen_memtables=frozen,
+        frozen_memtables=len(frozen),
         memtable_entries=live["entries"],
         memtable_bytes=live["bytes"],
         journal_files=len(journals),
@@ -75,4 +223,19 @@ def stats(engine: StoreEngine) -> Stats:
         journal_dropped_bytes=engine.journal.dropped_bytes,
         write_waits=engine.core_engine.waits,
         maintenance_failure=engine.upkeep.failure,
+        directory_bytes=on_drive,
+        tiers=tiers,
+        counters=counts,
+        write_amplification=_written(counts, engine.core_engine.bytes_put),
+        read_amplification=len(newer) + bool(base) + bool(live["entries"]),
+        space_amplification=on_drive * entries / (rows * entry_bytes) if rows else None,
+        latency={name: Latency.of(counters, name) for name in LATENCIES},
     )
+
+
+def _written(counts: dict[str, int], bytes_put: int) -> float | None:
+    put = bytes_put + counts["loaded_bytes"]
+    written = sum(
+        counts[name] for name in ("journal_bytes", "flush_bytes", "merge_bytes", "load_bytes")
+    )
+    return written / put if put else None

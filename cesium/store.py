@@ -24,6 +24,7 @@ from cesium.engine import StoreEngine
 from cesium.errors import ClosedError, Error, ReadOnlyError
 from cesium.events import event
 from cesium.large import check_sizes, one_row
+from cesium.memory import Memory, memory
 from cesium.opening import acquire, close_engine
 from cesium.options import BLOB_THRESHOLD, Options
 from cesium.pace import PAGE_BYTES
@@ -332,9 +333,14 @@ class Store(CompiledTable):
             return verify(self._engine, report, rate)
 
     def stats(self) -> Stats:
-        """The store in numbers: rows, sources, files, memory; constant time."""
+        """The store in numbers, which print as tables; no page is read for them."""
         self._check_open()
         return stats(self._engine)
+
+    def memory(self) -> Memory:
+        """Who holds how much memory, in bytes, mapped files apart; prints as a table."""
+        self._check_open()
+        return memory(self._engine)
 
     def close(self) -> None:
         """Closes the handle; the last one of a store checkpoints it.  May be called again.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from cesium.cli._gate import Commands
+from cesium.cli.compact import compact
 from cesium.cli.delete import delete
 from cesium.cli.demo import demo
 from cesium.cli.doctor import doctor
@@ -35,5 +36,8 @@ def main() -> None:
     """
 
 
-for command in (demo, load, get, put, delete, range_, info, stats, verify, repair, doctor):
+for command in (
+    *(demo, load, get, put, delete, range_, info, stats),
+    *(compact, verify, repair, doctor),
+):
     main.add_command(command)

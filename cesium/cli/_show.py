@@ -46,6 +46,29 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     Console().print(table)
 
 
+def print_sections(
+    title: str, sections: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]]
+) -> None:
+    """Titles, columns and rows of text, as tables one below the other; empty ones are left out."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text(title, style="bold"))
+    for name, header, rows in sections:
+        if not rows:
+            continue
+        table = Table(title=Text(name), title_justify="left", show_header=any(header))
+        for number, column in enumerate(header):
+            table.add_column(
+                Text(column), justify="right" if number else "left", style="" if number else "bold"
+            )
+        for row in rows:
+            table.add_row(Text(row[0].replace("_", " ")), *map(Text, row[1:]))
+        console.print(table)
+
+
 def print_rows(keys: Sequence[str], values: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows as a table on a terminal: the keys' columns, and as many of the values' as fit."""
     from rich.cells import cell_len

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[2] / "cesium"
 # Bottom first.  Modules of one layer may import each other, though never in a circle.
 LAYERS = [
     ["errors"],
-    ["_native", "_layout", "_files", "_frames", "_lock", "_faults"],
+    ["_native", "_layout", "_counters", "_files", "_frames", "_lock", "_faults"],
     ["lock", "io_errors"],
     ["file_system", "files", "casting", "columns", "checksum"],
     ["_key_arrays", "_keys", "_key_texts", "_key_times", "_key_tuples"],
@@ -36,6 +36,7 @@ LAYERS = [
         "_whole_page",
         "_salvage",
         "_blob_writer",
+        "_memory",
     ],
     ["_journal"],
     ["_gap", "_cursor", "_rows", "_version"],
@@ -46,6 +47,7 @@ LAYERS = [
     [
         "options",
         "pace",
+        "figures",
         "progress",
         "syncing",
         "directory",
@@ -60,7 +62,7 @@ LAYERS = [
     ["scan_segment", "scan_values", "scan_manifest", "scan_journal", "scrub", "bounds"],
     ["host"],
     ["engine"],
-    ["reclaim", "checkpoint", "maintenance", "loader", "verify", "stats"],
+    ["reclaim", "checkpoint", "maintenance", "loader", "verify", "stats", "memory"],
     ["copies", "rebuild", "salvage", "repair"],
     ["opening"],
     ["ranges"],

@@ -240,6 +240,34 @@ def test_stats(numbers: Path) -> None:
     assert len(succeed("stats", numbers).splitlines()) == len(facts)
 
 
+def test_stats_on_a_terminal(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["cesium.cli.stats"], "sys", Terminal())
+    text = succeed("stats", numbers)
+    for shown in ("store", "tiers", "estimated rows", "write amplification", "entries"):
+        assert shown in text, shown
+
+
+class Terminal:
+    """In place of `sys`: standard output is a terminal."""
+
+    class stdout:
+        @staticmethod
+        def isatty() -> bool:
+            return True
+
+
+def test_compact(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with cesium.open(path, key="u8", value="u8") as store:
+        for _ in range(3):
+            store.put_many(np.arange(10_000, dtype="u8"), np.arange(10_000, dtype="u8"))
+            store.checkpoint()
+    facts = json.loads(succeed("compact", path, "--json"))
+    assert facts["bytes_after"] < facts["bytes_before"]
+    assert json.loads(succeed("stats", path, "--json"))["read_amplification"] == 1
+    assert "bytes_after\t" in succeed("compact", path)
+
+
 def test_verify_of_a_sound_store(numbers: Path) -> None:
     assert "as they were written" in succeed("verify", numbers)
     assert json.loads(succeed("verify", numbers, "--json"))["ok"] is True
@@ -272,6 +300,7 @@ def test_verify_finds_a_changed_byte(tmp_path: Path) -> None:
         ["range"],
         ["info"],
         ["stats"],
+        ["compact"],
         ["verify"],
         ["repair"],
     ],
@@ -310,6 +339,7 @@ def test_no_arguments_show_the_commands() -> None:
         "range",
         "info",
         "stats",
+        "compact",
         "verify",
         "repair",
     ):

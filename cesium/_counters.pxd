@@ -1,0 +1,69 @@
+# What one open store counts: calls, bytes and latencies, since it was opened.
+#
+# Single gets, puts and deletes are counted each, and timed now and then (_histogram.h): reading the
+# clock twice takes 50 ns, a warm get 280.  A time stands for the calls since the one before.
+#
+# Thread safety: counting may be done in any thread, with or without the GIL, and no lock; the four
+# tickers belong to who holds the GIL.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef extern from "_histogram.h" nogil:
+    ctypedef struct Histogram:
+        uint64_t total
+        uint64_t sum
+        uint64_t minimum
+        uint64_t maximum
+
+    ctypedef struct Ticker:
+        uint64_t count
+
+    uint64_t clock_nanoseconds() noexcept
+    void histogram_record(Histogram *histogram, uint64_t value, uint64_t weight) noexcept
+    uint64_t histogram_quantile(const Histogram *histogram, double share) noexcept
+    uint32_t histogram_index(uint64_t value) noexcept
+    uint64_t histogram_value(uint32_t index) noexcept
+    bint ticker_tick(Ticker *ticker) noexcept
+    uint64_t ticker_weight(Ticker *ticker) noexcept
+    void count_more(uint64_t *word, uint64_t amount) noexcept
+    uint64_t counted(const uint64_t *word) noexcept
+
+cdef enum:                      # places in Counters.totals, named in _counters.pyx
+    BATCH_GETS
+    BATCH_PUTS
+    BATCH_DELETES
+    RANGE_DELETES
+    RANGES
+    GAPS_SWEPT
+    FLUSHES
+    MERGES
+    CHECKPOINTS
+    LOADS
+    COMPACTIONS
+    LOADED_ROWS
+    LOADED_BYTES
+    JOURNAL_BYTES
+    FLUSH_BYTES
+    MERGE_READ_BYTES
+    MERGE_BYTES
+    LOAD_BYTES
+    TOTAL_COUNT
+
+cdef enum:                      # places in Counters.latencies, likewise
+    GET_LATENCY
+    PUT_LATENCY
+    RANGE_LATENCY
+    FLUSH_LATENCY
+    MERGE_LATENCY
+    LATENCY_COUNT
+
+cdef class Counters:
+    cdef Ticker gets            # lookups of one key
+    cdef Ticker puts            # rows put one at a time
+    cdef Ticker deletes         # keys deleted one at a time
+    cdef Ticker fills           # small buffers of rows read
+    cdef uint64_t totals[TOTAL_COUNT]
+    cdef uint64_t memtable_bytes    # held now by the store's memtables, old readers' too,
+    cdef uint64_t iterator_bytes    # by buffers of iterations,
+    cdef uint64_t buffer_bytes      # and by flushes, merges and loads under way
+    cdef Histogram latencies[LATENCY_COUNT]

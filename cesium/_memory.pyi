@@ -1,0 +1,3 @@
+from cesium._segment import SegmentReader
+
+def segment_memory(reader: SegmentReader) -> tuple[int, int, int]: ...

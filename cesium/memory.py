@@ -1,0 +1,85 @@
+"""Who holds the memory of a store: docs/observability.md says what each figure counts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from cesium._memory import segment_memory
+from cesium._memtable import MemtableSnapshot
+from cesium.engine import StoreEngine
+from cesium.figures import aligned, bytes_text
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that a store holds in memory, mapped files apart.
+
+    memtable: the live one, free pages and what old readers keep of it included.  frozen_memtables:
+    those that wait to be written out.  pinned: memtables that were written out, and that readers
+    from before still use.  fences: of segments in use, what finds their pages; filters are mapped.
+    checked_pages: bitmaps of the pages whose checksum was found right.  range_deletes: markers of
+    segments in use.  buffers: of flushes, merges and loads under way: two buffers of 2 MiB for each
+    segment in the making, its filter, and the order of a load's rows.  iterators: rows that
+    iterations have read ahead.  limit: the option memory_limit.
+    """
+
+    memtable: int
+    frozen_memtables: int
+    pinned: int
+    fences: int
+    checked_pages: int
+    range_deletes: int
+    buffers: int
+    iterators: int
+    limit: int
+
+    @property
+    def total(self) -> int:
+        """All but the limit."""
+        return sum(self._parts().values())
+
+    def _parts(self) -> dict[str, int]:
+        return {name: size for name, size in asdict(self).items() if name != "limit"}
+
+    def as_dict(self) -> dict[str, int]:
+        """The parts, their total, and the limit."""
+        return {**self._parts(), "total": self.total, "limit": self.limit}
+
+    def __str__(self) -> str:
+        rows = [(name, bytes_text(size)) for name, size in self.as_dict().items()]
+        return aligned("memory", ("", ""), rows)
+
+
+def memory(engine: StoreEngine) -> Memory:
+    """Counts what is held now: a few additions for each segment in use."""
+    live = engine.core.live_counters()
+    newer, _ = engine.split_sources()
+    frozen = sum(
+        source.memtable.counters()["held"]
+        for source in newer
+        if isinstance(source, MemtableSnapshot)
+    )
+    memtables, iterators, buffers = engine.core_engine.counters.held()
+    fences = bitmaps = markers = 0
+    for reader in engine.core.version.segments():
+        held = segment_memory(reader)
+        fences += held[0]
+        bitmaps += held[1]
+        markers += held[2]
+    return Memory(
+        memtable=live["held"],
+        frozen_memtables=frozen,
+        # The three were read one after another, while memtables may have come and gone.
+        pinned=max(memtables - live["held"] - frozen, 0),
+        fences=fences,
+        checked_pages=bitmaps,
+        range_deletes=markers,
+        buffers=buffers,
+        iterators=iterators,
+        limit=engine.options.memory_limit_bytes,
+    )
+
+
+def memory_total(engine: StoreEngine) -> int:
+    """What memory_limit limits, in constant time: memtables of all kinds, buffers, iterators."""
+    return sum(engine.core_engine.counters.held())
