@@ -79,34 +79,48 @@ cdef void take_key(bint fixed, const Key *key, uint8_t *buffer, Key *copy) noexc
         copy.data = buffer
 
 
-cdef void join_neighbour(const Shape *shape, const Gap *gap, const Cursor *cursor,
-                         const IntervalSet *markers, uint8_t *buffers, Key *lower,
-                         Key *upper) noexcept nogil:
-    """Lets the interval begin where a marker before it ends, if no visible row lies between: a
-    queue would leave thousands otherwise, each of them a jump."""
-    cdef bint fixed = shape.key_width != 0
-    cdef const Interval *neighbour
-    cdef Key limit              # nothing visible lies between it and the gap
-    cdef bint limited = True
-    if gap.before.page != NULL:
-        if edge_key(shape, &gap.before, False, buffers, &limit):
-            return
-    elif cursor.direction > 0:
-        limit = cursor.bounds.lower
-    else:
-        limit = cursor.bounds.upper
-        limited = not cursor.bounds.unbounded
-    if cursor.direction > 0:
-        neighbour = interval_set_at_or_before(markers, lower)
-        if (neighbour != NULL and not neighbour.unbounded
-                and key_compare(fixed, &neighbour.upper, lower) < 0
-                and key_compare(fixed, &neighbour.upper, &limit) > 0):
-            take_key(fixed, &neighbour.upper, buffers + KEY_INLINE_BYTES, lower)
-        return
-    neighbour = interval_set_at_or_after(markers, upper)
+cdef void join_below(bint fixed, const IntervalSet *markers, const Key *limit, uint8_t *buffer,
+                     Key *lower) noexcept nogil:
+    """Lowers `lower` to the end of the marker below it, if that lies above the limit."""
+    cdef const Interval *neighbour = interval_set_at_or_before(markers, lower)
+    if (neighbour != NULL and not neighbour.unbounded
+            and key_compare(fixed, &neighbour.upper, lower) < 0
+            and key_compare(fixed, &neighbour.upper, limit) > 0):
+        take_key(fixed, &neighbour.upper, buffer, lower)
+
+
+cdef void join_above(bint fixed, const IntervalSet *markers, const Key *limit, uint8_t *buffer,
+                     Key *upper) noexcept nogil:
+    """Raises `upper` to the start of the marker above it, if that is not above the limit (NULL:
+    there is none)."""
+    cdef const Interval *neighbour = interval_set_at_or_after(markers, upper)
     if (neighbour != NULL and key_compare(fixed, &neighbour.lower, upper) > 0
-            and not (limited and key_compare(fixed, &neighbour.lower, &limit) > 0)):
-        take_key(fixed, &neighbour.lower, buffers + KEY_INLINE_BYTES, upper)
+            and (limit == NULL or key_compare(fixed, &neighbour.lower, limit) <= 0)):
+        take_key(fixed, &neighbour.lower, buffer, upper)
+
+
+cdef void join_neighbours(const Shape *shape, const Gap *gap, const Cursor *cursor,
+                          const IntervalSet *markers, uint8_t *buffers, Key *lower,
+                          Key *upper) noexcept nogil:
+    """Lets the interval touch the markers on either side, if no visible row lies between: what is
+    deleted one by one would leave thousands otherwise, each of them a jump."""
+    cdef bint fixed = shape.key_width != 0
+    cdef const Key *below = &cursor.bounds.lower    # nothing visible lies between these two
+    cdef const Key *above = NULL
+    cdef Key row
+    if not cursor.bounds.unbounded:
+        above = &cursor.bounds.upper
+    if gap.before.page != NULL:
+        if edge_key(shape, &gap.before, False, buffers, &row):
+            return
+        if cursor.direction > 0:
+            below = &row
+        else:
+            above = &row
+    if cursor.direction > 0 or gap.after.page == NULL:
+        join_below(fixed, markers, below, buffers + KEY_INLINE_BYTES, lower)
+    if cursor.direction < 0 or gap.after.page == NULL:
+        join_above(fixed, markers, above, buffers + 2 * KEY_INLINE_BYTES, upper)
 
 
 cdef bint is_still_empty(MemtableState *live, uint64_t changes, const Key *lower,
@@ -138,12 +152,12 @@ cdef int sweep(TableCore core, uint64_t version_number, uint64_t changes,
         return 0
     live = core.live.state
     with nogil:
-        buffers = <uint8_t *>malloc(4 * KEY_INLINE_BYTES)
+        buffers = <uint8_t *>malloc(5 * KEY_INLINE_BYTES)
         if (buffers != NULL
                 and gap_bounds(shape, &gap, cursor.direction, buffers, &lower, &upper) == 0
                 and faults_seen(FAULTS) == seen):
-            join_neighbour(shape, &gap, cursor, memtable_markers(live),
-                           buffers + 2 * KEY_INLINE_BYTES, &lower, &upper)
+            join_neighbours(shape, &gap, cursor, memtable_markers(live),
+                            buffers + 2 * KEY_INLINE_BYTES, &lower, &upper)
             pthread_rwlock_wrlock(&engine.lock)
             if is_still_empty(live, changes, &lower, &upper):
                 # Without memory nothing changes, and some later read tries again.

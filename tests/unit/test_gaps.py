@@ -72,6 +72,18 @@ def test_many_single_deletes_are_swept_without_a_read() -> None:
     assert entries(store) < 2048 and len(markers(store)) <= 2
 
 
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_single_deletes_from_an_end_keep_one_marker(backward: bool, whole: bool) -> None:
+    store = filled()
+    keys = (KEYS if whole else KEYS[-10_000:] if backward else KEYS[:10_000]).tolist()
+    for key in keys[::-1] if backward else keys:
+        store.delete(key)
+        assert len(markers(store)) <= 1
+    assert store.stats().counters["gaps_swept"] >= len(keys) // 1024
+    assert len(store) == ROWS - len(keys) and len(markers(store)) <= 2
+
+
 def test_a_narrow_gap_is_left_alone() -> None:
     store = filled()
     for key in KEYS[: SWEEP_MARKERS - 1].tolist():
