@@ -299,6 +299,10 @@ cdef class BlobOutput:
         """The id of the file."""
         return self.sink.blob_id
 
+    def is_sound(self):
+        """Whether neither making nor writing the file has failed."""
+        return self.failure is None and self.sink.writer.error == 0
+
     def uses(self):
         """What the segment refers to: [(blob id, bytes of values, rows), ...], ascending."""
         return [(self.sink.uses[place].blob_id, self.sink.uses[place].bytes,

@@ -14,7 +14,7 @@ from cesium._cursor cimport Cursor, Run, cursor_free, cursor_new, cursor_next, c
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._interval cimport Interval, IntervalSet, key_compare
 from cesium._layout cimport (
-    KEY_BYTES_MAX, KIND_DELETE, KIND_MASK, STATUS_CORRUPT, STATUS_FULL, STATUS_NOT_FOUND,
+    KEY_BYTES_MAX, KIND_DELETE, KIND_MASK, STATUS_CORRUPT, STATUS_FULL, STATUS_IO, STATUS_NOT_FOUND,
     STATUS_OK,
 )
 from cesium._memtable cimport (
@@ -151,7 +151,9 @@ cdef class Merge:
             whole = cursor_whole(self.cursor)
         # First of all: zeros in place of rows may be what the builder refused.
         self.version.check(whole, self.seen)
-        if written == STATUS_CORRUPT:       # a value that was to be moved: says where it lies
+        # A value that was to be moved: says where it lies, and why it cannot be read.
+        if written == STATUS_CORRUPT or (written == STATUS_IO and not builder.builder.writer.error
+                                         and builder.blobs.is_sound()):
             self.version.raise_status(written)
         builder.check(written)
         self.version.check(status, self.seen)

@@ -371,7 +371,7 @@ class Manifest:
         # Before the rename a failure leaves the old file as it was; in it, nobody knows.
         fd = self._files.create(name + UNFINISHED)
         try:
-            self._files.write_all(fd, header + frame, 0, self._files.path(name))
+            self._files.write_all(fd, header + frame, 0, self._files.path(name + UNFINISHED))
             self._files.sync_file(fd, self._files.path(name))
             with self._doubtful():
                 self._files.publish(name)

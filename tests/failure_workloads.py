@@ -229,7 +229,7 @@ def large_values(session: Session) -> None:
     delete_range(session, 8, 54)
     session.keep(lambda store: store.checkpoint())
     session.keep(lambda store: store.compact())
-    session.read(lambda store: list(store.values()), lambda model: list(model.values()))
+    session.read(lambda store: dict(store.items()), dict)
     session.close()
 
 
