@@ -48,7 +48,13 @@ cdef class Engine:
     cdef public uint64_t durable_sequence   # waited for; more may be durable
     cdef public bint sync_scheduled     # the interval's thread will sync what is appended by now
     cdef public bint checkpoint_due     # the journal is as long as it may become
+    cdef public bint unwatched          # written to, and nobody looks yet whether writing pauses
     cdef readonly uint64_t bytes_put    # keys and values of all commits since opening, as encoded
+    cdef public uint64_t stall_nanoseconds  # that commits waited for maintenance, in sum
+    cdef uint64_t pace_check            # `bytes_put` at which a commit next looks at the clock
+    cdef uint64_t pace_rate             # bytes a second that commits may put; 0: no limit
+    cdef uint64_t pace_bytes            # `bytes_put` when the rate was set
+    cdef uint64_t pace_time             # and the monotonic clock then, in nanoseconds
     cdef readonly uint64_t waits        # commits that found the writer's lock taken
     cdef uint64_t writer_thread
     cdef readonly Counters counters     # since opening
@@ -60,8 +66,10 @@ cdef class Engine:
     cdef void lock_exclusive(self) noexcept
     cdef void unlock(self) noexcept
     cdef int begin_write(self) except -1
-    # The same for a commit: a stalled engine makes room first, or raises why it cannot.
+    # The same for a commit: a stalled engine makes room first, or raises why it cannot; one whose
+    # maintenance lags waits a little (set_pace).
     cdef int begin_commit(self) except -1
+    cdef void wait_for_pace(self) noexcept
     cdef void end_write(self) noexcept
     # Both append one commit of sequence + 1 and give the position to sync to; the caller applies it
     # and then raises `sequence`.  They do nothing in a store without a journal.

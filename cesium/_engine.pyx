@@ -1,9 +1,9 @@
 """The engine's locks, commits and a table's mutable state: see _engine.pxd for the contract."""
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 
 from cesium._counters cimport JOURNAL_BYTES, Counters, count_more
 from cesium._frames cimport JOURNAL_FRAME_ATTACH, JOURNAL_FRAME_COMMIT
@@ -70,11 +70,21 @@ cdef extern from *:
 
 cdef enum:
     CHECKED_PAGES_A_CALL = 16   # what the check of a debug build may walk for each call, on average
+    PACE_STEP_BYTES = 4096      # put between two looks at the clock
+    PACE_SLEEP_LEAST = 200000   # nanoseconds: less is not worth waking up for (a timer's slack is
+                                # 50 us), so it adds up
+    PACE_SLEEP_MOST = 2000000   # of one commit, however much it puts
 
 
 cdef inline uint64_t now_nanoseconds() noexcept nogil:
     cdef timespec moment
     clock_gettime(CLOCK_REALTIME, &moment)
+    return <uint64_t>moment.tv_sec * 1000000000 + <uint64_t>moment.tv_nsec
+
+
+cdef inline uint64_t monotonic_nanoseconds() noexcept nogil:
+    cdef timespec moment
+    clock_gettime(CLOCK_MONOTONIC, &moment)
     return <uint64_t>moment.tv_sec * 1000000000 + <uint64_t>moment.tv_nsec
 
 
@@ -95,6 +105,7 @@ cdef class Engine:
         self.unjournaled = unjournaled
         self.sequence = sequence
         self.counters = Counters()
+        self.pace_check = UINT64_MAX
         self.forks_now = &process_forks
         self.forks_before = process_forks
 
@@ -147,7 +158,40 @@ cdef class Engine:
     cdef int begin_commit(self) except -1:
         if self.stalled:
             self.host.make_room()
+        if self.bytes_put >= self.pace_check:
+            self.wait_for_pace()
         return self.begin_write()
+
+    def set_pace(self, rate):
+        """From now on commits put at most `rate` bytes a second (0: as many as they like).
+
+        A commit that is ahead of that waits, at most 2 ms: so writers slow down together with the
+        maintenance, instead of stopping when there is no room left.
+        """
+        self.pace_rate = rate
+        self.pace_bytes = self.bytes_put
+        self.pace_time = monotonic_nanoseconds()
+        self.pace_check = self.bytes_put + PACE_STEP_BYTES if rate else UINT64_MAX
+
+    cdef void wait_for_pace(self) noexcept:
+        # Threads may race here: the worst is one more look at the clock.
+        cdef timespec pause
+        cdef uint64_t rate = self.pace_rate
+        cdef uint64_t put = self.bytes_put
+        cdef uint64_t due
+        cdef uint64_t before
+        if rate == 0:
+            return
+        self.pace_check = put + PACE_STEP_BYTES
+        before = monotonic_nanoseconds()
+        due = self.pace_time + <uint64_t>(<double>(put - self.pace_bytes) * 1e9 / <double>rate)
+        if due < before + PACE_SLEEP_LEAST:
+            return
+        pause.tv_sec = 0
+        pause.tv_nsec = <long>min(due - before, <uint64_t>PACE_SLEEP_MOST)
+        with nogil:
+            nanosleep(&pause, NULL)
+        self.stall_nanoseconds += monotonic_nanoseconds() - before
 
     cdef int begin_write(self) except -1:
         self.check_open()
@@ -349,7 +393,8 @@ cdef class TableCore:
     cdef bint is_full(self) noexcept:
         cdef MemtableCounters counters
         memtable_counters(self.live.state, &counters)
-        return counters.bytes > self.memtable_limit_bytes or self.engine.checkpoint_due
+        return (counters.bytes > self.memtable_limit_bytes or self.engine.checkpoint_due
+                or self.engine.unwatched)
 
     cdef int fail_half_applied(self, int status) except -1:
         """The journal has the commit but memory does not: only reopening sets that right."""

@@ -98,7 +98,7 @@ cdef int segment_cut(Segment *segment) noexcept nogil
 cdef class SegmentReader:
     cdef Segment segment
     cdef TableShape table_shape
-    cdef readonly object record         # the manifest's SegmentRecord
+    cdef public object record           # the manifest's SegmentRecord; its tier alone may change
     cdef readonly object name           # of the file, as the door knows it
     cdef readonly object path
     cdef readonly object files          # the file system door (cesium.files.Files)

@@ -14,7 +14,7 @@ from cesium._blob_writer import BlobOutput
 from cesium._builder import SegmentBuilder
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
-from cesium._merge import DONE, Merge, memtable_bounds
+from cesium._merge import DONE, MORE, STOPPED, Merge, memtable_bounds
 from cesium._segment import UNBOUNDED_UPPER, SegmentReader
 from cesium._version import Version
 from cesium.blob_files import files_of, shares_of
@@ -26,7 +26,10 @@ from cesium.origin import FLUSH, Origin
 from cesium.state import Edit, SegmentRecord
 
 SEGMENT_BYTES = 64 << 20
+CUT_BYTES = 16 << 20  # of a segment that may end where one below it begins
+STEP_BYTES = 4 << 20  # of a merge's output, at once: tens of milliseconds
 
+Step = Callable[[int], None]  # called with the bytes written since the last call; may raise
 Bounds = tuple[bytes, bytes | None]  # inclusive; upper None: no upper end
 
 
@@ -66,6 +69,10 @@ def overlaps(a: Bounds | None, b: Bounds | None) -> bool:
     return (a[1] is None or b[0] <= a[1]) and (b[1] is None or a[0] <= b[1])
 
 
+def no_step(done: int) -> None:
+    """What is done between the steps of a merge that nobody stops."""
+
+
 class SegmentOutput:
     """Makes the segments of one flush, load or merge; on failure removes them again."""
 
@@ -92,6 +99,8 @@ class SegmentOutput:
         # The blob files that this output may refer to.
         self.known_blobs = files_of(reader.record for reader in inputs)
         self.own_blobs: set[int] = set()
+        self.run = 0  # what the segments above the last tier are one source by
+        self.step: Step = no_step
         self.committed = False  # a load's: the journal names the segments
 
     def builder(self, filter_keys: int = 0) -> SegmentBuilder:
@@ -126,6 +135,8 @@ class SegmentOutput:
         if builder.blobs.made_file is not None:
             self.known_blobs[builder.blobs.blob_id] = builder.blobs.made_file
             self.own_blobs.add(builder.blobs.blob_id)
+        if not made["range_deletes"]:
+            self.run = self.run or made["id"]
         record = SegmentRecord(
             id=made["id"],
             table=self.engine.table.id,
@@ -141,6 +152,7 @@ class SegmentOutput:
             pages=made["page_count"],
             checksum=made["checksum"],
             blobs=shares_of(made["blobs"], self.known_blobs),
+            run=0 if made["range_deletes"] else self.run,
         )
         self.records.append(record)
         return record
@@ -170,6 +182,16 @@ class SegmentOutput:
                 self.discard()  # not an interrupt right after publishing
             raise
 
+    def write_markers(self, merge: Merge) -> None:
+        """The range-deletes of a merge's sources as a segment without rows."""
+        builder = self.builder()
+        try:
+            merge.write_markers(builder)
+            self.finish(builder)
+        except BaseException:
+            builder.abort()
+            raise
+
     def write_merge(
         self,
         merge: Merge,
@@ -177,16 +199,21 @@ class SegmentOutput:
         markers: bool,
         filter_keys: int,
         progress: Callable[[int], None] | None = None,
+        cuts: Iterable[bytes] = (),
     ) -> None:
-        """All rows of a merge, split at `most_bytes` a segment (None: one segment)."""
+        """All rows of a merge, split at `most_bytes` a segment (None: one segment).
+
+        cuts: encoded keys where segments end besides, those of CUT_BYTES or more.
+        """
         more = True
+        descending = sorted(cuts, reverse=True)
         try:
             while more:
                 builder = self.builder(filter_keys)
                 try:
                     if markers:
                         merge.write_markers(builder)
-                    more = merge.write(builder, most_bytes or (1 << 62)) != DONE
+                    more = self._write_segment(merge, builder, most_bytes or (1 << 62), descending)
                     record = self.finish(builder)
                 except BaseException:
                     builder.abort()
@@ -196,6 +223,25 @@ class SegmentOutput:
         except BaseException:
             self.discard()
             raise
+
+    def _write_segment(
+        self, merge: Merge, builder: SegmentBuilder, most_bytes: int, cuts: list[bytes]
+    ) -> bool:
+        """Rows for one segment, in steps between which the merge may be stopped; False at the end.
+
+        cuts: keys in descending order, where a segment of CUT_BYTES or more ends; used ones go.
+        """
+        while True:
+            reached = merge.write(
+                builder, most_bytes, stop=cuts[-1] if cuts else None, slice_bytes=STEP_BYTES
+            )
+            self.step(STEP_BYTES)
+            if reached == STOPPED:
+                cuts.pop()
+                if builder.bytes >= CUT_BYTES:
+                    return True
+            elif reached != MORE:
+                return reached != DONE
 
 
 def sizes_of(records: Iterable[SegmentRecord]) -> dict[str, int]:
@@ -242,6 +288,8 @@ def flush(engine: StoreEngine, snapshot: MemtableSnapshot) -> list[SegmentReader
             del newer[place]
             base = [*base, *readers]
         engine.core.publish(engine.version_of(newer, base))
+        engine.core_engine.stalled = False
+    engine.room.set()
     return readers
 
 
@@ -256,30 +304,36 @@ def checkpoint(engine: StoreEngine) -> None:
 
 def checkpoint_held(engine: StoreEngine) -> None:
     """The same, with `engine.maintenance` held already."""
-    state = engine.manifest.state
     with WriteGuard(engine.core_engine):
         engine.core_engine.checkpoint_due = False
         engine.core.freeze()
         sequence = engine.core_engine.sequence
         known = {reader.record.id for reader in engine.core.version.segments()}
     frozen = list(frozen_memtables(engine))
+    state = engine.manifest.state
     if not frozen and sequence == state.flushed_sequence and known == set(state.segments):
         return
     with event(engine, "checkpoint", sequence=sequence, memtables=len(frozen)):
-        write_checkpoint(engine, frozen, known, sequence)
+        flush_through(engine, frozen, sequence)
 
 
-def write_checkpoint(
-    engine: StoreEngine, frozen: list[MemtableSnapshot], known: set[int], sequence: int
-) -> None:
-    """Writes frozen memtables out; then the journal up to `sequence` is not needed any more."""
+def flush_through(engine: StoreEngine, frozen: list[MemtableSnapshot], sequence: int) -> None:
+    """Brings the oldest memtables and all else up to `sequence` into segments and the manifest.
+
+    frozen: oldest first; sequence: the last commit that the last of them holds, or a later one that
+    is in segments already.
+    """
     for snapshot in frozen:
         memory_bytes = snapshot.memtable.counters()["bytes"]
         with event(engine, "flush", rows=snapshot.entries, memory_bytes=memory_bytes) as facts:
-            readers = flush(engine, snapshot)
-            facts.update(sizes_of(reader.record for reader in readers))
-        known.update(reader.record.id for reader in readers)
+            facts.update(sizes_of(reader.record for reader in flush(engine, snapshot)))
     engine.core_engine.stalled = False
+    # A load that attached since is in the journal still, and is replayed from there.
+    known = {
+        reader.record.id
+        for reader in engine.core.version.segments()
+        if reader.record.last_sequence <= sequence
+    }
     record_segments(engine, known, sequence)
     engine.upkeep.flushed()
     with WriteGuard(engine.core_engine):
@@ -309,7 +363,11 @@ def record_segments(engine: StoreEngine, known: set[int], sequence: int | None) 
         if reader.record.id in known or reader.record.id in unrecorded
     }
     gone = tuple(number for number in state.segments if number not in live)
-    put = tuple(reader.record for number, reader in live.items() if number not in state.segments)
+    put = tuple(
+        reader.record
+        for number, reader in live.items()
+        if state.segments.get(number) != reader.record
+    )
     engine.append_edit(
         Edit(
             remove_segments=gone,
@@ -340,7 +398,7 @@ def close(engine: StoreEngine, merge: Callable[[StoreEngine], None]) -> None:
     merge: what keeps the sources few; it comes after a checkpoint that wrote, for every closing may
     add a small segment, and after one that failed, so that the failure is told.
     """
-    with engine.exclusive_maintenance("closing"):
+    with engine.exclusive_merging("closing"), engine.maintained():
         inner = engine.core_engine
         if inner.closed:
             return

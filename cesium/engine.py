@@ -3,11 +3,12 @@
 Handles (cesium.store.Store) on the same path share one StoreEngine, which is counted.  It answers
 the compiled engine's calls for a journal file and for room in the memtable.
 
-Locks, in the order taken: `opening_lock` (one store is opened at a time), `maintenance` (flush,
-merge, checkpoint, close), then the compiled writer lock.  `registry_lock` is the innermost, and
-held only to count a handle.  All of Python's are RLocks, for a signal handler or a collected handle
-may come in the midst of what holds them: counting stands that, opening another store too, and
-maintenance of the same store refuses it.
+Locks, in the order taken: `opening_lock` (one store is opened at a time), `merging` (one merge at a
+time, for as long as it takes), `maintenance` (whatever changes which segments there are: flush,
+checkpoint, the end of a merge, close), then the compiled writer lock.  `registry_lock` is the
+innermost, and held only to count a handle.  All of Python's are RLocks, for a signal handler or a
+collected handle may come in the midst of what holds them: counting stands that, opening another
+store too, and maintenance of the same store refuses it.
 
 What happens to the sources of the version, happens under the writer lock, by identity: a frozen
 memtable, a segment; so a load that attaches while a merge runs is never lost.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from cesium._engine import Engine, TableCore, WriteGuard
@@ -28,6 +29,7 @@ from cesium._page import TableShape
 from cesium._recovery import Recovery
 from cesium._segment import SegmentReader
 from cesium._version import Version
+from cesium.background import Background, Quiet, Speed
 from cesium.blob_files import BlobFiles
 from cesium.directory import (
     blob_numbers,
@@ -41,6 +43,7 @@ from cesium.directory import (
 from cesium.durability import tell_unseen_failure
 from cesium.errors import CorruptionError, Error
 from cesium.events import event
+from cesium.exclusion import Exclusive
 from cesium.file_system import warn_once
 from cesium.files import UNFINISHED, Files, MemoryFiles
 from cesium.host import EngineHost
@@ -49,7 +52,6 @@ from cesium.lock import WriterLock
 from cesium.manifest import Manifest
 from cesium.options import Options
 from cesium.schema import new_codecs, stored_codecs
-from cesium.sharing import Shared
 from cesium.state import Edit, SegmentRecord, State, TableRecord, attached
 from cesium.syncing import IntervalSync
 from cesium.upkeep import Upkeep, poisoning
@@ -61,7 +63,7 @@ TIER_BASE = 1  # the last tier: one run, no markers, no filters
 Source = MemtableSnapshot | list[SegmentReader]
 
 
-class StoreEngine(Shared):
+class StoreEngine(Exclusive):
     """Opens (or creates) a store; see the module's contract.
 
     path: the directory, or None for a store in memory.  slots_max: tests make pages tiny with it.
@@ -83,8 +85,11 @@ class StoreEngine(Shared):
         self.options = options
         self.in_memory = path is None
         self.files = files or (MemoryFiles() if path is None else Files(path))
-        self.maintenance = threading.RLock()
-        self.maintaining = False  # with `maintenance` held: by a call further up in this thread
+        self.background: Background | None = None  # None: maintenance is done by who finds it due
+        self.room = threading.Event()  # a memtable was written out, or could not be
+        self.step: Callable[[int], None] = lambda done: None  # between the steps of a merge
+        self.speed = Speed()
+        self.idle = Quiet()
         self.writable = options.flag != "r"
         # What layers above this one do; cesium.opening puts them in.
         self.make_room: Callable[[StoreEngine, bool], None] = lambda engine, must: None
@@ -222,12 +227,14 @@ class StoreEngine(Shared):
 
     def _stored_version(self, state: State) -> Version:
         records = state.segments.values()
-        newest_first = sorted(
-            (record for record in records if record.tier == TIER_NEW),
-            key=lambda record: (record.last_sequence, record.id),
-            reverse=True,
-        )
-        sources: list[Source] = [[self.reader(record)] for record in newest_first]
+        runs: dict[tuple[int, int], list[SegmentRecord]] = {}
+        for record in records:
+            if record.tier == TIER_NEW:
+                runs.setdefault((record.last_sequence, record.run), []).append(record)
+        sources: list[Source] = [
+            [self.reader(record) for record in sorted(runs[key], key=lambda at: at.lower)]
+            for key in sorted(runs, reverse=True)
+        ]
         base = [self.reader(record) for record in records if record.tier == TIER_BASE]
         return self.version_of(sources, base)
 
@@ -304,6 +311,7 @@ class StoreEngine(Shared):
     def open_journal(self) -> JournalWriter:
         """The first file to append to since opening; what crashes left behind is removed first."""
         self._remove_orphans()
+        self.core_engine.unwatched = self.background is not None
         return self.rotate_journal(0)
 
     def _remove_orphans(self) -> None:
@@ -373,28 +381,3 @@ class StoreEngine(Shared):
             # A failed sync is told: commits that were not acknowledged as synced may be lost.
             steps.callback(self.journal.close, clean=engine.poisoned is None)
             engine.closed = True
-
-    # -- other calls of the same thread, and other processes
-
-    def check_not_inside(self, what: str) -> None:
-        """Error when this thread is inside a write or maintenance of this store."""
-        inside = self.core_engine.is_writing_here
-        if not inside and self.maintenance.acquire(blocking=False):
-            inside = self.maintaining
-            self.maintenance.release()
-        if inside:
-            raise Error(
-                f"{what} inside a write of the same thread (a signal handler, a finalizer or a "
-                "codec uses the store that called it)"
-            )
-
-    @contextlib.contextmanager
-    def exclusive_maintenance(self, what: str) -> Iterator[None]:
-        """Holds `maintenance`; Error when it is held further up in this thread."""
-        self.check_not_inside(what)
-        with self.maintenance:
-            self.maintaining = True
-            try:
-                yield
-            finally:
-                self.maintaining = False

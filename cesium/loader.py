@@ -236,9 +236,12 @@ def attach(
             tier = TIER_NEW  # a commit came in between
         sequence = inner.sequence + 1
         records = [
-            replace(record, tier=tier, first_sequence=sequence, last_sequence=sequence)
+            replace(
+                record, tier=tier, first_sequence=sequence, last_sequence=sequence,
+                run=output.records[0].id,
+            )
             for record in output.records
-        ]
+        ]  # fmt: skip
         readers: list[SegmentReader] = [engine.reader(record) for record in records]
         payload = attach_payload(records)
         version = engine.version_with(readers)

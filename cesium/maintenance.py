@@ -1,54 +1,247 @@
-"""What to merge and when: keeps the sources few and the last tier tidy.
+"""Flushes and merges: when they are due, and who does them.
 
-Runs in the thread whose write found the memtable full, in `compact`, or in the last `close`.  Every
-merge reads a run of neighbouring sources that ends at the last tier, and the segments of the last
-tier that they overlap; the rest of the last tier stays as it is, so a time-ordered store is never
-rewritten.
+A store with files has two threads for them (cesium/background.py): a write that finds the memtable
+full sets it aside and goes on; it waits only when as many as the memory limit allows are set aside.
+Before it comes to that writers are slowed down, in proportion (`cesium.tiers.pace_of`).
+Without these threads (in memory, or with `background=False`) whoever finds something due does it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import groupby
+import time
 
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
-from cesium._merge import Merge
-from cesium._segment import SegmentReader
-from cesium._version import Version
 from cesium.checkpoint import (
     SEGMENT_BYTES,
-    SegmentOutput,
+    Step,
     checkpoint_held,
+    flush_through,
     frozen_memtables,
-    overlaps,
-    record_bounds,
-    record_segments,
-    retire,
-    run_bounds,
-    sizes_of,
+    no_step,
 )
-from cesium.engine import TIER_BASE, StoreEngine
-from cesium.events import event
-from cesium.origin import MERGE
-from cesium.reclaim import COMPACT_DEAD_SHARE, DEAD_SHARE, mostly_dead, reclaimable
-from cesium.state import SegmentRecord
+from cesium.engine import StoreEngine
+from cesium.merging import (
+    GROUP_MOST,
+    Progress,
+    due,
+    merge_chosen,
+    merge_into_base,
+    merge_part,
+    mergeable,
+    small_runs,
+)
+from cesium.options import parse_rate
+from cesium.pace import Pace
+from cesium.reclaim import COMPACT_DEAD_SHARE, reclaimable
+from cesium.tiers import RUNS_MOST, pace_of
 
 FROZEN_MOST = 4  # memtables that wait to be written out: half of the memory limit, at most
-NEWER_SOURCES_MOST = 4  # more of them cost every miss a filter each
-SMALL_BYTES = SEGMENT_BYTES // 4  # neighbours in the last tier below this are joined,
-SMALL_RUN_MOST = 8  # when there are more than so many in a row,
-GROUP_MOST = 64  # and no more at once: each that is read holds a descriptor
-
-Progress = Callable[[int], None]
+PACE_RATE_LEAST = 1 << 16  # bytes a second that writers may always put
+ROOM_SECONDS = 1.0  # between two looks whether the threads were stopped
+CLOSING_BYTES_MOST = SEGMENT_BYTES  # that a merge reads at most, for which closing waits
 
 
 def make_room(engine: StoreEngine, must: bool) -> None:
+    """A memtable, or the journal, is full: sets it aside to be written out.
+
+    Called after the first commit, too: from then on the flusher looks whether writing pauses.
+    must: before a commit to a stalled store, which waits until there is room, or fails, with
+    nothing done, if there is none to be had.
+    """
+    background = engine.background
+    if background is None:
+        make_room_here(engine, must)
+    elif must:
+        wait_for_room(engine)
+    else:
+        engine.core_engine.unwatched = False
+        try:
+            set_aside(engine)
+        except Exception as error:  # not the commit's, which is done
+            engine.upkeep.note(engine.path, error)
+        background.flusher.wake()
+
+
+def set_aside(engine: StoreEngine) -> None:
+    """Freezes a memtable that is full; too many of them stall the store."""
+    inner = engine.core_engine
+    if inner.is_writing_here:
+        return
+    with WriteGuard(inner):
+        full = engine.core.live_counters()["bytes"] > engine.core.memtable_limit_bytes
+        if not full and not inner.checkpoint_due:
+            return  # another thread was here first
+        if sum(1 for _ in frozen_memtables(engine)) >= FROZEN_MOST:
+            inner.stalled = True
+            engine.room.clear()
+            return
+        inner.checkpoint_due = False
+        if engine.core.freeze() is not None:
+            engine.speed.note(inner.bytes_put)
+
+
+def wait_for_room(engine: StoreEngine) -> None:
+    """Waits for the flusher; where it failed, tries again, and raises what it meets."""
+    background = engine.background
+    assert background is not None
+    engine.check_not_inside("a write")
+    before = time.monotonic_ns()
+    background.flusher.wake()
+    while not engine.room.wait(ROOM_SECONDS) and not background.stopped:
+        pass
+    engine.core_engine.stall_nanoseconds += time.monotonic_ns() - before
+    if engine.core_engine.stalled:
+        with engine.exclusive_maintenance("a write"):
+            flush_frozen(engine)
+
+
+def flush_frozen(engine: StoreEngine) -> None:
+    """Writes out every memtable that waits; `maintenance` is held."""
+    while (oldest := next(frozen_memtables(engine), None)) is not None:
+        flush_through(engine, [oldest], oldest.last_sequence)
+
+
+def flush_waiting(engine: StoreEngine) -> None:
+    """The work of the flusher: a memtable at a time, so that others may come in between."""
+    background, inner = engine.background, engine.core_engine
+    assert background is not None
+    try:
+        while not background.stopped:
+            with engine.maintained():
+                if inner.closed or inner.poisoned is not None:
+                    return
+                if inner.checkpoint_due or loads_wait(engine):
+                    checkpoint_held(engine)
+                oldest = next(frozen_memtables(engine), None)
+                if oldest is None:
+                    break
+                flush_through(engine, [oldest], oldest.last_sequence)
+            set_pace(engine)
+            wake_merger(engine)
+    except Exception as error:
+        failed(engine, error)
+    finally:
+        engine.room.set()
+    wake_merger(engine)
+
+
+def wake_merger(engine: StoreEngine) -> None:
+    """Has the merger work if there is anything to merge; a store that needs none has no thread."""
+    if engine.background is not None and due(engine) is not None:
+        engine.background.merger.wake()
+
+
+def failed(engine: StoreEngine, error: BaseException) -> None:
+    """Keeps a failure (cesium/upkeep.py); with too many memtables waiting the store is stalled."""
+    inner = engine.core_engine
+    engine.upkeep.note(engine.path, error)
+    frozen = sum(1 for _ in frozen_memtables(engine))
+    inner.stalled = inner.poisoned is None and frozen >= FROZEN_MOST
+
+
+def loads_wait(engine: StoreEngine) -> bool:
+    """Whether several sources are not in the manifest yet: only then may they be merged."""
+    newer, _ = engine.split_sources()
+    recorded = engine.manifest.state.segments
+    return len(newer) > 1 and any(
+        reader.record.id not in recorded
+        for source in newer
+        if not isinstance(source, MemtableSnapshot)
+        for reader in source
+    )
+
+
+def merge_waiting(engine: StoreEngine) -> None:
+    """The work of the merger: one merge after the other, until the tiers are in order."""
+    background, inner = engine.background, engine.core_engine
+    assert background is not None
+    if not engine.upkeep.merge_is_due():
+        return
+    try:
+        while not background.halting and not inner.closed and inner.poisoned is None:
+            with engine.merging:
+                engine.step = stepping(engine)
+                try:
+                    if background.halting or not merge_once(engine):
+                        break
+                finally:
+                    engine.step = no_step
+            set_pace(engine)
+        engine.upkeep.merged()
+    except Halted:
+        pass
+    except Exception as error:
+        engine.upkeep.merge_failed()
+        engine.upkeep.note(engine.path, error)
+    set_pace(engine)
+
+
+def when_idle(engine: StoreEngine) -> bool:
+    """Called now and then after writes: brings what waits into segments once nobody writes.
+
+    False when nothing is left to be watched.
+    """
+    inner = engine.core_engine
+    if inner.closed or inner.poisoned is not None:
+        return False
+    if inner.sequence == engine.manifest.state.flushed_sequence:
+        return False
+    if engine.idle.is_quiet(inner.sequence):
+        try:
+            checkpoint(engine)
+        except Exception as error:
+            failed(engine, error)
+        return False
+    return True
+
+
+class Halted(Exception):
+    """A merge that was stopped between two steps, and undone."""
+
+
+def stepping(engine: StoreEngine) -> Step:
+    """What a merge in the background does between two steps: stops if told, and keeps its pace."""
+    background = engine.background
+    pace = Pace(parse_rate(engine.options.maintenance_rate))
+
+    def step(done: int) -> None:
+        if background is None or background.halting:
+            raise Halted
+        pace(done)
+
+    return step
+
+
+def merge_once(engine: StoreEngine, most_bytes: int | None = None) -> bool:
+    """The merge that is due, if one is; `merging` is held.  most_bytes: a larger one is left."""
+    found = due(engine)
+    if found is None or (most_bytes is not None and found.bytes_read > most_bytes):
+        return False
+    return merge_chosen(engine, found)
+
+
+def set_pace(engine: StoreEngine) -> None:
+    """Slows writers down as far as maintenance lags behind them."""
+    newer, _ = engine.split_sources()
+    waiting = sum(isinstance(source, MemtableSnapshot) for source in newer)
+    part = pace_of(len(newer) - waiting, waiting, FROZEN_MOST)
+    speed = engine.speed.bytes_per_second
+    if part is None or speed is None:
+        engine.core_engine.set_pace(0)
+    else:
+        engine.core_engine.set_pace(max(int(2 * part * speed), PACE_RATE_LEAST))
+
+
+# -- without threads, and on demand
+
+
+def make_room_here(engine: StoreEngine, must: bool) -> None:
     """Flushes a full memtable, then merges if the sources became too many.
 
     must: before a commit to a stalled store, which fails, with nothing done, if this does.
     """
-    with engine.maintenance:
+    with engine.merging, engine.maintenance:
         full = engine.core.live_counters()["bytes"] > engine.core.memtable_limit_bytes
         if engine.core_engine.stalled if must else full or engine.core_engine.checkpoint_due:
             tidy(engine, must)  # else another thread was here first
@@ -63,19 +256,21 @@ def tidy(engine: StoreEngine, must: bool = False) -> None:
     poisoned the engine.  Nothing is done in a closed store, nor by a signal handler in the midst of
     maintenance.
     """
+    if engine.background is not None:
+        engine.background.flusher.wake()
+        bound_sources(engine)
+        return
     inner = engine.core_engine
-    with engine.maintenance:
+    with engine.merging, engine.maintenance:
         if inner.closed or engine.maintaining:
             return
         try:
-            with engine.exclusive_maintenance("maintenance"):
+            with engine.exclusive_merging("maintenance"), engine.maintained():
                 checkpoint_held(engine)
                 if engine.upkeep.merge_is_due():
                     merge_if_due(engine)
         except Exception as error:
-            engine.upkeep.note(engine.path, error)
-            frozen = sum(1 for _ in frozen_memtables(engine))
-            inner.stalled = inner.poisoned is None and frozen >= FROZEN_MOST
+            failed(engine, error)
             if must and inner.stalled:
                 raise
 
@@ -87,183 +282,63 @@ def checkpoint(engine: StoreEngine) -> None:
     """
     with engine.exclusive_maintenance("a checkpoint"):
         checkpoint_held(engine)
-        if engine.upkeep.merge_is_due():
-            try:
+    if engine.background is not None:
+        wake_merger(engine)
+        bound_sources(engine)
+    elif engine.upkeep.merge_is_due():
+        try:
+            with engine.exclusive_merging("a checkpoint"), engine.maintained():
                 merge_if_due(engine)
-            except Exception as error:
-                engine.upkeep.note(engine.path, error)
+        except Exception as error:
+            engine.upkeep.note(engine.path, error)
 
 
-def merge_if_due(engine: StoreEngine) -> None:
-    """One merge, if there are too many sources or too many small neighbours."""
-    newer = mergeable(engine)
+def bound_sources(engine: StoreEngine) -> None:
+    """Merges here, where many checkpoints or loads made sources faster than they are merged."""
+    if len(mergeable(engine)) < RUNS_MOST:
+        return
+    with engine.merging:
+        try:
+            while len(mergeable(engine)) >= RUNS_MOST and merge_once(engine):
+                pass
+        except Exception as error:
+            engine.upkeep.merge_failed()
+            engine.upkeep.note(engine.path, error)
+
+
+def merge_if_due(engine: StoreEngine, most_bytes: int | None = None) -> None:
+    """Merges until the tiers are in order; `merging` is held.  most_bytes: see merge_once."""
     try:
-        if len(newer) > NEWER_SOURCES_MOST:
-            merge_into_base(engine, newer)
-        for run in small_runs(engine):
-            if len(run) > SMALL_RUN_MOST:
-                merge_into_base(engine, [], run[:GROUP_MOST])
-        for reader in reclaimable(engine):
-            merge_part(engine, [], [reader], None)
+        while merge_once(engine, most_bytes):
+            pass
     except Exception:
         engine.upkeep.merge_failed()
         raise
     engine.upkeep.merged()
 
 
+def merge_before_closing(engine: StoreEngine) -> None:
+    """The same for merges no longer than a flush: every closing may add a small segment."""
+    merge_if_due(engine, CLOSING_BYTES_MOST)
+
+
 def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
-    """Brings everything into one run without delete markers; progress gets the rows written."""
-    with engine.exclusive_maintenance("compaction"):
-        checkpoint_held(engine)
-        newer = mergeable(engine)
+    """Brings everything into one run without delete markers; progress gets the rows written.
+
+    Commits, and flushes of what they bring, go on meanwhile.
+    """
+    with engine.exclusive_merging("compaction"):
+        with engine.maintained():
+            checkpoint_held(engine)
+            newer = mergeable(engine)
         if newer:
-            merge_into_base(engine, newer, progress=progress)
+            merge_into_base(engine, newer, progress)
         before = 0
         while runs := [run for run in small_runs(engine) if len(run) > 1]:
             if sum(map(len, runs)) == before:
                 break  # a load lies in between; a later merge joins what is left
             before = sum(map(len, runs))
-            merge_into_base(engine, [], runs[0][:GROUP_MOST], progress=progress)
+            merge_part(engine, [], runs[0][:GROUP_MOST], progress)
         for reader in reclaimable(engine, COMPACT_DEAD_SHARE):
             merge_part(engine, [], [reader], progress, COMPACT_DEAD_SHARE)
         engine.upkeep.merged()
-
-
-def mergeable(engine: StoreEngine) -> list[list[SegmentReader]]:
-    """The sources, newest first, that lie right above the last tier and are in the manifest."""
-    newer, _ = engine.split_sources()
-    recorded = engine.manifest.state.segments
-    sources: list[list[SegmentReader]] = []
-    for source in reversed(newer):
-        if isinstance(source, MemtableSnapshot):
-            break
-        if any(reader.record.id not in recorded for reader in source):
-            break
-        sources.insert(0, source)
-    return sources
-
-
-def small_runs(engine: StoreEngine) -> list[list[SegmentReader]]:
-    """Runs of small neighbours in the last tier that are in the manifest."""
-    _, base = engine.split_sources()
-    recorded = engine.manifest.state.segments
-
-    def small(reader: SegmentReader) -> bool:
-        return reader.record.bytes < SMALL_BYTES and reader.record.id in recorded
-
-    return [list(group) for is_small, group in groupby(base, small) if is_small]
-
-
-def merge_into_base(
-    engine: StoreEngine,
-    newer: list[list[SegmentReader]],
-    base: list[SegmentReader] | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """Merges sources, newest first, and what they overlap of the last tier, into the last tier.
-
-    base: merge these neighbours in the last tier instead.
-    """
-    if base is not None:
-        merge_part(engine, newer, base, progress)
-        return
-    _, run = engine.split_sources()
-    for part_newer, part_base in parts_of(newer, run):
-        # Where a load lies in between, the next checkpoint records it.
-        if all(reader.record.id in engine.manifest.state.segments for reader in part_base):
-            merge_part(engine, part_newer, part_base, progress)
-
-
-def parts_of(
-    newer: list[list[SegmentReader]], run: list[SegmentReader]
-) -> list[tuple[list[list[SegmentReader]], list[SegmentReader]]]:
-    """The sources, with the segments of the last tier that they overlap, in parts that lie apart.
-
-    A part's intervals hang together, so its keys surround nothing that is in no part: what is made
-    of it fits into the last tier.
-    """
-    spans = [(run_bounds(source), place) for place, source in enumerate(newer)]
-    spans += [(record_bounds(reader.record), len(newer) + at) for at, reader in enumerate(run)]
-    parts: list[list[int]] = []
-    part_upper: bytes | None = b""
-    for (lower, upper), place in sorted(spans, key=lambda span: span[0][0]):
-        if not parts or (part_upper is not None and lower > part_upper):
-            parts.append([])
-            part_upper = upper
-        parts[-1].append(place)
-        part_upper = None if part_upper is None or upper is None else max(part_upper, upper)
-    return [
-        (
-            [newer[place] for place in sorted(part) if place < len(newer)],
-            [run[place - len(newer)] for place in sorted(part) if place >= len(newer)],
-        )
-        for part in parts
-        if min(part) < len(newer)
-    ]
-
-
-def merge_part(
-    engine: StoreEngine,
-    newer: list[list[SegmentReader]],
-    base: list[SegmentReader],
-    progress: Progress | None,
-    dead_share: float = DEAD_SHARE,
-) -> None:
-    """One merge into the last tier; nothing if a load lies between the output's keys by then."""
-    inputs = [reader for source in [*newer, base] for reader in source]
-    read = sizes_of(reader.record for reader in inputs)
-    with event(
-        engine, "merge", segments_read=read["segments_written"], bytes_read=read["bytes_written"]
-    ) as facts:
-        facts.update(sizes_of(write_merge(engine, newer, base, inputs, progress, dead_share)))
-
-
-def write_merge(
-    engine: StoreEngine,
-    newer: list[list[SegmentReader]],
-    base: list[SegmentReader],
-    inputs: list[SegmentReader],
-    progress: Progress | None,
-    dead_share: float,
-) -> list[SegmentRecord]:
-    """The same; returns what was made of the inputs."""
-    output = SegmentOutput(
-        engine,
-        TIER_BASE,
-        min(reader.record.first_sequence for reader in inputs),
-        max(reader.record.last_sequence for reader in inputs),
-        MERGE,
-        inputs,
-    )
-    output.moved = mostly_dead(engine, dead_share)
-    sources = [*newer, base] if base else newer
-    output.write_merge(
-        Merge(Version(engine.shape, sources, bool(base)), False),
-        SEGMENT_BYTES,
-        markers=False,
-        filter_keys=0,
-        progress=progress,
-    )
-    merged = {reader.record.id for reader in inputs}
-    with output.publishing() as readers, WriteGuard(engine.core_engine):
-        above, below = engine.split_sources()
-        above = [
-            source
-            for source in above
-            if isinstance(source, MemtableSnapshot) or source[0].record.id not in merged
-        ]
-        below = [reader for reader in below if reader.record.id not in merged]
-        fits = not any(
-            overlaps(record_bounds(reader.record), record_bounds(other.record))
-            for reader in readers
-            for other in below
-        )
-        if fits:
-            engine.core.publish(engine.version_of(above, [*below, *readers]))
-    if not fits:
-        output.discard()
-        return []
-    retire(engine, inputs)
-    engine.upkeep.unrecorded.update(reader.record.id for reader in readers)
-    record_segments(engine, set(engine.manifest.state.segments) - merged, None)
-    return output.records

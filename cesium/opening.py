@@ -11,6 +11,7 @@ import os
 
 from cesium import checkpoint as checkpoints
 from cesium import maintenance, sharing
+from cesium.background import Background
 from cesium.engine import StoreEngine
 from cesium.errors import ConflictError
 from cesium.files import Files
@@ -31,7 +32,7 @@ def acquire(
     text = os.fsdecode(path)
     if files is not None:
         files.ended = False
-        return _ready(StoreEngine(text, options, slots_max, files))
+        return _ready(StoreEngine(text, options, slots_max, files), threads=False)
     if text == ":memory:":
         if options.flag in ("r", "w"):
             raise FileNotFoundError("a store in memory is always new: flag 'c' or 'n'")
@@ -53,10 +54,14 @@ def acquire(
         found.wait_ended()
 
 
-def _ready(engine: StoreEngine) -> StoreEngine:
+def _ready(engine: StoreEngine, threads: bool = True) -> StoreEngine:
     """A new engine with what the layers above it do for it, and its first handle."""
     engine.make_room = maintenance.make_room
     engine.checkpoint = maintenance.checkpoint
+    if threads and engine.options.background and engine.writable and not engine.in_memory:
+        engine.background = Background(
+            engine, maintenance.flush_waiting, maintenance.merge_waiting, maintenance.when_idle
+        )
     engine.handles = 1
     return engine
 
@@ -73,8 +78,11 @@ def _open_engine(path: str, options: Options, slots_max: int) -> StoreEngine:
 def close_engine(engine: StoreEngine) -> None:
     """Ends an engine whose last handle was closed."""
     try:
-        checkpoints.close(engine, maintenance.merge_if_due)
+        if engine.background is not None:
+            engine.background.stop()
+        checkpoints.close(engine, maintenance.merge_before_closing)
     finally:
+        engine.room.set()
         engine.files.ended = True
         engine.end()
 

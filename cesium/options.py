@@ -50,7 +50,10 @@ class Options:
     bytes, or a text such as "1GiB", that memtables and the buffers of loads and merges may take
     together.  blob_threshold: variable-length values of so many bytes or more (a number, or a text
     such as "4KiB") lie in blob files beside the segments, so that merges move pointers; None: none
-    do, and none may be above 64 MiB.  It may change from one opening to the next.
+    do, and none may be above 64 MiB.  It may change from one opening to the next.  background:
+    flushes and merges are done by two threads of the store's own; False: by whoever's write finds
+    them due.  maintenance_rate: bytes a second, or a text such as "200MB/s", that merges in the
+    background write at most; None is no limit.
 
     ValueError for a setting that is not one of these.
     """
@@ -61,6 +64,8 @@ class Options:
     durability: str = "sync"
     memory_limit: int | str = "1GiB"
     blob_threshold: int | str | None = BLOB_THRESHOLD
+    background: bool = True
+    maintenance_rate: int | str | None = None
 
     def __post_init__(self) -> None:
         if self.flag not in FLAGS:
@@ -79,6 +84,9 @@ class Options:
                 f"blob_threshold is {BLOB_THRESHOLD_LEAST} bytes to 64 MiB, or None, "
                 f"not {self.blob_threshold!r}"
             )
+        if not isinstance(self.background, bool):
+            raise ValueError(f"background is True or False, not {self.background!r}")
+        parse_rate(self.maintenance_rate)
 
     @property
     def blob_threshold_bytes(self) -> int:

@@ -53,7 +53,8 @@ class SegmentRecord:
 
     `lower` and `upper` are the smallest and the largest encoded key that it holds or marks;
     `markers` counts range-delete markers, `checksum` is that of its footer page; `blobs` are the
-    blob files that it refers to, by id.
+    blob files that it refers to, by id.  `run`: segments above the last tier with the same run and
+    last sequence are one source; they do not overlap, and have no range-delete markers.
     """
 
     id: int
@@ -71,6 +72,11 @@ class SegmentRecord:
     checksum: int
     volume: int = 0
     blobs: tuple[BlobShare, ...] = ()
+    run: int = 0  # of a record without one: its id
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            object.__setattr__(self, "run", self.id)
 
     def to_json(self) -> Json:
         """The record as the manifest and attach frames write it."""
@@ -95,6 +101,7 @@ class SegmentRecord:
             _number(members["pages"]), _number(members["checksum"]),
             _number(members.get("volume", 0)),
             tuple(BlobShare.from_json(item) for item in members.get("blobs", ())),
+            _number(members.get("run", 0)),
         )  # fmt: skip
 
 

@@ -88,10 +88,7 @@ class Store(CompiledTable):
 
     def __init__(self, engine: StoreEngine, options: Options) -> None:
         self._engine = engine
-        self.options = Options(
-            engine.keys.spec, engine.values.spec, options.flag, options.durability,
-            options.memory_limit,
-        )  # fmt: skip
+        self.options = replace(options, key=engine.keys.spec, value=engine.values.spec)
         self._lowest: Encoded = 0 if engine.keys.width else b""
 
     @property

@@ -11,7 +11,10 @@ Hypothesis profiles, chosen by HYPOTHESIS_PROFILE:
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A child of a test imports what the test imports, not sources that lie in its directory.
@@ -28,3 +31,10 @@ settings.register_profile(
     "fuzz", deadline=None, max_examples=3000, print_blob=True, suppress_health_check=QUIET
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="module")
+def foreground() -> Iterator[None]:
+    """Stores without threads of their own: their directory changes only when they are called."""
+    with mock.patch("cesium.opening.Background", lambda *arguments: None):
+        yield

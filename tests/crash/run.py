@@ -50,15 +50,15 @@ SMALL: dict[str, Any] = {
     "cesium.manifest.REWRITE_BYTES": 1500,
     "cesium.loader.SEGMENT_BYTES": 16384,
     "cesium.checkpoint.SEGMENT_BYTES": 40960,
-    "cesium.maintenance.SEGMENT_BYTES": 40960,
-    "cesium.maintenance.SMALL_RUN_MOST": 4,
+    "cesium.merging.SEGMENT_BYTES": 40960,
+    "cesium.merging.SMALL_RUN_MOST": 4,
 }
 
 
 # What is counted when it happens: a function of the engine, and the corner that it is.
 COUNTED = {
     "cesium.checkpoint.flush": "flush",
-    "cesium.maintenance.merge_part": "merge",
+    "cesium.merging.merge_part": "merge",
     "cesium.loader.attach": "load",
     "cesium.loader.merge_runs": "load of several runs",
     "cesium.blob_files.BlobFiles.doom": "blob file reclaimed",

@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from cesium import checkpoint, maintenance
+from cesium import checkpoint, maintenance, merging
 from cesium.engine import StoreEngine
 from cesium.journal import Journal
 from crash.explore import CrashFound, Explorer
@@ -106,7 +106,7 @@ def test_a_journal_that_goes_before_the_manifest_knows() -> None:
 
 
 def test_segments_that_go_before_the_manifest_knows() -> None:
-    retire = maintenance.retire
+    retire = merging.retire
 
     def wrong(engine: StoreEngine, readers: list[Any]) -> None:
         retire(engine, readers)
@@ -115,7 +115,7 @@ def test_segments_that_go_before_the_manifest_knows() -> None:
         for reader in readers:
             engine.files.unlink(f"segment-{reader.record.id:010d}")
 
-    with mock.patch.object(maintenance, "retire", wrong):
+    with mock.patch.object(merging, "retire", wrong):
         found("merges")
 
 

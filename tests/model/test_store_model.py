@@ -315,6 +315,7 @@ class Lockstep:
             self.keys.spec if flag == "c" or self.rng.random() < 0.5 else None,
             self.values.spec if flag == "c" or self.rng.random() < 0.5 else None,
             flag, "process", "1MiB", self.rng.choice([None, 40, 1000, 4096]),
+            self.rng.random() < 0.5,
         )  # fmt: skip
         self.store = cesium.Store(acquire(self.path, options, self.slots_max), options)
         self.limit_memtable()
@@ -556,7 +557,9 @@ class Lockstep:
             return
         sequence = self.store.sequence
         copy = str(self.directory / str(next(self.names)))
-        shutil.copytree(self.path, copy)
+        engine = self.store._engine
+        with engine.merging, engine.maintenance:  # or its threads would change what is copied
+            shutil.copytree(self.path, copy)
         self.store.close()
         shutil.rmtree(self.path)
         self.path = copy

@@ -598,20 +598,18 @@ def test_merging_keeps_what_lies_between(tmp_path: Path) -> None:
 
 
 def test_a_load_between_the_keys_of_a_merge_under_way(tmp_path: Path, monkeypatch: Any) -> None:
-    from cesium import maintenance
-
     with cesium.open(tmp_path / "store", key="u8", value="u8", durability="process") as opened:
         for keys in (range(10), range(100, 110)):
             opened.put_many(list(keys), list(keys))
             opened.checkpoint()
-        real = maintenance.SegmentOutput.write_merge
+        real = checkpoints.SegmentOutput.write_merge
 
         def load_first(output: Any, *arguments: Any, **options: Any) -> None:
             real(output, *arguments, **options)
             if 50 not in opened:
                 opened.bulk_load([50], [50])
 
-        monkeypatch.setattr(maintenance.SegmentOutput, "write_merge", load_first)
+        monkeypatch.setattr(checkpoints.SegmentOutput, "write_merge", load_first)
         opened.compact()
         for key in (5, 50, 105):
             assert opened.get(key) == key

@@ -26,7 +26,9 @@ from cesium import syncing
 from cesium.engine import StoreEngine
 from cesium.errors import PoisonedError
 from cesium.journal import Journal
+from cesium.merging import SMALL_RUN_MOST
 from cesium.opening import acquire
+from cesium.tiers import RUNS_MOST
 from failing_files import FailingFiles
 
 LEVELS = ("none", "process", "interval", "sync")
@@ -256,7 +258,7 @@ def test_a_signal_handler_may_close_the_store_in_its_first_put(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What SIGTERM's handler does, at the worst moment: while the thread is being started."""
-    store = opened(tmp_path / "s", "interval")
+    store = opened(tmp_path / "s", "interval", background=False)
     start = threading.Thread.start
 
     def start_and_close(thread: threading.Thread) -> None:
@@ -297,7 +299,7 @@ def test_closing_tells_of_a_sync_that_failed_unseen(tmp_path: Path) -> None:
 
 
 def test_none_writes_no_journal_and_flushes_when_full(tmp_path: Path) -> None:
-    store = opened(tmp_path / "s", "none", memory_limit="1MiB")
+    store = opened(tmp_path / "s", "none", memory_limit="1MiB", background=False)
     keys = np.arange(2_000)
     for part in range(30):
         store.put_many(keys + part * 2_000, np.full(2_000, float(part)))
@@ -339,7 +341,7 @@ def test_the_journal_has_a_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """The same key again and again leaves the memtable small."""
     monkeypatch.setattr(limits, "JOURNAL_BYTES_LEAST", 3 << 20)
     longest = 0
-    with opened(tmp_path / "s", "process", memory_limit="1MiB") as store:
+    with opened(tmp_path / "s", "process", memory_limit="1MiB", background=False) as store:
         for number in range(200_000):
             store.put(1, float(number))
             if number % 1000 == 0:
@@ -433,11 +435,13 @@ def test_an_empty_batch_reaches_its_level_for_what_came_before(
 
 def test_checkpoints_one_after_the_other_do_not_pile_up_segments(tmp_path: Path) -> None:
     for durability in ("none", "process"):
-        with opened(tmp_path / durability, durability) as store:
-            for number in range(60):
-                store.put(number % 7, float(number), durability="sync")
-                store.checkpoint()
-            assert store.stats().segments <= 13 and len(store) == 7
+        for background, most in ((False, 13), (True, RUNS_MOST + SMALL_RUN_MOST)):
+            path = tmp_path / f"{durability}-{background}"
+            with opened(path, durability, background=background) as store:
+                for number in range(60):
+                    store.put(number % 7, float(number), durability="sync")
+                    store.checkpoint()
+                assert store.stats().segments <= most and len(store) == 7
 
 
 @pytest.mark.parametrize("kind", ["create", "write", "sync_directory"])

@@ -53,7 +53,9 @@ HOLDER = """
 import ctypes, os, signal, sys
 import cesium
 path, waiting = sys.argv[1], int(sys.argv[2])
-store = cesium.open(path, key="u8", value="u8", durability="process")
+# No threads: a child of a fork that Python does not see hangs where one had the interpreter.
+options = cesium.Options("u8", "u8", durability="process", background=False)
+store = cesium.open(path, options=options)
 store[1] = 1
 %s
 signal.pause()

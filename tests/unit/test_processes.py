@@ -30,7 +30,9 @@ import ctypes, gc, os, signal, sys
 import numpy as np
 import cesium
 path, way, durability = sys.argv[1:4]
-store = cesium.open(path, key="u8", value="u8", durability=durability, memory_limit="8MiB")
+# No threads: a child of a fork that Python does not see hangs where one had the interpreter.
+options = cesium.Options("u8", "u8", "c", durability, "8MiB", background=False)
+store = cesium.open(path, options=options)
 store.bulk_load(np.arange(5000), np.arange(5000))
 store.put_many(np.arange(4000, 6000), np.arange(4000, 6000))
 memory = cesium.open(":memory:", key="u8", value="u8")

@@ -17,6 +17,8 @@ import pytest
 import cesium
 from cesium.opening import acquire
 
+pytestmark = pytest.mark.usefixtures("foreground")
+
 
 def opened(path: Path, slots_max: int = 4, **more: Any) -> Any:
     options = cesium.Options(**{"durability": "process", **more})

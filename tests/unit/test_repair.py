@@ -25,6 +25,8 @@ from cesium.state import Edit
 from cesium.verify import verify_directory
 from journal_frames import starts_of
 
+pytestmark = pytest.mark.usefixtures("foreground")
+
 PAGE = 4096
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium import checkpoint, loader, maintenance
+from cesium import checkpoint, loader, merging
 
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of 128 KiB, so that a small load makes many."""
-    for module in (checkpoint, loader, maintenance):
+    for module in (checkpoint, loader, merging):
         monkeypatch.setattr(module, "SEGMENT_BYTES", 128 << 10)
 
 
@@ -60,7 +60,7 @@ def test_many_openings_leave_few_segments(tmp_path):
         with cesium.open(tmp_path / "store", key="u4", value="u4") as store:
             store[number] = number
     with cesium.open(tmp_path / "store") as store:
-        assert store.stats().base_segments <= maintenance.SMALL_RUN_MOST
+        assert store.stats().base_segments <= merging.SMALL_RUN_MOST
         assert list(store.items()) == [(number, number) for number in range(40)]
         assert store.verify().ok
         store.compact()
@@ -68,8 +68,8 @@ def test_many_openings_leave_few_segments(tmp_path):
 
 
 def test_compaction_joins_more_small_segments_than_it_reads_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(maintenance, "SMALL_RUN_MOST", 1000)
-    monkeypatch.setattr(maintenance, "GROUP_MOST", 4)
+    monkeypatch.setattr(merging, "SMALL_RUN_MOST", 1000)
+    monkeypatch.setattr(merging, "GROUP_MOST", 4)
     with cesium.open(tmp_path / "store", key="u4", value="u4") as store:
         for number in range(30):
             store[number] = number

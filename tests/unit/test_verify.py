@@ -20,6 +20,8 @@ from cesium.scan_segment import find_footer, parse_markers, read_pages
 from cesium.verify import verify_directory
 from journal_frames import starts_of
 
+pytestmark = pytest.mark.usefixtures("foreground")
+
 PAGE = 4096
 
 
