@@ -460,6 +460,13 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
                 count += 1
             done += 1
         status = segment_route_heads(segment, heads, count, ordinals)
+        if status == STATUS_NOT_FOUND:      # it has range-deletes and no entries
+            for lane in range(count):
+                key.head = heads[lane]
+                if interval_set_find(segment.markers, &key) == NULL:
+                    rest[left[0]] = group[lane]
+                    left[0] += 1
+            continue
         if status != STATUS_OK:
             return status
         for lane in range(count):

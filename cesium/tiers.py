@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RUNS_DUE = 4  # neighbours of like size that are merged into one
+LIKE_SIZE = 1.25  # times what lies above it: a run that is not larger is merged with that
 BASE_SHARE = 4  # of the last tier: when what lies above is larger, it is merged into it
 DIRECT_BYTES = 1 << 30  # with the last tier, at most, to be merged into it without a step between
 DEAD_SHARE = 8  # of all rows: when more than one in so many is dead, they are merged away
@@ -66,7 +67,7 @@ def choose(runs: Sequence[Run], base_bytes: int, rows: int) -> Choice | None:
         return Choice(len(runs) - 1, len(runs), True)
     together = 0
     for index, run in enumerate(runs):
-        if index and run.bytes > together:
+        if index and run.bytes > together * LIKE_SIZE:
             if index >= RUNS_DUE:
                 return Choice(0, index, False)
             return None

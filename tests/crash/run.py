@@ -52,6 +52,9 @@ SMALL: dict[str, Any] = {
     "cesium.checkpoint.SEGMENT_BYTES": 40960,
     "cesium.merging.SEGMENT_BYTES": 40960,
     "cesium.merging.SMALL_RUN_MOST": 4,
+    # Even small stores merge above the last tier first.
+    "cesium.tiers.DIRECT_BYTES": 0,
+    "cesium.checkpoint.CUT_BYTES": 4096,
 }
 
 
@@ -59,6 +62,7 @@ SMALL: dict[str, Any] = {
 COUNTED = {
     "cesium.checkpoint.flush": "flush",
     "cesium.merging.merge_part": "merge",
+    "cesium.merging.merge_into_run": "merge into a run",
     "cesium.loader.attach": "load",
     "cesium.loader.merge_runs": "load of several runs",
     "cesium.blob_files.BlobFiles.doom": "blob file reclaimed",

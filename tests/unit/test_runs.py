@@ -78,3 +78,17 @@ def test_compaction_joins_more_small_segments_than_it_reads_at_once(tmp_path, mo
         store.compact()
         assert store.stats().base_segments == 1
         assert list(store.items()) == [(number, number) for number in range(30)]
+
+
+def test_batches_look_below_a_segment_that_has_range_deletes_alone(tmp_path):
+    keys = np.arange(2000, dtype="u8")
+    for name, key in (("fixed", "u8"), ("text", "str")):
+        with cesium.open(tmp_path / name, key=key, value="u8") as store:
+            given = keys if key == "u8" else [f"{number:04d}" for number in keys]
+            store.bulk_load(given, keys)
+            store.delete_range(given[100], given[200])
+            store.checkpoint()
+            values, found = store.get_many(given)
+            assert found.tolist() == [not 100 <= number < 200 for number in range(2000)]
+            assert values[found].tolist() == [*range(100), *range(200, 2000)]
+            assert store.contains_many(given).sum() == 1900
