@@ -14,8 +14,8 @@ from cesium._blob_writer import BlobOutput
 from cesium._builder import SegmentBuilder
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
-from cesium._merge import DONE, MORE, STOPPED, Merge, memtable_bounds
-from cesium._segment import UNBOUNDED_UPPER, SegmentReader
+from cesium._merge import DONE, MORE, STOPPED, Merge
+from cesium._segment import SegmentReader
 from cesium._version import Version
 from cesium.blob_files import files_of, shares_of
 from cesium.directory import blob_name, segment_name
@@ -23,6 +23,7 @@ from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.errors import StorageFullError
 from cesium.events import event
 from cesium.origin import FLUSH, Origin
+from cesium.overlap import last_sequence_of, overlaps, source_bounds
 from cesium.state import Edit, SegmentRecord
 
 SEGMENT_BYTES = 64 << 20
@@ -30,43 +31,6 @@ CUT_BYTES = 16 << 20  # of a segment that may end where one below it begins
 STEP_BYTES = 4 << 20  # of a merge's output, at once: tens of milliseconds
 
 Step = Callable[[int], None]  # called with the bytes written since the last call; may raise
-Bounds = tuple[bytes, bytes | None]  # inclusive; upper None: no upper end
-
-
-def record_bounds(record: SegmentRecord) -> Bounds:
-    """The interval of keys that a segment touches."""
-    return record.lower, None if record.upper == UNBOUNDED_UPPER else record.upper
-
-
-def source_bounds(source: Source) -> Bounds | None:
-    """The interval of keys that a source touches; None for an empty one."""
-    if isinstance(source, MemtableSnapshot):
-        return memtable_bounds(source)
-    return run_bounds(source)
-
-
-def run_bounds(source: list[SegmentReader]) -> Bounds:
-    """The interval of keys that a run of segments touches."""
-    uppers = [record_bounds(reader.record)[1] for reader in source]
-    known = [upper for upper in uppers if upper is not None]
-    return (
-        min(reader.record.lower for reader in source),
-        max(known) if len(known) == len(uppers) else None,
-    )
-
-
-def last_sequence_of(source: Source) -> int:
-    """The last commit in a source."""
-    if isinstance(source, MemtableSnapshot):
-        return source.last_sequence
-    return max(reader.record.last_sequence for reader in source)
-
-
-def overlaps(a: Bounds | None, b: Bounds | None) -> bool:
-    """Whether two intervals of keys have a key in common."""
-    if a is None or b is None:
-        return False
-    return (a[1] is None or b[0] <= a[1]) and (b[1] is None or a[0] <= b[1])
 
 
 def no_step(done: int) -> None:

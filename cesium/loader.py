@@ -21,20 +21,13 @@ from cesium._merge import Merge
 from cesium._segment import SegmentReader
 from cesium._values import EncodedValues
 from cesium._version import Version
-from cesium.checkpoint import (
-    SEGMENT_BYTES,
-    Bounds,
-    SegmentOutput,
-    checkpoint,
-    overlaps,
-    sizes_of,
-    source_bounds,
-)
+from cesium.checkpoint import SEGMENT_BYTES, SegmentOutput, checkpoint, sizes_of
 from cesium.durability import sync
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.events import Fact, event
 from cesium.maintenance import tidy
 from cesium.origin import LOAD, RUN
+from cesium.overlap import Bounds, overlaps, source_bounds
 from cesium.state import SegmentRecord, attach_payload
 
 SORTED_ROW_BYTES = 16  # what sorting takes for each row

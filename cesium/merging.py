@@ -21,19 +21,11 @@ from cesium._merge import Merge
 from cesium._segment import SegmentReader
 from cesium._segment_view import SegmentView
 from cesium._version import Version
-from cesium.checkpoint import (
-    SEGMENT_BYTES,
-    Bounds,
-    SegmentOutput,
-    overlaps,
-    record_bounds,
-    record_segments,
-    retire,
-    sizes_of,
-)
+from cesium.checkpoint import SEGMENT_BYTES, SegmentOutput, record_segments, retire, sizes_of
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.events import Event, event
 from cesium.origin import MERGE
+from cesium.overlap import Bounds, overlaps, record_bounds
 from cesium.reclaim import DEAD_SHARE, mostly_dead, reclaimable
 from cesium.tiers import Run, choose
 

@@ -52,6 +52,7 @@ LAYERS = [
     ["scan_segment", "scan_values", "scan_manifest", "scan_journal", "scrub", "bounds"],
     ["host"],
     ["engine"],
+    ["overlap"],
     ["reclaim", "checkpoint", "merging", "maintenance", "loader", "verify", "stats", "memory"],
     ["copies", "rebuild", "salvage", "repair"],
     ["opening"],
