@@ -54,18 +54,14 @@ class Ring:
             int(submission[6]) + entries * 4, int(completion[5]) + completions * COMPLETION.itemsize
         )
         self._queues = mmap.mmap(self.fd, size, mmap.MAP_SHARED)
-        self._entries = mmap.mmap(
-            self.fd, entries * 64, mmap.MAP_SHARED, offset=OFFSET_SUBMISSIONS
-        )
+        self._entries = mmap.mmap(self.fd, entries * 64, mmap.MAP_SHARED, offset=OFFSET_SUBMISSIONS)
         words = np.frombuffer(self._queues, np.uint32)
         self.submission_tail = words[int(submission[1]) // 4 :][:1]
         words[int(submission[6]) // 4 :][:entries] = np.arange(entries)  # entry i in place i
         self.completion_head = words[int(completion[0]) // 4 :][:1]
         self.completion_tail = words[int(completion[1]) // 4 :][:1]
         self.entries = np.frombuffer(self._entries, SUBMISSION)
-        self.completions = np.frombuffer(
-            self._queues, COMPLETION, completions, int(completion[5])
-        )
+        self.completions = np.frombuffer(self._queues, COMPLETION, completions, int(completion[5]))
 
     def submit_and_wait(self, submissions: Any, at_least: int) -> Any:
         """Hands submissions to the kernel; returns the completions, at least so many."""

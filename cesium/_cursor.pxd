@@ -60,6 +60,7 @@ cdef struct Cursor:
     uint32_t marked_count
     uint64_t runs               # statistics: runs yielded
     Gaps gaps                   # of delete markers that were passed over
+    void *aheads                # of _scan_ahead: one for each input, or NULL
 
 cdef Cursor *cursor_new(const Shape *shape, uint32_t inputs, int direction,
                         bint keep_markers) noexcept nogil

@@ -46,6 +46,7 @@ cdef void cursor_free(Cursor *cursor) noexcept nogil:
     free(cursor.inputs)
     free(cursor.heap)
     free(cursor.marked)
+    free(cursor.aheads)
     free(cursor)
 
 

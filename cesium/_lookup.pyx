@@ -13,16 +13,24 @@ import operator
 
 import numpy as np
 
+from cesium._advice cimport WAIT_NANOSECONDS
+from cesium._batch_ahead cimport (
+    AheadWindow, window_ask, window_begin, window_flush, window_group_done, window_is_full,
+)
 from cesium._engine cimport key_of_row
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._keys cimport EncodedKeys
 from cesium._layout cimport (
     KIND_DELETE, KIND_MASK, STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK,
 )
-from cesium._native cimport SortPair, parallel_for, sort_columns
+from cesium._native cimport SortPair, hash_bytes, hash_head, parallel_for, sort_columns
 from cesium._page cimport (
     Key, Shape, kind_of, page_copy_row, page_copy_value, page_value_bytes,
 )
+from cesium._segment cimport (
+    Segment, segment_may_contain, segment_number, segment_ready, segment_route,
+)
+from cesium._segment_run cimport run_holder
 from cesium._values cimport EncodedValues
 from cesium._version cimport (
     Found, VersionSource, found_whole, version_find, version_find_pairs,
@@ -32,6 +40,7 @@ from cesium._ranges cimport View
 cdef enum:
     SORT_FROM = 256             # a smaller batch of fixed keys is looked up in the order given
     TASK_ROWS_MIN = 4096        # less than this is not worth a thread
+    TIMED_KEYS = 16             # keys looked up one by one, between two looks at the clock
 
 cdef const uint64_t *FAULTS = fault_counter()
 
@@ -84,6 +93,34 @@ cdef int append_value(Task *task, const Found *found) noexcept nogil:
     return STATUS_OK
 
 
+cdef void ask_ahead(const Task *task, AheadWindow *window, uint64_t *next,
+                    uint64_t done) noexcept nogil:
+    """Asks for the pages of keys behind `done`, in all sources that may hold them."""
+    cdef const Shape *shape = task.shape
+    cdef Segment *segment
+    cdef Key key
+    cdef uint32_t index
+    cdef uint32_t place
+    cdef uint32_t ordinal
+    cdef uint64_t hashed
+    next[0] = max(next[0], done)
+    while window.cold and next[0] < task.last and not window_is_full(window, done):
+        key_of_row(task.heads, task.key_offsets, task.key_data, next[0], &key)
+        hashed = hash_head(key.head) if shape.key_width else hash_bytes(key.data, key.bytes)
+        for index in range(task.item_count):
+            if task.items[index].run == NULL:
+                continue
+            segment = run_holder(shape, task.items[index].run, &key, &place)
+            if segment == NULL or segment_ready(segment) != STATUS_OK:
+                continue
+            if segment.filter_blocks and not segment_may_contain(segment, hashed):
+                continue
+            if segment_route(segment, &key, &ordinal) == STATUS_OK:
+                window_ask(window, segment, segment_number(segment, ordinal), next[0])
+        next[0] += 1
+    window_flush(window)
+
+
 cdef void find_one_by_one(Task *task) noexcept nogil:
     cdef const Shape *shape = task.shape
     cdef Found found
@@ -91,8 +128,18 @@ cdef void find_one_by_one(Task *task) noexcept nogil:
     cdef uint64_t index
     cdef uint64_t before
     cdef bint there
+    cdef AheadWindow window
+    cdef uint64_t next_asked = task.first
     cdef int status = STATUS_OK
+    memset(&window, 0, sizeof(AheadWindow))
+    window_begin(&window, False)
     for index in range(task.first, task.last):
+        if index == task.first + 1:         # one key says whether it was read from the drive
+            window_group_done(&window, WAIT_NANOSECONDS)
+        elif (index - task.first) % TIMED_KEYS == 0:
+            window_group_done(&window, 2 * WAIT_NANOSECONDS)
+        if window.cold:
+            ask_ahead(task, &window, &next_asked, index)
         key_of_row(task.heads, task.key_offsets, task.key_data, index, &key)
         status = STATUS_NOT_FOUND
         if task.outside == NULL or not task.outside[index]:

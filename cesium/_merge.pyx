@@ -29,6 +29,7 @@ from cesium._page cimport (
     Key, PageSource, Position, Shape, header_of, heads_of, kind_of, page_copy_key, page_find,
     page_key_bytes,
 )
+from cesium._scan_ahead cimport scan_ahead_set
 from cesium._version cimport Version, version_fill_inputs
 from cesium._whole_page cimport builder_take_page
 
@@ -82,6 +83,8 @@ cdef class Merge:
                 raise MemoryError
         with nogil:
             status = version_fill_inputs(version.items, version.count, self.cursor, 0)
+        # What it reads it reads to the end, and nobody will read again.
+        scan_ahead_set(self.cursor, True, 0)
         version.check(status, self.seen)
 
     def __dealloc__(self):

@@ -41,12 +41,16 @@ cdef class RangeReader:
     cdef uint64_t left                  # rows that the limit still allows
     cdef uint64_t seen                  # faults_seen() before the first read: pages stay in hand
     cdef uint64_t rows_exact            # rows of the whole range where fences tell, else 2^64 - 1
+    cdef uint64_t rows_most             # rows to come at most, once `ranked`
+    cdef bint ranked
+    cdef uint64_t keep_pages            # that the scan may leave in memory; 2^64 - 1: all, so far
     cdef readonly bint exhausted
 
     cdef uint64_t fill(self, Rows *rows, uint64_t most) except? 0xFFFFFFFFFFFFFFFF
     cdef object wrap(self, Rows *rows, KeyCodec keys, ValueCodec values, object head_array,
                      object row_array, bint want_keys, bint want_values)
     cdef bint fill_in_threads(self, Rows *rows, uint64_t capacity, int threads) except -1
+    cdef int plan_scan(self, bint eager, bint long_scan) except -1
 
 cdef class RowIterator:                 # decodes row by row from a small buffer of copied rows
     cdef RangeReader reader

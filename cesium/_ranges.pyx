@@ -17,20 +17,23 @@ from cesium._engine cimport Engine, TableCore, engine_is_shut
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._interval cimport key_compare, key_to_object
 from cesium._keys cimport EncodedKeys, KeyCodec
-from cesium._layout cimport STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK
+from cesium._layout cimport PAGE_BYTES, STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK
 from cesium._memtable cimport (
     MemtableSnapshot, memtable_root_delete_markers, memtable_root_entries, memtable_root_markers,
     memtable_root_source,
 )
 from cesium._native cimport load_head, parallel_for
 from cesium._page cimport Key, Shape, heads_of
+from cesium._scan_ahead cimport scan_ahead_attach, scan_ahead_brought, scan_ahead_set
 from cesium._segment cimport (
-    Segment, segment_page, segment_rank, segment_rank_of_page, segment_ready, segment_whole,
+    Segment, SegmentReader, segment_page, segment_rank, segment_rank_of_page, segment_ready,
+    segment_whole,
 )
 from cesium._sweep cimport sweep
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._rows cimport Rows, cursor_fill, cursor_skip, rows_free, rows_reserve
-from cesium._version cimport SegmentRun, VersionSource, segment_run_source, version_fill_inputs
+from cesium._segment_run cimport SegmentRun
+from cesium._version cimport VersionSource, version_fill_inputs
 from cesium.errors import ClosedError, CorruptionError
 
 cdef enum:
@@ -38,6 +41,9 @@ cdef enum:
     BUFFER_ROWS = 1024          # later ones in buffers that stay in L2
     FILL_ROWS_MIN = 65536       # fewer rows than this are not worth a thread
     MEMTABLES_OF_MEMORY = 16    # a store of so many full memtables is likely to be in memory
+    ROWS_A_PAGE = 250           # at most, but for the shortest values
+    LONG_SCAN_PAGES = 4096      # 16 MiB: from here on a scan asks what it may leave in memory
+    KEPT_SHARE = 8              # that part of free memory
 
 cdef const uint64_t *FAULTS = fault_counter()
 
@@ -233,6 +239,7 @@ cdef class RangeReader:
         self.seen = faults_seen(FAULTS)
         self.interval = interval
         self.left = <uint64_t>-1 if limit is None else <uint64_t>limit
+        self.keep_pages = <uint64_t>-1
         self.cursor = cursor_new(view.shape, view.count, -1 if reverse else 1, False)
         if self.cursor == NULL:
             raise MemoryError
@@ -255,6 +262,8 @@ cdef class RangeReader:
             most = self.left
         if self.exhausted or most == 0:
             return 0
+        if self.keep_pages == <uint64_t>-1 and scan_ahead_brought(self.cursor) > LONG_SCAN_PAGES:
+            self.plan_scan(False, True)
         if most <= BUFFER_ROWS:
             calls = ticker_weight(&counters.fills) if ticker_tick(&counters.fills) else 0
         if calls:
@@ -274,6 +283,19 @@ cdef class RangeReader:
         self.left -= rows.count - before
         return rows.count - before
 
+    cdef int plan_scan(self, bint eager, bint long_scan) except -1:
+        """How to read ahead; a long scan may leave no more than a share of free memory behind.
+
+        What it brings in beyond that would take the place of pages that are read again and again.
+        """
+        cdef SegmentReader reader
+        if long_scan and self.keep_pages == <uint64_t>-1:
+            for reader in self.view.version.segments():
+                self.keep_pages = reader.files.free_memory() // KEPT_SHARE // PAGE_BYTES
+                break
+        scan_ahead_set(self.cursor, eager, self.keep_pages)
+        return 0
+
     def count(self):
         """Number of rows from here on; the reader is used up."""
         cdef uint64_t count = 0
@@ -282,6 +304,7 @@ cdef class RangeReader:
         cdef int status
         self.view.rank_bounds(self.interval, &most, &exact)
         if not exact and most:
+            self.plan_scan(self.left == <uint64_t>-1, most > LONG_SCAN_PAGES * ROWS_A_PAGE)
             with nogil:
                 status = cursor_skip(self.cursor, &self.pending, self.left, &count)
             self.view.check(status, self.seen)
@@ -317,9 +340,12 @@ cdef class RangeReader:
         head_array = None
         row_array = None
         memset(&rows, 0, sizeof(Rows))
-        self.view.rank_bounds(self.interval, &capacity, &exact)
-        self.rows_exact = capacity if exact else <uint64_t>-1
-        capacity = min(capacity, self.left)
+        # Once for all batches: the first and the last page may have left the memory by the second.
+        if not self.ranked:
+            self.view.rank_bounds(self.interval, &self.rows_most, &exact)
+            self.ranked = True
+            self.rows_exact = self.rows_most if exact else <uint64_t>-1
+        capacity = min(self.rows_most, self.left)
         if most is not None:
             capacity = min(capacity, <uint64_t>most)
         if shape.key_width:
@@ -333,6 +359,9 @@ cdef class RangeReader:
             if capacity:
                 rows.rows = &fixed[0]
         rows.skip_values = not want_values
+        exact = self.rows_most == self.rows_exact
+        self.plan_scan(most is None and self.left == <uint64_t>-1,
+                       capacity > LONG_SCAN_PAGES * ROWS_A_PAGE)
         try:
             if shape.key_width == 0:
                 rows.key_offsets = <int64_t *>calloc(capacity + 1, 8)
@@ -345,6 +374,7 @@ cdef class RangeReader:
             rows.capacity = capacity
             if not (exact and threads > 1 and self.fill_in_threads(&rows, capacity, threads)):
                 self.fill(&rows, capacity)
+            self.rows_most -= rows.count
             return self.wrap(&rows, keys, values, head_array, row_array, want_keys, want_values)
         finally:
             # Arrays of numpy's own are not ours to free.
@@ -411,7 +441,8 @@ cdef class RangeReader:
             with nogil:
                 for part in range(parts):
                     status = prepare_part(self.view.items[0].run, &self.interval.bounds, rows,
-                                          shape, capacity, part, parts, tasks)
+                                          shape, capacity, part, parts, self.keep_pages // parts,
+                                          tasks)
                     if status != STATUS_OK:
                         break
                 if status == STATUS_OK:
@@ -461,7 +492,7 @@ cdef struct FillTask:           # one thread's part of a range: a cursor of its 
 
 
 cdef int prepare_part(SegmentRun *run, const Bounds *bounds, const Rows *rows, const Shape *shape,
-                      uint64_t capacity, uint32_t part, uint32_t parts,
+                      uint64_t capacity, uint32_t part, uint32_t parts, uint64_t keep_pages,
                       FillTask *tasks) noexcept nogil:
     """Gives a part its cursor; it begins at the first key of a page, and ends the part before."""
     cdef FillTask *task = &tasks[part]
@@ -478,11 +509,10 @@ cdef int prepare_part(SegmentRun *run, const Bounds *bounds, const Rows *rows, c
     task.cursor = cursor_new(shape, 1, 1, False)
     if task.cursor == NULL:
         return STATUS_NO_MEMORY
-    if run.count == 1:
-        task.cursor.inputs[0].source = run.sources[0]
-    else:
-        segment_run_source(run, &task.cursor.inputs[0].source)
-        task.cursor.inputs[0].parts = run.sources
+    status = scan_ahead_attach(task.cursor, 0, run)
+    if status != STATUS_OK:
+        return status
+    scan_ahead_set(task.cursor, True, keep_pages)
     task.cursor.bounds = bounds[0]
     task.rows.skip_values = rows.skip_values
     if part:

@@ -83,8 +83,18 @@ cdef extern from *:
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
         return *(const volatile uint64_t *)(map + ((uint64_t)page_count - 1) * 4096 + 8);
     }
+    static inline int segment_is_checked(const uint64_t *checked, uint32_t number) {
+        uint64_t word = __atomic_load_n(checked + (number >> 6), __ATOMIC_ACQUIRE);
+        return (int)(word >> (number & 63) & 1);
+    }
     """
     uint64_t segment_last_magic(const uint8_t *map, uint32_t page_count) noexcept nogil
+    # Whether a page was touched, and found right, since the segment was mapped.
+    bint segment_is_checked(const uint64_t *checked, uint32_t number) noexcept nogil
+
+# The page number of a data page; the segment must be ready, the ordinal below data_pages.
+cdef inline uint32_t segment_number(const Segment *segment, uint32_t ordinal) noexcept nogil:
+    return ordinal if segment.page_numbers == NULL else segment.page_numbers[ordinal]
 
 # Whether the file still goes as far as it did; comes after the last read of a call.  Where a file
 # is cut off in the midst of a page, the rest of that page reads as zeros without a fault.

@@ -12,6 +12,7 @@ import errno
 import os
 import threading
 
+from cesium._advice cimport advise_need, pages_resident
 from cesium._blobs cimport BlobReader
 from cesium._faults cimport (
     fault_counter, fault_find, fault_lost, fault_register, fault_unregister, faults_seen, load_lost,
@@ -45,6 +46,8 @@ from cesium.io_errors import raise_io
 
 cdef enum:
     READ_AHEAD_TASK_PAGES = 1024
+    # To ask whether a page is in memory takes as long as to copy two: only larger objects ask.
+    OBJECT_ASKED_PAGES = 16
 
 # The upper bound of variable keys without end: longer than any bound that is one.
 UNBOUNDED_UPPER = b"\xff" * (KEY_INLINE_BYTES + 1)
@@ -63,10 +66,6 @@ cdef extern from *:
     static inline void segment_store_map(void *place, const void *map) {
         __atomic_store_n((void **)place, (void *)map, __ATOMIC_RELEASE);
     }
-    static inline int segment_is_checked(const uint64_t *checked, uint32_t number) {
-        uint64_t word = __atomic_load_n(checked + (number >> 6), __ATOMIC_ACQUIRE);
-        return (int)(word >> (number & 63) & 1);
-    }
     static inline void segment_set_checked(uint64_t *checked, uint32_t number) {
         __atomic_fetch_or(checked + (number >> 6), 1ULL << (number & 63), __ATOMIC_RELEASE);
     }
@@ -82,7 +81,6 @@ cdef extern from *:
     """
     const void *segment_load_map(const void *place) noexcept nogil
     void segment_store_map(void *place, const void *map) noexcept nogil
-    int segment_is_checked(const uint64_t *checked, uint32_t number) noexcept nogil
     void segment_set_checked(uint64_t *checked, uint32_t number) noexcept nogil
     int segment_claim(int *claim) noexcept nogil
     void segment_store_status(int *place, int status) noexcept nogil
@@ -190,9 +188,23 @@ cdef int segment_page(Segment *segment, uint32_t ordinal, const uint8_t **page) 
         return status
     if ordinal >= segment.data_pages:
         return STATUS_NOT_FOUND
-    if segment.page_numbers != NULL:
-        ordinal = segment.page_numbers[ordinal]
-    return segment_checked(segment, ordinal, PAGE_DATA, page)
+    return segment_checked(segment, segment_number(segment, ordinal), PAGE_DATA, page)
+
+
+cdef void ask_for_object(Segment *segment, uint64_t first, uint64_t pages) noexcept nogil:
+    """Has the pages of one object read at once, where they may not be in memory."""
+    cdef uint8_t there = 1
+    pages = min(pages, segment.page_count - first)
+    if pages == 1:
+        return
+    if segment_is_checked(segment.checked, <uint32_t>first):
+        if pages < OBJECT_ASKED_PAGES:
+            return
+        pages_resident(segment.map, first + pages - 1, 1, &there)
+    else:
+        there = 0
+    if not there & 1:
+        advise_need(segment.map, first, pages)
 
 
 cdef int read_overflow(void *context, uint64_t location, uint64_t skip, uint8_t *destination,
@@ -209,6 +221,8 @@ cdef int read_overflow(void *context, uint64_t location, uint64_t skip, uint8_t 
     place += skip - PAGE_HEADER_BYTES
     number += place // OVERFLOW_PAYLOAD_BYTES
     place %= OVERFLOW_PAYLOAD_BYTES
+    if number < segment.page_count:
+        ask_for_object(segment, number, (place + bytes - 1) // OVERFLOW_PAYLOAD_BYTES + 1)
     while bytes:
         if number >= segment.page_count:
             return damaged(segment, segment.page_count - 1, 0, 0)
@@ -572,9 +586,12 @@ cdef int load(Segment *draft, const SegmentFooter *footer) noexcept nogil:
     draft.fences = calloc(1, sizeof(Fences))
     if draft.checked == NULL or draft.fences == NULL:
         return STATUS_NO_MEMORY
+    # Every lookup asks the filter, in an order of its own; fences are read now, filters meanwhile.
     if footer.fence_pages:
-        madvise(<void *>(draft.map + <uint64_t>footer.fence_first * PAGE_BYTES),
-                <uint64_t>footer.fence_pages * PAGE_BYTES, MADV_WILLNEED)
+        advise_need(draft.map, footer.fence_first, footer.fence_pages)
+    if footer.filter_blocks:
+        advise_need(draft.map, footer.filter_first,
+                    (footer.filter_blocks + FILTER_PAGE_BLOCKS - 1) // FILTER_PAGE_BLOCKS)
     segment_source(draft, &source)
     status = fences_load(<Fences *>draft.fences, draft.shape, footer, draft.map, &source,
                          checked_for_fences, &failed)

@@ -13,12 +13,7 @@ from cesium._memtable cimport MemtableRoot
 from cesium._native cimport SortPair
 from cesium._page cimport Key, PageSource, Position, Shape, TableShape
 from cesium._segment cimport Segment, segment_whole
-
-cdef struct SegmentRun:         # segments of one source, in key order, no overlap
-    Segment **segments
-    PageSource *sources
-    uint32_t count
-    bint marked                 # one segment that has range-delete markers
+from cesium._segment_run cimport SegmentRun
 
 cdef struct VersionSource:
     PageSource source
@@ -56,9 +51,8 @@ cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, 
 cdef inline int found_whole(const Found *found) noexcept nogil:
     return STATUS_OK if found.segment == NULL else segment_whole(found.segment)
 
-# A run of several segments as one page source.
-cdef void segment_run_source(SegmentRun *run, PageSource *source) noexcept nogil
-# Maps the segments whose range-deletes a cursor needs, and fills its inputs from `first_input` on.
+# Maps the segments whose range-deletes a cursor needs, and fills its inputs from `first_input` on;
+# those of segments read ahead.
 cdef int version_fill_inputs(VersionSource *items, uint32_t count, Cursor *cursor,
                              uint32_t first_input) noexcept nogil
 

@@ -1,12 +1,15 @@
 """Versions: sources, routing to segments, point and batch lookup.  See _version.pxd."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from cesium._batch_ahead cimport (
+    BatchAhead, batch_ahead_group, batch_ahead_group_done, batch_ahead_init,
+)
 from cesium._cursor cimport Cursor
 from cesium._faults cimport fault_counter, faults_seen, load_lost
-from cesium._interval cimport interval_set_find, key_compare
+from cesium._interval cimport interval_set_find
 from cesium._layout cimport (
     KIND_DELETE, KIND_MASK, STATUS_CLOSED, STATUS_CORRUPT, STATUS_FULL, STATUS_IO, STATUS_LIMIT,
     STATUS_NO_MEMORY, STATUS_NOT_FOUND, STATUS_OK, STATUS_POISONED,
@@ -20,147 +23,23 @@ from cesium._page cimport (
     Key, PageSource, Position, Shape, TableShape, header_of, heads_of, kind_of, page_copy_row,
     page_find, run_of,
 )
+from cesium._scan_ahead cimport scan_ahead_attach
 from cesium._segment cimport (
-    Segment, SegmentReader, segment_find, segment_locate, segment_may_contain, segment_page,
-    segment_ready, segment_route, segment_route_heads, segment_source, segment_whole,
+    Segment, SegmentReader, segment_find, segment_is_checked, segment_locate, segment_may_contain,
+    segment_number, segment_page, segment_ready, segment_route, segment_route_heads, segment_source,
+    segment_whole,
+)
+from cesium._segment_run cimport (
+    SegmentRun, run_holder, segment_run_free, segment_run_new, segment_run_source,
 )
 from cesium.errors import ClosedError, CorruptionError, Error, LimitError, PoisonedError
 
-cdef extern from *:
-    uint64_t __atomic_load_n(uint64_t *word, int order) noexcept nogil
-    int __ATOMIC_ACQUIRE
-
 cdef enum:
     GROUP = 32                  # lookups in flight at once
+    EXCLUDED = 0xFFFFFFFF
 
 cdef uint64_t version_numbers = 0
 cdef const uint64_t *FAULTS = fault_counter()
-
-
-# --- a run of segments as one page source -------------------------------------------------------
-# Its ordinals are (segment index << 32) | page ordinal.
-
-
-cdef inline int adopt(SegmentRun *run, uint32_t index, Position *position) noexcept nogil:
-    position.ordinal |= <uint64_t>index << 32
-    return STATUS_OK
-
-
-cdef int run_edge_from(SegmentRun *run, int64_t index, int direction,
-                       Position *position) noexcept nogil:
-    """The first (or last) entry of segment `index` or of the nearest one behind it that has any."""
-    cdef int status
-    while 0 <= index < run.count:
-        status = run.sources[index].edge(run.sources[index].context, position, direction)
-        if status != STATUS_OK:
-            return status
-        if position.page != NULL:
-            return adopt(run, <uint32_t>index, position)
-        index += direction
-    position.page = NULL
-    return STATUS_OK
-
-
-cdef uint32_t run_route(const SegmentRun *run, const Key *key) noexcept nogil:
-    """The first segment whose upper bound is >= key, or count."""
-    cdef uint32_t low = 0
-    cdef uint32_t high = run.count
-    cdef uint32_t middle
-    cdef const Segment *segment
-    while low < high:
-        middle = (low + high) >> 1
-        segment = run.segments[middle]
-        if not segment.upper_unbounded and key_compare(
-                segment.shape.key_width != 0, &segment.upper, key) < 0:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-cdef int run_seek(void *context, const Key *key, Position *position) noexcept nogil:
-    cdef SegmentRun *run = <SegmentRun *>context
-    cdef uint32_t index = run_route(run, key)
-    cdef int status
-    position.page = NULL
-    if index == run.count:
-        return STATUS_OK
-    status = run.sources[index].seek(run.sources[index].context, key, position)
-    if status != STATUS_OK:
-        return status
-    if position.page != NULL:
-        return adopt(run, index, position)
-    status = segment_whole(run.segments[index])
-    if status != STATUS_OK:
-        return status
-    return run_edge_from(run, index + 1, 1, position)
-
-
-cdef int run_step(void *context, Position *position, int direction) noexcept nogil:
-    cdef SegmentRun *run = <SegmentRun *>context
-    cdef uint32_t index = <uint32_t>(position.ordinal >> 32)
-    cdef int status
-    position.ordinal &= <uint64_t>0xFFFFFFFF
-    status = run.sources[index].step(run.sources[index].context, position, direction)
-    if status != STATUS_OK:
-        return status
-    if position.page != NULL:
-        return adopt(run, index, position)
-    # A cursor asks the segments that it stops in, not one that it only passes through.
-    status = segment_whole(run.segments[index])
-    if status != STATUS_OK:
-        return status
-    return run_edge_from(run, <int64_t>index + direction, direction, position)
-
-
-cdef int run_edge(void *context, Position *position, int direction) noexcept nogil:
-    cdef SegmentRun *run = <SegmentRun *>context
-    return run_edge_from(run, 0 if direction > 0 else <int64_t>run.count - 1, direction, position)
-
-
-cdef int run_read_overflow(void *context, uint64_t location, uint64_t skip, uint8_t *destination,
-                           uint64_t bytes) noexcept nogil:
-    return STATUS_CORRUPT       # never called: a cursor goes to the segment's own source
-
-
-cdef void segment_run_source(SegmentRun *run, PageSource *source) noexcept nogil:
-    source.context = run
-    source.seek = run_seek
-    source.step = run_step
-    source.edge = run_edge
-    source.read_overflow = run_read_overflow
-    source.whole = NULL         # a cursor asks the segments that it looked at
-    source.blob_of = NULL       # never called, as read_overflow
-
-
-cdef SegmentRun *segment_run_new(list readers) except NULL:
-    cdef SegmentRun *run = <SegmentRun *>calloc(1, sizeof(SegmentRun))
-    cdef SegmentReader reader
-    cdef Py_ssize_t index
-    if run == NULL:
-        raise MemoryError
-    run.segments = <Segment **>calloc(len(readers), sizeof(Segment *))
-    run.sources = <PageSource *>calloc(len(readers), sizeof(PageSource))
-    if run.segments == NULL or run.sources == NULL:
-        segment_run_free(run)
-        raise MemoryError
-    run.count = <uint32_t>len(readers)
-    for index, reader in enumerate(readers):
-        run.segments[index] = &reader.segment
-        segment_source(&reader.segment, &run.sources[index])
-        if reader.record.markers:
-            run.marked = True
-    if run.marked and run.count > 1:
-        segment_run_free(run)
-        raise Error("a source of several segments cannot carry range-deletes")
-    return run
-
-
-cdef void segment_run_free(SegmentRun *run) noexcept nogil:
-    if run != NULL:
-        free(run.segments)
-        free(run.sources)
-        free(run)
 
 
 # --- the version -----------------------------------------------------------------------------
@@ -257,24 +136,10 @@ cdef inline uint64_t hash_key(const Shape *shape, const Key *key) noexcept nogil
     return hash_bytes(key.data, key.bytes)
 
 
-cdef inline Segment *holder(const Shape *shape, const SegmentRun *run,
-                            const Key *key, uint32_t *index) noexcept nogil:
-    """The one segment of a run whose bounds include the key, or NULL."""
-    cdef Segment *segment
-    index[0] = run_route(run, key)
-    if index[0] == run.count:
-        return NULL
-    segment = run.segments[index[0]]
-    if key_compare(shape.key_width != 0, key, &segment.lower) < 0:
-        return NULL
-    return segment
-
-
 cdef int find_if_warm(const Shape *shape, Segment *segment, const Key *key,
                       Position *position) noexcept nogil:
     """segment_find on a page that was checked before; STATUS_FULL when the page is cold."""
     cdef uint32_t ordinal
-    cdef uint32_t page_number
     cdef uint32_t guess
     cdef bint exact
     cdef PageSource source
@@ -285,11 +150,9 @@ cdef int find_if_warm(const Shape *shape, Segment *segment, const Key *key,
         status = segment_route(segment, key, &ordinal)
     if status != STATUS_OK:
         return status
-    page_number = ordinal if segment.page_numbers == NULL else segment.page_numbers[ordinal]
     if load_lost(&segment.lost):
         return STATUS_FULL
-    if not (__atomic_load_n(&segment.checked[page_number >> 6], __ATOMIC_ACQUIRE)
-            >> (page_number & 63)) & 1:
+    if not segment_is_checked(segment.checked, segment_number(segment, ordinal)):
         return STATUS_FULL
     status = segment_page(segment, ordinal, &position.page)
     if status != STATUS_OK:
@@ -341,7 +204,7 @@ cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, 
             if interval_set_find(item.markers, key) != NULL:
                 return STATUS_NOT_FOUND
             continue
-        segment = holder(shape, item.run, key, &place)
+        segment = run_holder(shape, item.run, key, &place)
         if segment == NULL:
             continue
         if warm_only and segment.map == NULL:
@@ -380,8 +243,10 @@ cdef int version_fill_inputs(VersionSource *items, uint32_t count, Cursor *curso
         cursor.inputs[first_input + index].source = items[index].source
         cursor.inputs[first_input + index].markers = items[index].markers
         run = items[index].run
-        if run != NULL and run.count > 1:
-            cursor.inputs[first_input + index].parts = run.sources
+        if run != NULL:
+            status = scan_ahead_attach(cursor, first_input + index, run)
+            if status != STATUS_OK:
+                return status
         if run != NULL and run.marked:
             status = segment_ready(run.segments[0])
             if status != STATUS_OK:
@@ -430,35 +295,43 @@ cdef int find_in_memtable(const Shape *shape, VersionSource *item, SortPair *pai
 
 
 cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, uint64_t pair_count,
-                         uint64_t *left, SortPair *rest, uint8_t *rows,
-                         uint8_t *found) noexcept nogil:
-    """Groups of lookups move together through fences and pages, so that their misses overlap."""
+                         uint64_t *left, SortPair *rest, uint8_t *rows, uint8_t *found,
+                         BatchAhead *ahead) noexcept nogil:
+    """Groups of lookups move together through fences and pages, so that their misses overlap.
+
+    What is left stays in order, those that the filter excludes among the others: the next source
+    may be a run of several segments, and takes them one after another.
+    """
     cdef SortPair group[GROUP]
     cdef uint64_t heads[GROUP]
+    cdef uint32_t lanes[GROUP]          # of each pair: where it is searched, or EXCLUDED
     cdef uint32_t ordinals[GROUP]
     cdef const uint8_t *pages[GROUP]
     cdef HeadsSearch searches[GROUP]
     cdef Key key
+    cdef uint32_t taken
     cdef uint32_t count
     cdef uint32_t lane
+    cdef uint32_t index
     cdef uint32_t slot
     cdef uint64_t done = 0
+    cdef uint64_t before
     cdef int status
     memset(&key, 0, sizeof(Key))
     while done < pair_count:
+        before = <uint64_t>(pairs - rest) + done
+        taken = <uint32_t>min(<uint64_t>GROUP, pair_count - done)
         count = 0
-        while done < pair_count and count < GROUP:
+        for index in range(taken):
+            group[index] = pairs[done + index]
+            lanes[index] = count
+            heads[count] = group[index].key
             if segment.filter_blocks and not segment_may_contain(segment,
-                                                                 hash_head(pairs[done].key)):
-                key.head = pairs[done].key
-                if interval_set_find(segment.markers, &key) == NULL:
-                    rest[left[0]] = pairs[done]
-                    left[0] += 1
+                                                                 hash_head(heads[count])):
+                lanes[index] = EXCLUDED
             else:
-                group[count] = pairs[done]
-                heads[count] = pairs[done].key
                 count += 1
-            done += 1
+        done += taken
         status = segment_route_heads(segment, heads, count, ordinals)
         if status == STATUS_NOT_FOUND:      # it has range-deletes and no entries
             for lane in range(count):
@@ -469,6 +342,7 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
             continue
         if status != STATUS_OK:
             return status
+        batch_ahead_group(ahead, segment, ordinals, count, before)
         for lane in range(count):
             status = segment_page(segment, ordinals[lane], &pages[lane])
             if status != STATUS_OK:
@@ -483,15 +357,19 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
             for lane in range(count):
                 prefetch_read(run_of(shape, pages[lane], 0)
                               + searches[lane].position * shape.value_width)
-        for lane in range(count):
-            slot = searches[lane].position
-            if slot < searches[lane].count and searches[lane].heads[slot] == heads[lane]:
-                take_row(shape, pages[lane], slot, group[lane].payload, rows, found)
-                continue
-            key.head = heads[lane]
+        for index in range(taken):
+            lane = lanes[index]
+            if lane != EXCLUDED:
+                slot = searches[lane].position
+                if slot < searches[lane].count and searches[lane].heads[slot] == heads[lane]:
+                    take_row(shape, pages[lane], slot, group[index].payload, rows, found)
+                    continue
+            key.head = group[index].key
             if interval_set_find(segment.markers, &key) == NULL:
-                rest[left[0]] = group[lane]
+                rest[left[0]] = group[index]
                 left[0] += 1
+        # Not before: to look at the clock is to wait for all that is being loaded.
+        batch_ahead_group_done(ahead)
     return segment_whole(segment)
 
 
@@ -499,6 +377,7 @@ cdef int find_in_run(const Shape *shape, VersionSource *item, SortPair *pairs,
                      uint64_t *pair_count, uint8_t *rows, uint8_t *found) noexcept nogil:
     cdef SegmentRun *run = item.run
     cdef Segment *segment
+    cdef BatchAhead ahead
     cdef uint64_t index = 0
     cdef uint64_t end
     cdef uint64_t left = 0
@@ -506,9 +385,10 @@ cdef int find_in_run(const Shape *shape, VersionSource *item, SortPair *pairs,
     cdef Key key
     cdef int status
     memset(&key, 0, sizeof(Key))
+    batch_ahead_init(&ahead, shape, run, pairs, pair_count[0])
     while index < pair_count[0]:
         key.head = pairs[index].key
-        segment = holder(shape, run, &key, &place)
+        segment = run_holder(shape, run, &key, &place)
         end = index + 1
         if segment == NULL:
             pairs[left] = pairs[index]
@@ -523,7 +403,7 @@ cdef int find_in_run(const Shape *shape, VersionSource *item, SortPair *pairs,
             end += 1
         # `rest` never overtakes the pairs being read: at most as many are left as were taken.
         status = find_in_segment(shape, segment, pairs + index, end - index, &left, pairs, rows,
-                                 found)
+                                 found, &ahead)
         if status != STATUS_OK:
             return status
         index = end

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[2] / "cesium"
 # Bottom first.  Modules of one layer may import each other, though never in a circle.
 LAYERS = [
     ["errors"],
-    ["_native", "_layout", "_counters", "_files", "_frames", "_lock", "_faults"],
+    ["_native", "_layout", "_counters", "_files", "_frames", "_lock", "_faults", "_advice"],
     ["lock", "io_errors"],
     ["file_system", "files", "casting", "columns", "checksum"],
     ["_key_arrays", "_keys", "_key_texts", "_key_times", "_key_tuples"],
@@ -39,7 +39,8 @@ LAYERS = [
         "_memory",
     ],
     ["_journal"],
-    ["_gap", "_cursor", "_rows", "_version"],
+    ["_segment_run", "_batch_ahead"],
+    ["_gap", "_cursor", "_rows", "_scan_ahead", "_version"],
     ["_merge_fixed", "_merge", "_engine", "_sweep"],
     ["_ranges", "_lookup"],
     ["_core"],

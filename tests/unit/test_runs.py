@@ -92,3 +92,21 @@ def test_batches_look_below_a_segment_that_has_range_deletes_alone(tmp_path):
             assert found.tolist() == [not 100 <= number < 200 for number in range(2000)]
             assert values[found].tolist() == [*range(100), *range(200, 2000)]
             assert store.contains_many(given).sum() == 1900
+
+
+def test_a_batch_passes_filters_in_order(small_segments, tmp_path):
+    """Keys that a newer source's filter lets through in vain are found below all the same.
+
+    They used to come behind those that it excluded, and to be sought in the wrong segment.
+    """
+    keys = np.arange(0, 180_000, 3, dtype=np.uint64)
+    with cesium.open(tmp_path / "store", key="u8", value="i8") as store:
+        store.bulk_load(keys, np.arange(len(keys)), threads=1)
+        store.bulk_load(keys[::2], -np.arange(len(keys))[::2], threads=1)
+        store.delete_many(keys[::100])
+        store.checkpoint()
+        assert store.stats().base_segments > 3
+        assert len(store.core.version.sources) > 1
+        values, found = store.get_many(keys)
+        assert np.array_equal(found, np.arange(len(keys)) % 100 != 0)
+        assert [int(value) for value in values[:5]] == [0, 1, -2, 3, -4]
