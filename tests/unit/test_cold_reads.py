@@ -157,7 +157,7 @@ def test_batches_over_many_segments_and_sources(
 def test_a_cold_value_of_many_pages_is_read_at_once(tmp_path: Path) -> None:
     path = tmp_path / "store"
     values = [bytes([number]) * 300_000 for number in range(20)]
-    with cesium.open(path, key="u8", value="bytes") as store:
+    with cesium.open(path, key="u8", value="bytes", blob_threshold=None) as store:
         store.bulk_load(np.arange(20, dtype=np.uint64), values)
     for evict in (False, True):
         drop(path)
