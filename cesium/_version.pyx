@@ -334,12 +334,10 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
         done += taken
         status = segment_route_heads(segment, heads, count, ordinals)
         if status == STATUS_NOT_FOUND:      # it has range-deletes and no entries
-            for lane in range(count):
-                key.head = heads[lane]
-                if interval_set_find(segment.markers, &key) == NULL:
-                    rest[left[0]] = group[lane]
-                    left[0] += 1
-            continue
+            for index in range(taken):
+                lanes[index] = EXCLUDED
+            count = 0
+            status = STATUS_OK
         if status != STATUS_OK:
             return status
         batch_ahead_group(ahead, segment, ordinals, count, before)
