@@ -17,6 +17,7 @@ from cesium import loader, maintenance
 from cesium._blob_view import value_view
 from cesium._core import DURABILITY_ERROR, LEVELS, Commit, CompiledTable
 from cesium._keys import EncodedKeys
+from cesium._ranges import View
 from cesium._values import EncodedValues
 from cesium.directory import bytes_of
 from cesium.durability import durable_sequence, sync
@@ -310,12 +311,15 @@ class Store(CompiledTable):
     def compact(self, progress: bool = False) -> None:
         """Merges everything into one run without delete markers, giving their space back."""
         self._check_writable()
-        before = stats(self._engine)
-        with event(self._engine, "compaction", rows=before.estimated_rows) as facts:
-            facts["bytes_before"] = before.segment_bytes
-            with reporting("compacting", before.estimated_rows, progress) as report:
+        rows = View(self.core).estimated_rows()
+        with event(self._engine, "compaction", rows=rows) as facts:
+            facts["bytes_before"] = self._segment_bytes()
+            with reporting("compacting", rows, progress) as report:
                 maintenance.compact(self._engine, report)
-            facts["bytes_after"] = stats(self._engine).segment_bytes
+            facts["bytes_after"] = self._segment_bytes()
+
+    def _segment_bytes(self) -> int:
+        return sum(reader.record.bytes for reader in self.core.version.segments())
 
     def verify(self, progress: bool = False, rate: int | str | None = None) -> Report:
         """Reads every page and every frame from the drive and checks it.
@@ -324,8 +328,7 @@ class Store(CompiledTable):
         """
         self._check_open()
         files = self._engine.files
-        total = sum(reader.record.bytes for reader in self.core.version.segments())
-        total += bytes_of(files, ("manifest-", "journal-"))
+        total = self._segment_bytes() + bytes_of(files, ("manifest-", "journal-"))
         with reporting("verifying", total // PAGE_BYTES, progress) as report:
             return verify(self._engine, report, rate)
 
