@@ -148,7 +148,7 @@ def test_space_comes_back_by_itself(tmp_path: Path) -> None:
         assert len(store) == 10
         store.put(1000, b"a write, so that closing looks what is due")
     left = sum(os.path.getsize(tmp_path / "s" / name) for name in names(tmp_path / "s"))
-    assert left < 100_000
+    assert left < 100 * 4000 / 2, "what is mostly dead is written anew, once merges tell"
 
 
 def test_a_snapshot_pins_blob_files(store: Any, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_bad_page(path: Path) -> None:
 
 def test_a_store_that_does_not_open(path: Path) -> None:
     flip(one(path, "manifest"), 100)
-    flip(one(path, "journal"), PAGE + 300)
+    flip(one(path, "journal"), PAGE + 200)  # a row in the midst of five
     assert run("info", path).exit_code == 1
     result = run("verify", path)
     assert result.exit_code == 4

@@ -55,7 +55,7 @@ reads = {
     "floor": (1,), "lower": (1,), "ceiling": (1,), "higher": (1,), "range": (1, 2), "prefix": (1,),
     "keys": (), "values": (), "items": (), "verify": (), "stats": (), "__getitem__": (1,),
     "__contains__": (1,), "__len__": (), "__iter__": (), "__reversed__": (), "__bool__": (),
-    "__enter__": (), "__reduce__": (),
+    "__enter__": (), "__reduce__": (), "memory": (), "view": (1,),
 }
 properties = ["sequence", "durable_sequence"]
 ranges = {
