@@ -12,7 +12,7 @@ from cesium._ranges import View
 from cesium._segment import SegmentReader
 from cesium.directory import OWN_FILES, bytes_of
 from cesium.durability import durable_sequence
-from cesium.engine import StoreEngine
+from cesium.engine import Source, StoreEngine
 from cesium.figures import aligned, bytes_text, seconds_text
 from cesium.reclaim import blob_totals
 
@@ -73,6 +73,8 @@ class Stats:
     blob_dead_bytes: of values in blob files that no segment points to.
     journal_dropped_bytes: what opening found behind the last whole commit of the journal and
     ignored, because nothing showed that it had been synced: 0 after a clean close.
+    stall_seconds: that writes waited for maintenance, in sum, since the store was opened.
+    debt_bytes: of memtables set aside and of all that lies above the last tier.
     maintenance_failure: why the last flush or merge after a write failed, until one succeeds; the
     commits are kept all the same.
     tiers: newest first.  directory_bytes: all files of the store.
@@ -103,6 +105,8 @@ class Stats:
     journal_bytes: int
     journal_dropped_bytes: int
     write_waits: int
+    stall_seconds: float
+    debt_bytes: int
     maintenance_failure: str | None
     directory_bytes: int
     tiers: tuple[Tier, ...]
@@ -222,6 +226,8 @@ def stats(engine: StoreEngine) -> Stats:
         journal_bytes=sum(file.bytes for file in journals),
         journal_dropped_bytes=engine.journal.dropped_bytes,
         write_waits=engine.core_engine.waits,
+        stall_seconds=engine.core_engine.stall_nanoseconds / 1e9,
+        debt_bytes=sum(map(bytes_of_source, newer)),
         maintenance_failure=engine.upkeep.failure,
         directory_bytes=on_drive,
         tiers=tiers,
@@ -239,3 +245,10 @@ def _written(counts: dict[str, int], bytes_put: int) -> float | None:
         counts[name] for name in ("journal_bytes", "flush_bytes", "merge_bytes", "load_bytes")
     )
     return written / put if put else None
+
+
+def bytes_of_source(source: Source) -> int:
+    """What a source takes in memory or in files."""
+    if isinstance(source, MemtableSnapshot):
+        return int(source.memtable.counters()["bytes"])
+    return sum(reader.record.bytes for reader in source)

@@ -290,9 +290,9 @@ def test_a_merge_of_a_file_cut_off_fails_and_leaves_nothing(tmp_path: Path, cut:
 
 
 def test_a_merge_after_a_flush_fails_and_loses_nothing(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"durability": "process", "memory_limit": "1MiB"}
+    options = cesium.Options("u8", "u8", "c", "process", "1MiB", background=False)
     path = tmp_path / "s"
-    store = cesium.open(path, key="u8", value="u8", **options)
+    store = cesium.open(path, options=options)
     store.bulk_load(np.arange(0, 40000, 2, dtype="u8"), np.zeros(20000, "u8"))
     model = dict.fromkeys(range(0, 40000, 2), 0)
     assert len(store) == 20000
@@ -311,7 +311,7 @@ def test_a_merge_after_a_flush_fails_and_loses_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=base.name):
         store.close()
     assert store.closed
-    with cesium.open(path, **options) as store:
+    with cesium.open(path, options=options) as store:
         assert dict(store.range(None, None)) == model
         assert store.verify().ok
 
