@@ -71,8 +71,7 @@ cdef extern from *:
 cdef enum:
     CHECKED_PAGES_A_CALL = 16   # what the check of a debug build may walk for each call, on average
     PACE_STEP_BYTES = 4096      # put between two looks at the clock
-    PACE_SLEEP_LEAST = 200000   # nanoseconds: less is not worth waking up for (a timer's slack is
-                                # 50 us), so it adds up
+    PACE_SLEEP_LEAST = 200000   # nanoseconds: less adds up first, for a timer is 50 us late
     PACE_SLEEP_MOST = 2000000   # of one commit, however much it puts
 
 

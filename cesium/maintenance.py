@@ -128,8 +128,12 @@ def flush_waiting(engine: StoreEngine) -> None:
 
 def wake_merger(engine: StoreEngine) -> None:
     """Has the merger work if there is anything to merge; a store that needs none has no thread."""
-    if engine.background is not None and due(engine) is not None:
-        engine.background.merger.wake()
+    background = engine.background
+    try:
+        if background is not None and due(engine) is not None:
+            background.merger.wake()
+    except Exception as error:  # range-deletes that cannot be read: merging would meet them, too
+        engine.upkeep.note(engine.path, error)
 
 
 def failed(engine: StoreEngine, error: BaseException) -> None:

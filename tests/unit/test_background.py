@@ -221,6 +221,24 @@ def test_a_full_drive_stalls_writers_until_there_is_room(tmp_path: Path) -> None
     store.close()
 
 
+def test_damage_that_the_policy_meets_ends_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*arguments: Any) -> Any:
+        raise cesium.CorruptionError("a range-delete cannot be read")
+
+    store = opened(tmp_path / "s", memory_limit="1MiB")
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, "describe", damaged)
+        store[1] = 1
+        store.checkpoint()
+        assert "cannot be read" in (store.stats().maintenance_failure or "")
+    rows = put_shuffled(store, 30_000)
+    wait_until(lambda: store.stats().memtable_entries == 0)
+    assert dict(store.items()) == {1: 1} | rows
+    store.close()
+
+
 def test_closing_stops_a_merge_and_leaves_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
