@@ -8,12 +8,14 @@ while a store is opened, and never while waiting for one to be closed.
 from __future__ import annotations
 
 import os
+import threading
+from typing import Protocol
 
 from cesium import checkpoint as checkpoints
 from cesium import maintenance, sharing
 from cesium.background import Background
 from cesium.engine import StoreEngine
-from cesium.errors import ConflictError
+from cesium.errors import ConflictError, Error
 from cesium.files import Files
 from cesium.options import Options
 
@@ -111,3 +113,22 @@ def _check_agreement(engine: StoreEngine, path: str, options: Options) -> None:
                 raise ConflictError(
                     f"{path} is open in this process with {name}={ours!r}, not {theirs!r}"
                 )
+
+
+class _Handle(Protocol):
+    def close(self) -> None: ...
+
+
+def close_collected(handle: _Handle, engine: StoreEngine) -> None:
+    """Closes a handle that nobody has any more; the collector may run in the midst of anything.
+
+    Inside maintenance of the same store, which a thread of the store's own may be at, closing has
+    to wait for it: another thread does.
+    """
+    try:
+        if not engine.core_engine.forked:
+            engine.check_not_inside("the store is closed")
+    except Error:
+        threading.Thread(target=handle.close, name="cesium-close", daemon=True).start()
+    else:
+        handle.close()

@@ -26,7 +26,7 @@ from cesium.errors import ClosedError, Error, ReadOnlyError
 from cesium.events import event
 from cesium.large import check_sizes, one_row
 from cesium.memory import Memory, memory
-from cesium.opening import acquire, close_engine
+from cesium.opening import acquire, close_collected, close_engine
 from cesium.options import BLOB_THRESHOLD, Options
 from cesium.pace import PAGE_BYTES
 from cesium.progress import reporting
@@ -376,7 +376,7 @@ class Store(CompiledTable):
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             if not self.closed:
-                self.close()
+                close_collected(self, self._engine)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickled handle reopens its path read-only, with the same options, where it is loaded.

@@ -38,7 +38,8 @@ class Drive:
     make_room: Callable[[], None]
 
     def open(self, **more: object) -> Store:
-        more = {"memory_limit": "2MiB", "durability": "process", **more}
+        # No threads: what is refused, and when, is counted here to the row.
+        more = {"memory_limit": "2MiB", "durability": "process", "background": False, **more}
         options = Options("u8", "bytes", **more)  # type: ignore[arg-type]
         return Store(acquire(self.path, options, 0, self.files()), options)
 

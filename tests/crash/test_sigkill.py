@@ -113,7 +113,8 @@ def test_sigkill(tmp_path: Path, durability: str, seed: int) -> None:
         with cesium.open(path, flag="r") as reader:
             seen = dict(reader.items())
             assert seen in (model, under_way), f"seed {seed}, {lines} lines, last {last}"
-        with cesium.open(path, durability=durability) as store:
+        options = cesium.Options(durability=durability, background=False)
+        with cesium.open(path, options=options) as store:
             assert dict(store.items()) == seen and len(store) == len(seen)
             keys, values = store.range().arrays()
             assert dict(zip(keys.tolist(), values.tolist())) == seen
