@@ -284,6 +284,7 @@ class Sample:
         self.form = form = FORMS[name]
         self.path = directory / "store"
         options = cesium.Options(
+            background=False,
             form.key, form.value, durability=form.durability, blob_threshold=form.blob_threshold
         )
         made = directory / "made"

@@ -212,7 +212,9 @@ def test_lock_bytes_mean_nothing(sample: Sample, watched: None) -> None:
     for content in (b"", b"\xff" * 300, b"{", b"[1, 2]", b'{"pid": "x", "host": 3}'):
         lock.write_bytes(content)
         assert tried(sample) == RIGHT
-        with stores.opened(sample.path, cesium.Options(flag="w"), sample.form.slots_max):
+        with stores.opened(
+            sample.path, cesium.Options(flag="w", background=False), sample.form.slots_max
+        ):
             pass
 
 
@@ -220,7 +222,7 @@ def test_writing_to_a_damaged_store_makes_nothing_worse(sample: Sample, watched:
     """Opened for writing, one row put and closed: an error, or the same rows and that one."""
     rng = random.Random(f"writes to {sample.name}")
     key, value = sample.probed[0], next(iter(sample.rows[sample.sequence].values()))
-    options = cesium.Options(flag="w")
+    options = cesium.Options(flag="w", background=False)
     copy = sample.path.parent / "copy"
     outcomes: collections.Counter[str] = collections.Counter()
     for name, content in sample.files().items():
