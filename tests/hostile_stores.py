@@ -284,8 +284,11 @@ class Sample:
         self.form = form = FORMS[name]
         self.path = directory / "store"
         options = cesium.Options(
+            form.key,
+            form.value,
+            durability=form.durability,
+            blob_threshold=form.blob_threshold,
             background=False,
-            form.key, form.value, durability=form.durability, blob_threshold=form.blob_threshold
         )
         made = directory / "made"
         store = opened(made, options, form.slots_max)
