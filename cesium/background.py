@@ -45,16 +45,12 @@ class Chore:
         self._work = work
         self._idle = idle
         self._calls: SimpleQueue[bool] = SimpleQueue()  # False: the end
-        self._asked = False  # since the thread last began to work
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
         self._engine = weakref.ref(engine, lambda _: self._end())
 
     def wake(self) -> None:
         """There is something to do; at once, in this thread, where no other can be had."""
-        if self._asked:
-            return
-        self._asked = True
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:
@@ -63,7 +59,8 @@ class Chore:
                 self._call(self._work)
                 return
             self._thread = thread
-        self._calls.put(True)
+        if self._calls.empty():  # what waits there is taken up before the next work begins
+            self._calls.put(True)
 
     def stop(self) -> None:
         """Ends the thread, which may be the calling one, once the work under way is done."""
@@ -90,7 +87,6 @@ class Chore:
             self._call(self._work)
 
     def _call(self, function: Callable[[StoreEngine], object]) -> object:
-        self._asked = False  # before the work: what comes meanwhile is seen by the next turn
         engine = self._engine()
         return None if engine is None else function(engine)
 

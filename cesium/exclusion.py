@@ -31,23 +31,41 @@ class Exclusive(Shared):
         super().__init__(path)
         self.merging = threading.RLock()
         self.maintenance = threading.RLock()
-        self.maintaining = False  # with either held: by a call further up in this thread
+        # With the lock held: by a call further up in this thread.
+        self.maintaining = False
         self._merging_here = False
+
+    @property
+    def is_maintained_here(self) -> bool:
+        """Whether the calling thread is inside maintenance of this store."""
+        if self.maintenance.acquire(blocking=False):
+            inside = self.maintaining
+            self.maintenance.release()
+            if inside:
+                return True
+        if self.merging.acquire(blocking=False):
+            inside = self._merging_here
+            self.merging.release()
+            return inside
+        return False
 
     def check_not_inside(self, what: str) -> None:
         """Error when this thread is inside a write or maintenance of this store."""
-        inside = self.core_engine.is_writing_here
-        if not inside and self.maintenance.acquire(blocking=False):
-            inside = self.maintaining
-            self.maintenance.release()
-        if not inside and self.merging.acquire(blocking=False):
-            inside = self._merging_here
-            self.merging.release()
-        if inside:
+        if self.core_engine.is_writing_here or self.is_maintained_here:
             raise Error(
                 f"{what} inside a write of the same thread (a signal handler, a finalizer or a "
                 "codec uses the store that called it)"
             )
+
+    @contextlib.contextmanager
+    def merging_here(self) -> Iterator[None]:
+        """Holds `merging`; not for a thread that may hold it already."""
+        with self.merging:
+            self._merging_here = True
+            try:
+                yield
+            finally:
+                self._merging_here = False
 
     @contextlib.contextmanager
     def maintained(self) -> Iterator[None]:
@@ -77,12 +95,8 @@ class Exclusive(Shared):
         if background is not None:
             background.halt()
         try:
-            with self.merging:
-                self._merging_here = True
-                try:
-                    yield
-                finally:
-                    self._merging_here = False
+            with self.merging_here():
+                yield
         finally:
             if background is not None:
                 background.go_on()

@@ -164,7 +164,7 @@ def merge_waiting(engine: StoreEngine) -> None:
         return
     try:
         while not background.halting and not inner.closed and inner.poisoned is None:
-            with engine.merging:
+            with engine.merging_here():
                 engine.step = stepping(engine)
                 try:
                     if background.halting or not merge_once(engine):
@@ -266,7 +266,7 @@ def tidy(engine: StoreEngine, must: bool = False) -> None:
         return
     inner = engine.core_engine
     with engine.merging, engine.maintenance:
-        if inner.closed or engine.maintaining:
+        if inner.closed or engine.is_maintained_here:
             return
         try:
             with engine.exclusive_merging("maintenance"), engine.maintained():
@@ -299,9 +299,9 @@ def checkpoint(engine: StoreEngine) -> None:
 
 def bound_sources(engine: StoreEngine) -> None:
     """Merges here, where many checkpoints or loads made sources faster than they are merged."""
-    if len(mergeable(engine)) < RUNS_MOST:
+    if len(mergeable(engine)) < RUNS_MOST or engine.is_maintained_here:
         return
-    with engine.merging:
+    with engine.merging_here():
         try:
             while len(mergeable(engine)) >= RUNS_MOST and merge_once(engine):
                 pass
