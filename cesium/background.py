@@ -1,9 +1,7 @@
 """The threads that keep a store in order: one writes memtables out, the other merges.
 
 Two, so that a flush never waits for a merge.  Each sleeps until it is woken, and is started by the
-first need.  They hold no reference to the engine while they sleep, so an engine that was dropped
-can be collected.  All that threads share is a SimpleQueue, which takes no lock for `put`: waking
-may be done from anywhere, a signal handler or a finalizer included.
+first need (cesium/worker.py).
 
 Once a store was written to, the flusher looks every IDLE_SECONDS whether writing has paused: then
 it has the time to write out what waits (`Chore.idle`).
@@ -12,13 +10,13 @@ it has the time to write out what waits (`Chore.idle`).
 from __future__ import annotations
 
 import atexit
-import os
-import threading
 import time
 import weakref
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TYPE_CHECKING
+
+from cesium.worker import Worker
 
 if TYPE_CHECKING:
     from cesium.engine import StoreEngine
@@ -27,7 +25,7 @@ IDLE_SECONDS = 2.0
 PAUSE_SECONDS = 10.0  # between two full memtables: who takes that long is not held up
 
 
-class Chore:
+class Chore(Worker):
     """A thread that does one thing whenever it is woken, and nothing twice at once.
 
     work: called with the engine; it keeps its failures to itself.  idle: called every IDLE_SECONDS
@@ -41,47 +39,26 @@ class Chore:
         work: Callable[[StoreEngine], None],
         idle: Callable[[StoreEngine], bool] | None = None,
     ) -> None:
-        self._name = name
+        super().__init__(engine, name)
         self._work = work
         self._idle = idle
-        self._calls: SimpleQueue[bool] = SimpleQueue()  # False: the end
-        self._thread: threading.Thread | None = None
-        self._process = os.getpid()
-        self._engine = weakref.ref(engine, lambda _: self._end())
 
     def wake(self) -> None:
         """There is something to do; at once, in this thread, where no other can be had."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # as many threads as the system allows, or it is shutting down
-                self._call(self._work)
-                return
-            self._thread = thread
-        if self._calls.empty():  # what waits there is taken up before the next work begins
-            self._calls.put(True)
-
-    def stop(self) -> None:
-        """Ends the thread, which may be the calling one, once the work under way is done."""
-        self._end()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def _end(self) -> None:
-        if os.getpid() == self._process:  # a forked child has no thread to end
-            self._calls.put(False)
+        if not self._started():
+            self._call(self._work)
+        elif self._calls.empty():  # what waits there is taken up before the next work begins
+            self._calls.put(time.monotonic())
 
     def _run(self) -> None:
         watching = False
         while True:
             try:
-                goes_on = self._calls.get(timeout=IDLE_SECONDS if watching else None)
+                call = self._calls.get(timeout=IDLE_SECONDS if watching else None)
             except Empty:
                 watching = self._idle is not None and self._call(self._idle) is True
                 continue
-            if not goes_on:
+            if call is None:
                 return
             watching = self._idle is not None
             self._call(self._work)

@@ -46,7 +46,7 @@ LAYERS = [
     ["_core"],
     ["_recovery", "_load", "_blob_view"],
     ["options", "pace", "figures", "progress", "tiers", "directory"],
-    ["report", "sharing", "exclusion", "upkeep", "durability", "syncing", "background"],
+    ["report", "sharing", "exclusion", "upkeep", "durability", "worker", "syncing", "background"],
     ["keys", "values", "state"],
     ["schema", "origin", "events", "blob_files", "large"],
     ["manifest", "frames", "replay", "journal_files", "journal"],
