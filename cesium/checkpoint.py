@@ -196,10 +196,11 @@ class SegmentOutput:
         cuts: keys in descending order, where a segment of CUT_BYTES or more ends; used ones go.
         """
         while True:
+            before = builder.bytes
             reached = merge.write(
                 builder, most_bytes, stop=cuts[-1] if cuts else None, slice_bytes=STEP_BYTES
             )
-            self.step(STEP_BYTES)
+            self.step(builder.bytes - before)
             if reached == STOPPED:
                 cuts.pop()
                 if builder.bytes >= CUT_BYTES:

@@ -72,13 +72,18 @@ def set_aside(engine: StoreEngine) -> None:
         full = engine.core.live_counters()["bytes"] > engine.core.memtable_limit_bytes
         if not full and not inner.checkpoint_due:
             return  # another thread was here first
-        if sum(1 for _ in frozen_memtables(engine)) >= FROZEN_MOST:
+        if waiting(engine) >= FROZEN_MOST:
             inner.stalled = True
             engine.room.clear()
             return
         inner.checkpoint_due = False
         if engine.core.freeze() is not None:
             engine.speed.note(inner.bytes_put)
+
+
+def waiting(engine: StoreEngine) -> int:
+    """How many memtables are set aside."""
+    return sum(1 for _ in frozen_memtables(engine))
 
 
 def wait_for_room(engine: StoreEngine) -> None:
@@ -140,8 +145,7 @@ def failed(engine: StoreEngine, error: BaseException) -> None:
     """Keeps a failure (cesium/upkeep.py); with too many memtables waiting the store is stalled."""
     inner = engine.core_engine
     engine.upkeep.note(engine.path, error)
-    frozen = sum(1 for _ in frozen_memtables(engine))
-    inner.stalled = inner.poisoned is None and frozen >= FROZEN_MOST
+    inner.stalled = inner.poisoned is None and waiting(engine) >= FROZEN_MOST
 
 
 def loads_wait(engine: StoreEngine) -> bool:
@@ -228,8 +232,8 @@ def merge_once(engine: StoreEngine, most_bytes: int | None = None) -> bool:
 def set_pace(engine: StoreEngine) -> None:
     """Slows writers down as far as maintenance lags behind them."""
     newer, _ = engine.split_sources()
-    waiting = sum(isinstance(source, MemtableSnapshot) for source in newer)
-    part = pace_of(len(newer) - waiting, waiting, FROZEN_MOST)
+    frozen = sum(isinstance(source, MemtableSnapshot) for source in newer)
+    part = pace_of(len(newer) - frozen, frozen, FROZEN_MOST)
     speed = engine.speed.bytes_per_second
     if part is None or speed is None:
         engine.core_engine.set_pace(0)

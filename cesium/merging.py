@@ -11,9 +11,11 @@ its own; the rest of the last tier stays as it is, so a time-ordered store is ne
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import itemgetter
 
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
@@ -78,10 +80,11 @@ def hidden_rows(reader: SegmentReader, older: Sources) -> int:
 
     def inside(bounds: Bounds) -> bool:
         lower, upper = bounds
-        return any(
-            low <= lower and (high is None or (upper is not None and upper < high))
-            for low, high in intervals
-        )
+        place = bisect_right(intervals, lower, key=itemgetter(0))  # they lie apart, in order
+        if not place:
+            return False
+        high = intervals[place - 1][1]
+        return high is None or (upper is not None and upper < high)
 
     return sum(
         below.record.rows
@@ -137,8 +140,8 @@ def due(engine: StoreEngine) -> Due | None:
         size = sum(reader.record.bytes for reader in group)
         if 2 * -(-size // SEGMENT_BYTES) <= len(group):
             return Due([], True, group, size)
-    for reader in reclaimable(engine):
-        return Due([], True, [reader], reader.record.bytes)
+    if holders := reclaimable(engine):
+        return Due([], True, holders[:1], holders[0].record.bytes)
     return None
 
 
@@ -316,7 +319,6 @@ def swap(
                 marks = [[reader] for reader in readers if reader.record.markers]
                 run = [reader for reader in readers if not reader.record.markers]
                 above[place:place] = [run, *marks] if run else marks
-                below = list(below)
             else:
                 below = [reader for reader in below if reader.record.id not in merged]
                 fits = not any(
