@@ -58,7 +58,7 @@ from cesium.upkeep import Upkeep, poisoning
 
 OPEN_ATTEMPTS = 20  # beside a writer in another process, which changes files
 TIER_NEW = 0  # sources of flushes and loads, newest first, may overlap
-TIER_BASE = 1  # the last tier: one run, no markers, no filters
+TIER_BASE = 1  # the last tier: one run, no markers; filters only of what was moved there
 
 Source = MemtableSnapshot | list[SegmentReader]
 
