@@ -61,6 +61,7 @@ LAYERS = [
     ["store"],
     ["__init__"],
     ["doctor"],
+    ["benchmark"],
     ["cli"],
 ]
 

@@ -1,0 +1,1 @@
+"""What `cesium bench` is made of."""
