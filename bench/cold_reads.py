@@ -1,8 +1,9 @@
 """Reads of a store whose pages are not in memory, beside what the drive itself gives.
 
 cold_reads.py [--rows N] [--wide-rows N] [--rounds N] [--dir DIR] [--only NAME] makes two stores
-(8 + 8 bytes, 8 + 100 bytes), then in each round measures the drive (drive_rates.py, and fio where
-it is installed: the better one counts) and, right behind it, each kind of read.  Two kinds of cold:
+(8 + 8 bytes, 8 + 100 bytes), then in each round measures the drive (as `cesium bench` does, and by
+fio where it is installed: the better one counts) and, right behind it, each kind of read.  Two
+kinds of cold:
 
 - new: the page cache was dropped, the store opened again; no page has been checked yet;
 - evicted: the store stays open, all its pages were read and checked, then dropped from memory.
@@ -32,9 +33,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drive_rates import PAGE_BYTES, DirectReader
 
 import cesium
+from cesium.benchmark.drive import PAGE_BYTES, Reader
 
 libc = ctypes.CDLL(None, use_errno=True)
 MADV_DONTNEED = 4
@@ -175,7 +176,7 @@ def fio_rates(path: Path) -> tuple[float, float]:
 
 def drive_rates(subject: Subject, results: Results) -> tuple[float, float, float]:
     """The drive now: reads a second at depth 1 and 128, bytes a second in sequence."""
-    reader = DirectReader(segments_of(subject.path))
+    reader = Reader(segments_of(subject.path))
     one = reader.random_rate(2_000, 1)
     many = reader.random_rate(40_000, 128)
     sequence = reader.sequential_rate(1 << 29)

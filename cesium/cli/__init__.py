@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from cesium.cli._gate import Commands
+from cesium.cli.bench import bench
 from cesium.cli.compact import compact
 from cesium.cli.delete import delete
 from cesium.cli.demo import demo
@@ -38,6 +39,6 @@ def main() -> None:
 
 for command in (
     *(demo, load, get, put, delete, range_, info, stats),
-    *(compact, verify, repair, doctor),
+    *(compact, verify, repair, doctor, bench),
 ):
     main.add_command(command)

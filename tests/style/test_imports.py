@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).parents[2] / "cesium"
 LAYERS = [
     ["errors"],
     ["_native", "_layout", "_counters", "_files", "_frames", "_lock", "_faults", "_advice"],
+    ["_histogram", "_ring"],
     ["lock", "io_errors"],
     ["file_system", "files", "casting", "columns", "checksum"],
     ["_key_arrays", "_keys", "_key_texts", "_key_times", "_key_tuples"],

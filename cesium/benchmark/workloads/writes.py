@@ -1,0 +1,96 @@
+"""Single writes and batches, into a copy of a loaded store."""
+
+from __future__ import annotations
+
+from cesium.benchmark.engines import Engine, NotOffered
+from cesium.benchmark.job import LATENCY_SHARE, Context, Outcome
+from cesium.benchmark.shapes import Rows, make_rows
+from cesium.benchmark.timing import Tape
+from cesium.benchmark.workloads.common import WARM_UP_SHARE, copied, measure
+
+PUTS_A_SECOND = 3_000_000  # more than any engine does, so that a run does not end before its time
+BATCH_ROWS = 1_000
+BATCHES_MOST = 500
+
+
+def new_rows(context: Context, count: int) -> Rows:
+    """Rows whose keys are not in the loaded store (but for a chance of one in many), shuffled."""
+    rows = make_rows(context.shape, count, context.job.seed + 1)
+    return rows.take(context.random.permutation(count))
+
+
+def put_sync(context: Context) -> Outcome:
+    """Single puts of new random keys, each on stable storage before the next."""
+    return _puts(context, "sync")
+
+
+def put_interval(context: Context) -> Outcome:
+    """The same, synced in the background."""
+    return _puts(context, "interval")
+
+
+def put_process(context: Context) -> Outcome:
+    """The same, safe from a kill of the process."""
+    return _puts(context, "process")
+
+
+def put_none(context: Context) -> Outcome:
+    """The same without a journal."""
+    return _puts(context, "none")
+
+
+def _puts(context: Context, durability: str) -> Outcome:
+    _one_thread(context)
+    seconds = context.job.seconds * (context.job.repeats + WARM_UP_SHARE + LATENCY_SHARE)
+    most = PUTS_A_SECOND if durability != "sync" else PUTS_A_SECOND // 30
+    rows = new_rows(context, max(int(most * seconds), 1000))
+
+    def tape(store: Engine, thread: int) -> Tape:
+        keys, values = store.keys(rows.keys), store.values(rows.values)
+        put = store.put
+
+        def slices(first: int, end: int) -> None:
+            for key, value in zip(keys[first:end], values[first:end]):
+                put(key, value)
+
+        return Tape(len(keys), slices, lambda number: put(keys[number], values[number]))
+
+    with copied(context, durability) as store:
+        return measure(context, tape, store)
+
+
+def batch_sync(context: Context) -> Outcome:
+    """Batches of 1,000 new random rows, each on stable storage before the next."""
+    return _batches(context, "sync")
+
+
+def batch_process(context: Context) -> Outcome:
+    """The same, safe from a kill of the process."""
+    return _batches(context, "process")
+
+
+def _batches(context: Context, durability: str) -> Outcome:
+    _one_thread(context)
+    count = min(BATCHES_MOST, max(context.job.rows // BATCH_ROWS, 10))
+    rows = new_rows(context, count * BATCH_ROWS)
+
+    def tape(store: Engine, thread: int) -> Tape:
+        batches = [
+            store.rows(rows.take(slice(first, first + BATCH_ROWS)))
+            for first in range(0, len(rows), BATCH_ROWS)
+        ]
+        put_many = store.put_many
+
+        def slices(first: int, end: int) -> None:
+            for batch in batches[first:end]:
+                put_many(batch)
+
+        return Tape(len(batches), slices, lambda number: put_many(batches[number]))
+
+    with copied(context, durability) as store:
+        return measure(context, tape, store, BATCH_ROWS)
+
+
+def _one_thread(context: Context) -> None:
+    if context.job.threads > 1:
+        raise NotOffered("one thread writes here")

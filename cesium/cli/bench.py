@@ -1,0 +1,189 @@
+"""`cesium bench [DIR]`"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cesium.cli._gate import EXIT_INTERRUPTED, say
+from cesium.cli._show import PATH
+from cesium.cli._text import to_json
+
+ASK_ABOVE_BYTES = 10e9
+
+
+class Bench(click.Command):
+    """A command whose first argument may name another: `cesium bench compare A.json B.json`.
+
+    A directory of that name is reached as ./compare.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.others: dict[str, click.Command] = {}
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        if args and args[0] in self.others:
+            name = f"{info_name} {args[0]}"
+            return self.others[args[0]].make_context(name, args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+class Size(click.ParamType[int]):
+    """Bytes, such as 256MiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        from cesium.options import parse_bytes
+
+        try:
+            return parse_bytes(int(value) if str(value).isdecimal() else value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+POSITIVE = click.IntRange(1)
+
+
+@click.command(cls=Bench)
+@click.argument("directory", metavar="[DIR]", type=PATH, default=".")
+@click.option("--quick", "profile", flag_value="quick", help="100,000 rows, under a minute.")
+@click.option(
+    "--standard", "profile", flag_value="standard", default=True, help="1 M rows, the default."
+)
+@click.option("--full", "profile", flag_value="full", help="10 M rows; hours.")
+@click.option("--workload", "workloads", multiple=True, metavar="NAME", help="Only these.")
+@click.option("--engine", "engine_names", multiple=True, metavar="NAME", help="Only these.")
+@click.option("--key", "keys", multiple=True, metavar="TYPE", help="u64, composite or url.")
+@click.option("--value", "values", multiple=True, type=POSITIVE, metavar="BYTES", help="8 or more.")
+@click.option("--threads", multiple=True, type=POSITIVE, metavar="N", help="Readers, loaders.")
+@click.option("--rows", type=POSITIVE, metavar="N", help="Rows of a store.")
+@click.option("--runs", type=POSITIVE, metavar="N", help="Runs of each; medians are shown.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="About, of a run.")
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), metavar="N",
+    help="Latencies of so many calls a second that begin on time, as those of clients would.",
+)  # fmt: skip
+@click.option("--cache", type=Size(), metavar="SIZE", help="Of each engine's own; 256MiB.")
+@click.option("--seed", type=click.IntRange(0), help="Of keys, values and choices; 1.")
+@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="Keep the report as JSON, too.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before writing more than 10 GB.")
+@click.pass_context
+def bench(
+    context: click.Context, /, directory: Path, as_json: bool, output: Path | None, yes: bool,
+    **chosen: Any,
+) -> None:  # fmt: skip
+    """Measure a drive, what cesium gets out of it, and what other engines do on the same work.
+
+    Runs in DIR (here, when it is not given), in a directory of its own that is removed again: no
+    other file is touched.  Engines that are installed take part; pip install 'cesiumdb[peers]' for
+    more.  Ctrl-C ends it and shows what there is by then.
+    """
+    from cesium.benchmark.runner import Run
+    from cesium.benchmark.workspace import abandoned, check_directory
+
+    plan = _plan(**chosen)
+    check_directory(directory)
+    if output is not None and not output.absolute().parent.is_dir():
+        raise click.UsageError(f"no directory for {output}")
+    written = plan.written_bytes()
+    if written > ASK_ABOVE_BYTES and not yes:
+        text = f"this writes about {written / 1e9:.0f} GB to {directory}"
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"{text}: say --yes")
+        click.confirm(f"{text}, and removes it again; go on?", abort=True, err=True)
+    for path in abandoned(directory):
+        say(f"note: {path} is left from a benchmark that was killed: remove it")
+    with _progress() as progress:
+        report = Run(plan, directory, progress).go()
+    if output is not None:
+        output.write_text(to_json(report) + "\n")
+    if as_json:
+        click.echo(to_json(report))
+    else:
+        _show(report)
+    if report["interrupted"]:
+        say("interrupted")
+        context.exit(EXIT_INTERRUPTED)
+
+
+def _plan(
+    profile: str, workloads: Sequence[str], engine_names: Sequence[str], keys: Sequence[str],
+    values: Sequence[int], threads: Sequence[int], rows: int | None, runs: int | None,
+    seconds: float | None, rate: float | None, cache: int | None, seed: int | None,
+) -> Any:  # fmt: skip
+    """The profile's plan with what was chosen in place of its own."""
+    from cesium.benchmark.engines import ENGINES, installed
+    from cesium.benchmark.runner import Plan, check
+    from cesium.benchmark.shapes import KEY_TYPES, Shape
+    from cesium.benchmark.workloads import WORKLOADS
+
+    plan = Plan.of(profile)
+    try:
+        names = check(workloads, list(WORKLOADS), "workload") or plan.workloads
+        peers = check(engine_names, list(ENGINES), "engine") or plan.engines
+        key_types = check(keys, KEY_TYPES, "key type")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    for name in peers:
+        if not installed(name):
+            raise click.UsageError(
+                f"{name} is not installed: pip install 'cesiumdb[peers]', or {ENGINES[name][2]}"
+            )
+    shapes = plan.shapes
+    if key_types or values:
+        sizes = values or (8,)
+        shapes = tuple(Shape(key, size) for key in key_types or ("u64",) for size in sizes)
+    given = {
+        "rows": rows, "seconds": seconds, "rate": rate, "cache_bytes": cache, "seed": seed,
+        "threads": tuple(dict.fromkeys(threads)) or None,
+        "rounds" if plan.rounds > 1 else "repeats": runs,
+    }  # fmt: skip
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(plan, workloads=names, engines=peers, shapes=shapes, **chosen)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error when that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("starting", total=None)
+
+        def progress(text: str, done: int, total: int) -> None:
+            bar.update(task, description=text, completed=done, total=total or None)
+
+        yield progress
+
+
+def _show(report: Any) -> None:
+    from cesium.benchmark import report as reports
+    from cesium.benchmark.reading import parsed
+
+    report = parsed(report)
+    if not sys.stdout.isatty():
+        click.echo("\n".join(reports.lines(report)))
+        return
+    from rich.console import Console
+
+    reports.show(report, Console())

@@ -1,0 +1,233 @@
+"""Whole runs of `cesium bench`, small ones: what is measured, kept, refused and cleaned up."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark_jobs import job
+from cesium.benchmark.reading import parsed
+from cesium.benchmark.runner import Plan, Run
+from cesium.benchmark.shapes import Shape
+from cesium.benchmark.worker import Workers
+from cesium.benchmark.workloads import WORKLOADS
+from cesium.benchmark.workspace import NoRoom
+from command_line import COMMAND, ENVIRONMENT, fail, on_terminal, run, succeed
+
+PATIENCE_SECONDS = 60.0
+
+SMALL = replace(
+    Plan.of("quick"), rows=2000, repeats=2, seconds=0.01, drive_bytes=4 << 20, drive_seconds=0.01,
+    engines=("cesium", "sqlite"), depths=(1, 8), timeout=120.0,
+)  # fmt: skip
+
+
+def by_name(report: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(result["workload"], result["engine"]): result for result in report["results"]}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Every workload with cesium and sqlite."""
+    directory = tmp_path_factory.mktemp("whole")
+    (directory / "own.txt").write_text("the user's")
+    found = Run(SMALL, directory).go()
+    assert [path.name for path in directory.iterdir()] == ["own.txt"]
+    return found
+
+
+def test_a_run_measures_every_workload(report: dict[str, Any]) -> None:
+    found = by_name(report)
+    assert not [result["error"] for result in found.values() if result["error"]]
+    assert {name for name, engine in found if engine == "cesium"} == set(WORKLOADS)
+    skipped = report["engines"]["sqlite"]["not_offered"]
+    assert {name for name, engine in found if engine == "sqlite"} == set(WORKLOADS) - set(skipped)
+    for result in found.values():
+        assert result["low"] <= result["median"] <= result["high"]
+        assert result["median"] > 0
+
+
+def test_a_report_is_what_its_readers_expect(report: dict[str, Any]) -> None:
+    read = parsed(json.loads(json.dumps(report)))
+    assert len(read.results) == len(report["results"])
+    assert not read.interrupted and read.profile == "quick"
+    assert report["machine"]["kernel"] and report["drive"]["random_read"]
+    for name in ("cesium", "sqlite"):
+        assert read.engines[name].version and read.engines[name].settings
+        assert not read.engines[name].bound
+
+
+def test_what_the_drive_bounds_has_a_share(report: dict[str, Any]) -> None:
+    for (name, _), result in by_name(report).items():
+        assert (result["share"] is not None) == (WORKLOADS[name].limit is not None), name
+
+
+def test_single_calls_have_latencies(report: dict[str, Any]) -> None:
+    for name in ("get-hit", "put-process", "range-100"):
+        latency = by_name(report)[name, "cesium"]["latency_us"]
+        assert latency["count"] > 0
+        assert 0 < latency["p50"] <= latency["p99"] <= latency["max"]
+
+
+def test_loads_say_what_they_take_of_the_drive(report: dict[str, Any]) -> None:
+    result = by_name(report)["load-sorted", "cesium"]
+    assert result["raw_bytes"] == 2000 * 16 and result["disk_bytes"] > 2000 * 16
+
+
+def test_threads_and_shapes(tmp_path: Path) -> None:
+    shapes = (Shape("url", 8), Shape("composite", 100))
+    plan = replace(SMALL, workloads=("get-hit", "get-miss", "get-many"), threads=(1, 2),
+                   shapes=shapes, drive_bytes=0, rounds=2, repeats=1)  # fmt: skip
+    report = Run(plan, tmp_path).go()
+    assert not [result["error"] for result in report["results"] if result["error"]]
+    cases = {
+        (result["workload"], result["key"], result["value"], result["threads"])
+        for result in report["results"]
+        if result["engine"] == "cesium"
+    }
+    assert ("get-hit", "url", 8, 2) in cases and ("get-many", "composite", 100, 1) in cases
+    assert ("get-miss", "url", 8, 2) not in cases  # threads are worth a row only for some
+    assert all(len(result["runs"]) == 2 for result in report["results"])
+    assert report["drive"] is None
+    assert "get-many" in report["engines"]["sqlite"]["not_offered"]  # of pairs
+
+
+def test_an_interrupted_run_keeps_its_results_and_cleans_up(tmp_path: Path) -> None:
+    def progress(text: str, done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    report = Run(replace(SMALL, drive_bytes=0), tmp_path, progress).go()
+    assert report["interrupted"] and len(report["results"]) == 5
+    assert list(tmp_path.iterdir()) == []
+    parsed(report)
+
+
+def test_a_failed_run_cleans_up(tmp_path: Path) -> None:
+    def progress(text: str, done: int, total: int) -> None:
+        raise RuntimeError("here")
+
+    with pytest.raises(RuntimeError, match="here"):
+        Run(replace(SMALL, drive_bytes=0), tmp_path, progress).go()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    endless = job(workload="get-hit", rows=1000, seconds=3600.0, store=str(tmp_path / "store"),
+                  scratch=str(tmp_path))  # fmt: skip
+    with Workers() as workers:
+        made = workers.perform(replace(endless, workload="prepare"), 120.0)
+        assert "outcome" in made, made
+        assert "took longer" in workers.perform(endless, 0.2)["error"]
+        after = workers.perform(replace(endless, seconds=0.001), 120.0)
+        assert after["outcome"]["runs"]
+
+
+def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("not a store")
+    broken = job(workload="get-hit", store=str(tmp_path / "store"), scratch=str(tmp_path))
+    with Workers() as workers:
+        assert "store" in workers.perform(broken, 120.0)["error"]
+        unknown = replace(broken, workload="load-sorted", engine="cesium", key="url", rows=10)
+        assert "outcome" in workers.perform(unknown, 120.0)  # the worker lives on
+
+
+def test_nothing_is_begun_without_room(tmp_path: Path) -> None:
+    with pytest.raises(NoRoom, match="GB free"):
+        Run(replace(SMALL, rows=1 << 50), tmp_path).go()
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- the command line
+
+QUICK = ("--quick", "--rows", 1000, "--seconds", 0.005, "--runs", 1, "--engine", "cesium",
+         "--engine", "sqlite", "--workload", "get-hit", "--workload", "open")  # fmt: skip
+
+
+def test_the_command_prints_json(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    report = json.loads(succeed("bench", tmp_path, *QUICK, "--json", "-o", kept, "--seed", 7))
+    assert report["format"] == "cesium-bench" and report["seed"] == 7
+    assert [result["workload"] for result in report["results"]] == ["get-hit"] * 2 + ["open"] * 2
+    assert json.loads(kept.read_text()) == report
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
+
+
+def test_the_command_prints_lines_for_a_program(tmp_path: Path) -> None:
+    lines = succeed("bench", tmp_path, *QUICK).splitlines()
+    assert lines[0].split("\t")[:3] == ["workload", "key", "value"]
+    assert [line.split("\t")[5] for line in lines[1:]].count("sqlite") == 2
+
+
+def test_the_command_prints_tables_on_a_terminal(tmp_path: Path) -> None:
+    shown = on_terminal("bench", tmp_path, *QUICK, columns=160)
+    for text in ("get, hit", "cesium / best peer", "SQLite", "sync of a small append", "kernel"):
+        assert text in shown
+
+
+def test_rates_are_asked_of_latencies(tmp_path: Path) -> None:
+    report = json.loads(succeed("bench", tmp_path, *QUICK, "--json", "--rate", 2000))
+    (result,) = [r for r in report["results"] if (r["workload"], r["engine"]) ==
+                 ("get-hit", "cesium")]  # fmt: skip
+    assert 1 <= result["latency_us"]["count"] <= 50  # of 5 ms, 2,000 a second
+
+
+def test_refusals_name_what_is_valid(tmp_path: Path) -> None:
+    assert "get-hit" in fail(2, "bench", tmp_path, "--workload", "fly")
+    assert "lmdb" in fail(2, "bench", tmp_path, "--engine", "oracle")
+    assert "u64, composite, url" in fail(2, "bench", tmp_path, "--key", "uuid")
+    assert "no such directory" in fail(1, "bench", tmp_path / "absent", "--quick")
+    (tmp_path / "file").write_text("")
+    assert "not a directory" in fail(1, "bench", tmp_path / "file", "--quick")
+    assert "no directory for" in fail(2, "bench", tmp_path, "--quick", "-o", tmp_path / "x" / "y")
+    assert "GB free" in fail(1, "bench", tmp_path, "--quick", "--rows", 1 << 50, "--yes")
+    assert "a size is" in fail(2, "bench", tmp_path, "--cache", "much")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_directory_that_must_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refused)  # root may write anywhere
+    assert "cannot write to" in fail(1, "bench", tmp_path, *QUICK)
+
+
+def test_much_is_not_written_without_asking(tmp_path: Path) -> None:
+    told = fail(2, "bench", tmp_path, "--quick", "--rows", 50_000_000)
+    assert "GB" in told and "--yes" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_what_there_is() -> None:
+    assert "--quick" in run("bench", "--help").stdout
+
+
+def test_ctrl_c_shows_what_there_is_and_cleans_up(tmp_path: Path) -> None:
+    """A real SIGINT, in the midst of the first workload of many."""
+    command = [*COMMAND, "bench", str(tmp_path), "--quick", "--rows", "2000", "--seconds", "0.3",
+               "--engine", "cesium", "--json"]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
+    ) as process:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not list(tmp_path.glob(".cesium-bench-*/u64-8/cesium")):  # the first loaded store
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, error
+    report = json.loads(out)
+    assert report["interrupted"]
+    assert 0 < len(report["results"]) < len(WORKLOADS)
+    assert "interrupted" in error
+    assert list(tmp_path.iterdir()) == []
