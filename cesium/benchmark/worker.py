@@ -1,10 +1,9 @@
 """Processes that do the work: one a job, forked from one that has numpy and cesium loaded already.
 
-`python -m cesium.benchmark.worker` reads jobs, a line of JSON each, from standard input, and
-answers each with a line: {"outcome": ...}, {"not_offered": why} or {"error": what}.  A job has a
-process of its own, so that no engine finds another's threads, caches or memory; forking one takes
-milliseconds where starting an interpreter takes half a second.  The parent has no threads and opens
-no store.
+A worker, `serve`, reads jobs, a line of JSON each, from standard input, and answers each with a
+line: {"outcome": ...}, {"not_offered": why} or {"error": what}.  A job has a process of its own, so
+that no engine finds another's threads, caches or memory; forking one takes milliseconds where
+starting an interpreter takes half a second.  The parent has no threads and opens no store.
 
 `Workers` is the other end.  A job that takes too long is killed, and so is everything when the
 benchmark is left: a worker is in a session of its own, so that Ctrl-C reaches the benchmark alone.
@@ -27,6 +26,8 @@ from cesium.benchmark.workloads import WORKLOADS
 from cesium.benchmark.workloads.loads import prepare
 
 PREPARE = "prepare"
+# Finds modules where this process does, wherever either was started.
+PROGRAM = "import sys; sys.path = sys.argv[1:]; from cesium.benchmark import worker; worker.serve()"
 
 
 def perform(job: Job) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class Workers:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cesium.benchmark.worker"],
+            [sys.executable, "-c", PROGRAM, *sys.path],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         return self
@@ -139,7 +140,3 @@ def children_of(process: int) -> list[int]:
     with suppress(OSError), open(f"/proc/{process}/task/{process}/children") as file:
         return [int(child) for child in file.read().split()]
     return []
-
-
-if __name__ == "__main__":
-    serve()

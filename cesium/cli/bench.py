@@ -81,10 +81,12 @@ POSITIVE = click.IntRange(1)
 @click.option("--seed", type=click.IntRange(0), help="Of keys, values and choices; 1.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="Keep the report as JSON, too.")
+@click.option("--html", type=PATH, metavar="FILE", help="The report as a page with plots, too.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before writing more than 10 GB.")
 @click.pass_context
 def bench(
-    context: click.Context, /, directory: Path, as_json: bool, output: Path | None, yes: bool,
+    context: click.Context, /, directory: Path, as_json: bool, output: Path | None,
+    html: Path | None, yes: bool,
     **chosen: Any,
 ) -> None:  # fmt: skip
     """Measure a drive, what cesium gets out of it, and what other engines do on the same work.
@@ -92,14 +94,17 @@ def bench(
     Runs in DIR (here, when it is not given), in a directory of its own that is removed again: no
     other file is touched.  Engines that are installed take part; pip install 'cesiumdb[peers]' for
     more.  Ctrl-C ends it and shows what there is by then.
+
+    cesium bench compare A.json B.json lays two reports (-o FILE) beside each other.
     """
     from cesium.benchmark.runner import Run
     from cesium.benchmark.workspace import abandoned, check_directory
 
     plan = _plan(**chosen)
     check_directory(directory)
-    if output is not None and not output.absolute().parent.is_dir():
-        raise click.UsageError(f"no directory for {output}")
+    for file in (output, html):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise click.UsageError(f"no directory for {file}")
     written = plan.written_bytes()
     if written > ASK_ABOVE_BYTES and not yes:
         text = f"this writes about {written / 1e9:.0f} GB to {directory}"
@@ -112,6 +117,10 @@ def bench(
         report = Run(plan, directory, progress).go()
     if output is not None:
         output.write_text(to_json(report) + "\n")
+    if html is not None:
+        from cesium.benchmark.html import write
+
+        write(report, html)
     if as_json:
         click.echo(to_json(report))
     else:
@@ -119,6 +128,23 @@ def bench(
     if report["interrupted"]:
         say("interrupted")
         context.exit(EXIT_INTERRUPTED)
+
+
+@click.command()
+@click.argument("first", metavar="A.json", type=PATH)
+@click.argument("second", metavar="B.json", type=PATH)
+def compare(first: Path, second: Path) -> None:
+    """Lay two reports beside each other: drives, machines, versions, or a change.
+
+    Rows of the same work and engine get the ratio of B to A, above 1 where B is better, with what
+    can be said of it in view of how far the runs lie apart.
+    """
+    from cesium.benchmark.compare import compare_files, show
+
+    show(compare_files(first, second))
+
+
+bench.others["compare"] = compare
 
 
 def _plan(

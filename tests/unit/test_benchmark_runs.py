@@ -160,6 +160,29 @@ def test_the_command_prints_json(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
 
 
+def test_two_reports_are_compared_and_drawn(tmp_path: Path) -> None:
+    files = [tmp_path / "first.json", tmp_path / "second.json"]
+    page = tmp_path / "page.html"
+    for file in files:
+        succeed("bench", tmp_path, *QUICK, "-o", file, "--html", page)
+    said = succeed("bench", "compare", *files)
+    assert [line.split("\t")[1] for line in said.splitlines() if line.startswith("row")] == [
+        *["get-hit"] * 2, *["open"] * 2,
+    ]  # fmt: skip
+    assert page.read_text().lstrip().startswith("<!doctype html>")
+    files[0].write_text("{}")
+    assert "first.json" in fail(1, "bench", "compare", *files)
+    assert "Usage: cesium bench compare" in run("bench", "compare", "--help").stdout.replace(
+        "main bench", "cesium bench"
+    )
+
+
+def test_a_directory_called_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "compare").mkdir()
+    assert "get-hit" in succeed("bench", "./compare", *QUICK)
+
+
 def test_the_command_prints_lines_for_a_program(tmp_path: Path) -> None:
     lines = succeed("bench", tmp_path, *QUICK).splitlines()
     assert lines[0].split("\t")[:3] == ["workload", "key", "value"]
