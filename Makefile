@@ -1,4 +1,4 @@
-# make: demo test bench lint debug sanitize hostile crash-long failures-long fuzz fuzz-model coverage clean
+# make: demo test bench bench-instructions lint debug sanitize hostile crash-long failures-long fuzz fuzz-model coverage clean
 #
 # Everything lives in .venv and build/.  Stamp files make a second run quick: what is installed is
 # rebuilt only when a source changed, and each kind of build (release, debug, sanitizer) keeps its
@@ -28,8 +28,8 @@ STUBBED = $(patsubst cesium/%.pyi,cesium.%,$(wildcard cesium/_*.pyi))
 # `python -c` in a test must find the package that was built, not the sources in this directory.
 export PYTHONSAFEPATH := 1
 
-.PHONY: help demo test bench lint debug sanitize hostile fuzz fuzz-model crash-long \
-	failures-long coverage clean
+.PHONY: help demo test bench bench-instructions bench-instructions-record lint debug sanitize \
+	hostile fuzz fuzz-model crash-long failures-long coverage clean
 
 help:
 	@sed -n '1s/^# //p' Makefile
@@ -69,6 +69,15 @@ test: .venv/.installed-test
 bench: .venv/.installed-bench
 	CESIUM_BENCH_ROWS=$(ROWS) $(BIN)/pytest -q $(BENCH) --benchmark-only \
 		--benchmark-columns=median,min,rounds
+
+# Instructions of the kernels, counted by valgrind and compared with those recorded in
+# bench/instructions.json; the second writes them down, on purpose.
+INSTRUCTIONS ?=
+bench-instructions: .venv/.installed-test
+	$(BIN)/python bench/instructions.py $(INSTRUCTIONS)
+
+bench-instructions-record: .venv/.installed-test
+	$(BIN)/python bench/instructions.py --record
 
 lint: .venv/.installed-lint
 	$(BIN)/ruff check .
