@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cesium.benchmark.noise import Ratio, ratio
-from cesium.benchmark.reading import Drive, Report, Result, Work, read
+from cesium.benchmark.reading import Drive, Report, Result, read
+from cesium.benchmark.standing import by_work
 from cesium.benchmark.texts import data_text, figure_text, ratio_text
 from cesium.figures import bytes_text
 
 __all__ = ["Comparison", "Difference", "Pair", "compare", "compare_files", "show"]
 
-STYLES = {"better": "green", "worse": "bold red", "same": "", "unknown": "dim"}
+STYLES = {"better": "green", "worse": "bold red", "same": "", "unclear": "dim", "unknown": "dim"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +221,15 @@ def _show_tables(comparison: Comparison) -> None:
         console.print(Text("The reports have no row in common."))
     for side, results in _only(comparison):
         if results:
-            works = dict.fromkeys(_place(result.work, result.engine) for result in results)
-            console.print(Text(f"Only in {side}: {'; '.join(works)}", style="dim"))
+            works = "; ".join(
+                f"{work.workload} ({data_text(work)}) of {', '.join(each.engine for each in them)}"
+                for work, them in by_work(results).items()
+            )
+            console.print(Text(f"Only in {side}: {works}", style="dim"))
     for pair in comparison.pairs:
         for side, result in zip("AB", (pair.first, pair.second)):
             if result.error:
-                where = _place(result.work, result.engine)
+                where = f"{result.work.workload} ({data_text(result.work)}) of {result.engine}"
                 console.print(Text(f"Failed in {side}: {where}: {result.error}", style="red"))
 
 
@@ -256,7 +260,3 @@ def _summary(comparison: Comparison) -> str:
     if means:
         lines.append(f"Geometric means of B / A: {', '.join(means)}.")
     return "\n".join(lines)
-
-
-def _place(work: Work, engine: str) -> str:
-    return f"{work.workload} ({data_text(work)}) of {engine}"

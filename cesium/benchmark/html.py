@@ -33,7 +33,7 @@ __all__ = ["page", "write"]
 PERCENTILE_NAMES = {"p50": "50 %", "p90": "90 %", "p99": "99 %", "p99_9": "99.9 %", "max": "most"}
 REACH_MAX = 1e5  # of the plot of ratios: a beam that is longer ends at its edge
 VERDICT_WORDS = {
-    "better": "ahead", "worse": "behind", "same": "level within noise",
+    "better": "ahead", "worse": "behind", "same": "level", "unclear": "unclear for noise",
     "unknown": "measured once, so without a verdict", "failed": "failed", "alone": "without a peer",
 }  # fmt: skip
 
@@ -140,7 +140,7 @@ def _standing_section(report: Report) -> Markup:
         element(
             "p",
             f"Works of cesium: {said}. Ratios of medians to the fastest peer at the same work, on "
-            "a logarithmic scale; level is what the spread of the runs does not tell from 1.",
+            "a logarithmic scale; grey where the spread of the runs does not tell it from 1.",
         ),
         element(
             "div",

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SAME = 1.03
+SURE = 1.1  # an interval around 1 that is wider tells nothing
 
 LOG_MAX = 700.0  # the exponential of more is no number
 
@@ -47,7 +48,11 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """ "better", "worse", "same" (nothing seen beyond noise) or "unknown" (too few runs)."""
+        """What can be said: "better", "worse", "same", "unclear", "unknown".
+
+        "same": the interval lies around 1 and is narrow.  "unclear": it is wide, so the runs do not
+        tell.  "unknown": too few runs for an interval.
+        """
         if self.interval is None:
             return "unknown"
         low, high = self.interval
@@ -55,7 +60,7 @@ class Ratio:
             return "better"
         if high < 1 and self.value < 1 / SAME:
             return "worse"
-        return "same"
+        return "same" if low > 1 / SURE and high < SURE else "unclear"
 
 
 def ratio(runs: Sequence[float], base: Sequence[float], lower_is_better: bool) -> Ratio | None:

@@ -82,7 +82,7 @@ a { color: var(--ahead); }
 }
 .beam { position: absolute; top: 0.1rem; bottom: 0.1rem; min-width: 3px; border-radius: 2px; }
 .better .beam { background: var(--ahead); } .worse .beam { background: var(--behind); }
-.same .beam, .unknown .beam { background: var(--level); }
+.same .beam, .unclear .beam, .unknown .beam { background: var(--level); }
 .better .figure { color: var(--ahead); } .worse .figure { color: var(--behind); }
 .scale { position: relative; height: 1.3rem; font-size: 0.78rem; color: var(--faint); }
 .scale > span { position: absolute; transform: translateX(-50%); white-space: nowrap; }

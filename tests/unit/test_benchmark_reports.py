@@ -163,7 +163,7 @@ def test_noise_alone_is_seldom_called_a_change(runs: int, noise: str) -> None:
         first, second = (np.exp(0.1 * side).tolist() for side in sides)
         found = ratio(first, second, False)
         assert found is not None
-        called += found.verdict != "same"
+        called += found.verdict not in ("same", "unclear")
     assert called <= 50  # 95 % intervals
 
 
@@ -185,7 +185,7 @@ def test_ratios_and_their_verdicts() -> None:
     slower = ratio([20.0, 20.2, 19.8], [10.0, 10.1, 9.9], True)  # seconds
     assert slower is not None and slower.value == pytest.approx(0.5) and slower.verdict == "worse"
     loud = ratio([20.0, 5.0, 50.0], [10.0, 30.0, 2.0], False)
-    assert loud is not None and loud.verdict == "same"
+    assert loud is not None and loud.verdict == "unclear"
     tiny = ratio([10.2, 10.2, 10.2], [10.0, 10.0, 10.0], False)  # exact, and not worth a word
     assert tiny is not None and tiny.interval == (tiny.value, tiny.value)
     assert tiny.verdict == "same"
