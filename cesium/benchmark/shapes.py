@@ -105,6 +105,13 @@ class Rows:
         """Those at some places: an array of them, or a slice."""
         return Rows(self.keys.take(rows), self.values[rows])
 
+    @classmethod
+    def joined(cls, *parts: Rows) -> Rows:
+        """Rows of several, one after another."""
+        columns = zip(*(part.keys.columns for part in parts))
+        keys = Keys(parts[0].keys.kind, tuple(np.concatenate(column) for column in columns))
+        return cls(keys, np.concatenate([part.values for part in parts]))
+
 
 def value_singles(values: Any) -> list[Any]:
     """One Python object a value: int, or bytes."""

@@ -88,7 +88,7 @@ def bytes_on_disk(path: Path) -> int:
 
 def drop_from_memory(path: Path) -> None:
     """Has the kernel forget the pages of a directory's files: what is read next comes cold."""
-    for file in path.rglob("*"):
+    for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
             fd = os.open(file, os.O_RDONLY)
             try:

@@ -125,6 +125,8 @@ def bench(
         click.echo(to_json(report))
     else:
         _show(report)
+    if report["left_out"]:
+        say(f"note: the time was over before these began: {', '.join(report['left_out'])}")
     if report["interrupted"]:
         say("interrupted")
         context.exit(EXIT_INTERRUPTED)

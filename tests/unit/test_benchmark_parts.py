@@ -99,10 +99,11 @@ def test_a_tape_does_each_call_once() -> None:
     tape = Tape(5000, counted.slices, counted.single)
     calls, _ = tape.run(1e-9)
     assert calls > 0 and sum(counted.calls) == calls
-    tape.latencies(10, 60.0)
     tape.run(60.0)
-    assert counted.calls == [1] * 5000
+    assert counted.calls == [1] * 4500 + [0] * 500  # a tenth is left for latencies
     assert tape.run(60.0) == (0, 0.0)
+    assert tape.latencies(10_000, 60.0).count == 500
+    assert counted.calls == [1] * 5000
     assert tape.latencies(10, 60.0).count == 0
 
 
@@ -138,7 +139,7 @@ def test_threads_work_at_the_same_time() -> None:
 
     tapes = [Tape(100, slices, lambda number: None) for _ in range(2)]
     calls, seconds = timing.run_threads(tapes, 60.0)
-    assert calls == 200 and seconds > 0
+    assert calls == 180 and seconds > 0
 
 
 def test_an_error_in_a_thread_is_raised() -> None:

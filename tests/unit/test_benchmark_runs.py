@@ -24,7 +24,8 @@ from command_line import COMMAND, ENVIRONMENT, fail, on_terminal, run, succeed
 PATIENCE_SECONDS = 60.0
 
 SMALL = replace(
-    Plan.of("quick"), rows=2000, repeats=2, seconds=0.01, drive_bytes=4 << 20, drive_seconds=0.01,
+    Plan.of("standard"), rows=2000, rounds=1, repeats=2, seconds=0.01,
+    drive_bytes=4 << 20, drive_seconds=0.01,
     engines=("cesium", "sqlite"), depths=(1, 8), timeout=120.0,
 )  # fmt: skip
 
@@ -46,7 +47,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_run_measures_every_workload(report: dict[str, Any]) -> None:
     found = by_name(report)
     assert not [result["error"] for result in found.values() if result["error"]]
-    assert {name for name, engine in found if engine == "cesium"} == set(WORKLOADS)
+    small = {"cold-get", "cold-get-many"}  # it is never cold
+    assert {name for name, engine in found if engine == "cesium"} == set(WORKLOADS) - small
     skipped = report["engines"]["sqlite"]["not_offered"]
     assert {name for name, engine in found if engine == "sqlite"} == set(WORKLOADS) - set(skipped)
     for result in found.values():
@@ -57,7 +59,7 @@ def test_a_run_measures_every_workload(report: dict[str, Any]) -> None:
 def test_a_report_is_what_its_readers_expect(report: dict[str, Any]) -> None:
     read = parsed(json.loads(json.dumps(report)))
     assert len(read.results) == len(report["results"])
-    assert not read.interrupted and read.profile == "quick"
+    assert not read.interrupted and read.profile == "standard"
     assert report["machine"]["kernel"] and report["drive"]["random_read"]
     for name in ("cesium", "sqlite"):
         assert read.engines[name].version and read.engines[name].settings
@@ -97,6 +99,30 @@ def test_threads_and_shapes(tmp_path: Path) -> None:
     assert all(len(result["runs"]) == 2 for result in report["results"])
     assert report["drive"] is None
     assert "get-many" in report["engines"]["sqlite"]["not_offered"]  # of pairs
+
+
+def test_cold_reads_come_from_the_drive(tmp_path: Path) -> None:
+    plan = replace(SMALL, workloads=("cold-get", "cold-get-many"), shapes=(Shape("u64", 1000),),
+                   rows=9000, repeats=1)  # fmt: skip
+    found = by_name(Run(plan, tmp_path).go())
+    assert len(found) == 4
+    for result in found.values():
+        assert result["error"] is None and result["share"]["of"].startswith("random reads")
+    assert found["cold-get", "cesium"]["latency_us"]["count"] > 50
+
+
+def test_growth_has_a_curve_and_amplification(report: dict[str, Any]) -> None:
+    for engine in ("cesium", "sqlite"):
+        result = by_name(report)["growth", engine]
+        seconds, rows = zip(*result["over_time"])
+        assert list(seconds) == sorted(seconds) and list(rows) == sorted(set(rows))
+        assert result["write_amplification"] >= 0 and result["space_amplification"] > 0
+
+
+def test_what_there_was_no_time_for_is_named(tmp_path: Path) -> None:
+    plan = replace(SMALL, drive_bytes=0, limit_seconds=0.0, workloads=("scan", "open"))
+    report = Run(plan, tmp_path).go()
+    assert report["left_out"] == ["scan", "open"] and report["results"] == []
 
 
 def test_an_interrupted_run_keeps_its_results_and_cleans_up(tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ ENGINES: dict[str, tuple[str, str, str]] = {
     "cesium": ("cesium", "Cesium", "cesium"),
     "lmdb": ("lmdb", "Lmdb", "lmdb"),
     "rocksdb": ("rocksdict", "RocksDict", "rocksdict"),
+    "leveldb": ("plyvel", "LevelDb", "plyvel"),
     "sqlite": ("sqlite", "Sqlite", "sqlite3"),
+    "duckdb": ("duckdb", "DuckDb", "duckdb"),
+    "zodb": ("zodb", "Zodb", "ZODB"),
+    "dict": ("bounds", "Dict", "cesium"),
+    "sorteddict": ("bounds", "SortedDict", "sortedcontainers"),
+    "numpy": ("bounds", "Numpy", "numpy"),
 }
 
 

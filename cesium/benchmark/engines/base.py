@@ -119,11 +119,14 @@ class Engine:
         """Rows into the empty store, on stable storage when it returns."""
         raise NotImplementedError
 
-    def load_singly(self, keys: list[Any], values: list[Any]) -> None:
-        """The same by single puts, in one transaction where the engine has them; not synced."""
-        put = self.put
-        for key, value in zip(keys, values):
-            put(key, value)
+    def settle(self) -> None:
+        """Does what the engine would do in time: a loaded store has no log that is replayed."""
+
+    def begin(self) -> None:
+        """Puts from here on are one transaction, where the engine has those; not synced."""
+
+    def commit(self) -> None:
+        """Ends it."""
 
     def put_many(self, rows: Any) -> None:
         """One commit."""

@@ -41,7 +41,7 @@ class Lmdb(BytesEngine):
             max_spare_txns=8,
         )
         self.reader: Any = None
-        self.get = self._get
+        self.get, self.put = self._get, self._put
 
     def close(self) -> None:
         self._end_reads()
@@ -62,7 +62,7 @@ class Lmdb(BytesEngine):
         with self.environment.begin() as transaction:  # a spare one, renewed
             return transaction.get(key)
 
-    def put(self, key: Any, value: Any) -> Any:
+    def _put(self, key: Any, value: Any) -> Any:
         with self.environment.begin(write=True) as transaction:
             return transaction.put(key, value)
 
@@ -76,11 +76,13 @@ class Lmdb(BytesEngine):
             cursor.putmulti(zip(keys, values), append=True)
         self.environment.sync(True)
 
-    def load_singly(self, keys: list[Any], values: list[Any]) -> None:
-        with self.environment.begin(write=True) as transaction:
-            put = transaction.put
-            for key, value in zip(keys, values):
-                put(key, value)
+    def begin(self) -> None:
+        self.writer = self.environment.begin(write=True)
+        self.put = self.writer.put
+
+    def commit(self) -> None:
+        self.writer.commit()
+        self.put = self._put
 
     def put_many(self, rows: Any) -> None:
         keys, values = self.sorted_rows(rows, False)

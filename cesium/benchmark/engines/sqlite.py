@@ -92,9 +92,10 @@ class Sqlite(Engine):
         self.execute("PRAGMA synchronous = FULL")
         self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def load_singly(self, keys: list[Any], values: list[Any]) -> None:
+    def begin(self) -> None:
         self.execute("BEGIN")
-        super().load_singly(keys, values)
+
+    def commit(self) -> None:
         self.execute("COMMIT")
 
     def get(self, key: Any) -> Any:

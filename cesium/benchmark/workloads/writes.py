@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cesium.benchmark.engines import Engine, NotOffered
 from cesium.benchmark.job import LATENCY_SHARE, Context, Outcome
 from cesium.benchmark.shapes import Rows, make_rows
 from cesium.benchmark.timing import Tape
 from cesium.benchmark.workloads.common import WARM_UP_SHARE, copied, measure
 
-PUTS_A_SECOND = 3_000_000  # more than any engine does, so that a run does not end before its time
+PUTS_A_SECOND = 2_000_000  # more than any engine does, so that a run does not end before its time
 BATCH_ROWS = 1_000
 BATCHES_MOST = 500
+RANGE_ROWS = 101  # the last stays: it is the bound
 
 
 def new_rows(context: Context, count: int) -> Rows:
@@ -89,6 +92,49 @@ def _batches(context: Context, durability: str) -> Outcome:
 
     with copied(context, durability) as store:
         return measure(context, tape, store, BATCH_ROWS)
+
+
+def delete(context: Context) -> Outcome:
+    """Single deletes of random keys that are there, safe from a kill of the process."""
+    _one_thread(context)
+    keys = context.shuffled().keys
+
+    def tape(store: Engine, thread: int) -> Tape:
+        gone = store.keys(keys)
+        delete = store.delete
+
+        def slices(first: int, end: int) -> None:
+            for key in gone[first:end]:
+                delete(key)
+
+        return Tape(len(gone), slices, lambda number: delete(gone[number]))
+
+    with copied(context) as store:
+        return measure(context, tape, store)
+
+
+def delete_range(context: Context) -> Outcome:
+    """Deletes of ranges of 100 rows each that do not overlap, in random order; rows are counted."""
+    _one_thread(context)
+    count = context.job.rows // RANGE_ROWS
+    starts = context.random.permutation(count) * RANGE_ROWS
+
+    def tape(store: Engine, thread: int) -> Tape:
+        every = context.rows.keys
+        ends = np.minimum(starts + RANGE_ROWS - 1, context.job.rows - 1)
+        bounds = list(zip(store.keys(every.take(starts)), store.keys(every.take(ends))))
+        delete_range = store.delete_range
+
+        def slices(first: int, end: int) -> None:
+            for lower, upper in bounds[first:end]:
+                delete_range(lower, upper)
+
+        return Tape(len(bounds), slices, lambda number: delete_range(*bounds[number]))
+
+    with copied(context) as store:
+        if not store.ranged:
+            raise NotOffered("no order")
+        return measure(context, tape, store, RANGE_ROWS - 1)
 
 
 def _one_thread(context: Context) -> None:
