@@ -52,6 +52,7 @@ cdef class BlobReader:
     cdef void *region                   # of the fault handler
     cdef object mutex                   # while mapping
     cdef object process                 # the pid that made it
+    cdef object pinned                  # a mapping that nothing was read from, or None
     cdef object map_failure             # the exception of the last try to map, or None
     cdef public bint doomed             # unlink the file when the last reference is gone
     cdef int map_file(self) except -1

@@ -150,6 +150,15 @@ cdef class BlobReader:
         """The id of the file."""
         return self.blob.id
 
+    def pin(self):
+        """Keep the file readable, if it is unlinked too, without reading any of it; once.
+
+        Errors: OSError; ValueError when it is empty.
+        """
+        with self.mutex:
+            if self.blob.map == NULL and self.pinned is None:
+                self.pinned = self.files.map_readonly(self.name)
+
     def map(self):
         """Map the file now.  Errors: OSError, CorruptionError, Error (a newer format)."""
         self.map_file()
@@ -174,10 +183,12 @@ cdef class BlobReader:
         cdef const uint8_t[::1] view
         cdef uint8_t header[4096]
         cdef void *region
-        size = self.files.size(self.name)
+        memory = self.pinned
+        size = memory.size if memory is not None else self.files.size(self.name)
         if size < PAGE_BYTES:
             self.corrupt(0, "the file is too short", f"{PAGE_BYTES} bytes or more", f"{size} bytes")
-        memory = self.files.map_readonly(self.name)
+        if memory is None:
+            memory = self.files.map_readonly(self.name)
         view = memory
         region = fault_register(&view[0], <uint64_t>view.shape[0], False, &self.blob.lost)
         try:
@@ -191,6 +202,7 @@ cdef class BlobReader:
             return 0
         Py_INCREF(memory)
         self.memory = <PyObject *>memory
+        self.pinned = None
         self.region = region
         self.blob.bytes = <uint64_t>view.shape[0]
         blob_store_map(&self.blob.map, &view[0])

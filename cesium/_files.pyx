@@ -1,9 +1,11 @@
-"""Capsules of FileOperations: the ordinary one, and one that calls Python, for tests of failures.
+"""System calls of the door: mappings, and capsules of FileOperations: the ordinary one, and one
+that calls Python, for tests of failures.
 
-Thread safety: neither holds state; those that call Python take the GIL for it.
+Thread safety: neither capsule holds state; those that call Python take the GIL for it.  A Mapping
+does not change.
 """
 
-from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE, PyBuffer_FillInfo
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.errno cimport EIO
@@ -22,6 +24,8 @@ cdef extern from *:
     #include "_files.h"
     #include <fcntl.h>
     #include <string.h>
+    #include <sys/mman.h>
+    #include <sys/stat.h>
     #include <sys/syscall.h>
     #include <sys/vfs.h>
 
@@ -38,6 +42,15 @@ cdef extern from *:
             if (errno != EINTR) return errno;
         }
         return 0;
+    }
+
+    /* Maps a whole file for reading: its size, 0 for an empty one, or minus an errno. */
+    static int64_t map_whole(int fd, void **map) {
+        struct stat status;
+        if (fstat(fd, &status) != 0) return -(int64_t)errno;
+        if (status.st_size == 0) return 0;
+        *map = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        return *map == MAP_FAILED ? -(int64_t)errno : (int64_t)status.st_size;
     }
 
     /* The alignment that direct I/O on this file needs (Linux 6.1 and later, by the raw call, since
@@ -59,6 +72,8 @@ cdef extern from *:
                        int64_t bytes) noexcept nogil
     int64_t file_system_magic(const char *path) nogil
     int reserve(int fd, int64_t bytes) nogil
+    int64_t map_whole(int fd, void **map) nogil
+    int munmap(void *address, size_t bytes) nogil
 
 
 cdef const FileOperations *operations_of(object capsule) except NULL:
@@ -94,6 +109,39 @@ def reserve_blocks(int fd, int64_t size):
         error = reserve(fd, size)
     if error:
         raise OSError(error, os.strerror(error))
+
+
+cdef class Mapping:
+    """A whole file, mapped for reading: a read-only buffer of its bytes.
+
+    It needs no descriptor: Python's own mmap keeps one for each mapping, and a store of 100 GB has
+    more segments than a process may have descriptors by default.
+    """
+    cdef void *map
+    cdef Py_ssize_t size
+
+    def __cinit__(self, int fd):
+        cdef int64_t size
+        with nogil:
+            size = map_whole(fd, &self.map)
+        if size < 0:
+            raise OSError(-size, os.strerror(-size))
+        if size == 0:
+            raise ValueError("an empty file cannot be mapped")
+        self.size = size
+
+    def __dealloc__(self):
+        if self.size:
+            with nogil:         # what was touched of it is let go page by page
+                munmap(self.map, <size_t>self.size)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.map, self.size, 1, flags)
+
+
+def map_file(int fd):
+    """Map a whole file and return a read-only memoryview of it; ValueError when it is empty."""
+    return memoryview(Mapping(fd))
 
 
 # --- operations that call Python ------------------------------------------------------------------

@@ -110,18 +110,19 @@ cdef class SegmentReader:
     cdef TableShape table_shape
     cdef public object record           # the manifest's SegmentRecord; its tier alone may change
     cdef readonly object name           # of the file, as the door knows it
-    cdef readonly object path
     cdef readonly object files          # the file system door (cesium.files.Files)
     cdef object store_uuid              # 16 bytes that the footer must say, or None
     cdef PyObject *memory               # np.memmap over the file, once mapped; owned
-    cdef object mutex                   # while mapping
-    cdef object process                 # the pid that made it
+    cdef object mutex                   # while mapping; None before
+    cdef int process                    # the pid that made it
+    cdef object pinned                  # a mapping that nothing was read from, or None
     cdef readonly tuple blobs           # BlobReaders, which segment.blobs points into
     cdef object map_failure             # the exception of the last try to map, or None
     cdef bytes lower_bytes              # what segment.lower and segment.upper point into
     cdef bytes upper_bytes
     cdef public bint doomed             # unlink the file when the last reference is gone
     cdef Key bound(self, bytes key)
+    cdef object own_mutex(self)
     cdef int map_file(self) except -1
     cdef int map_locked(self) except -1
     cdef bint load_mapped(self, const uint8_t *map, uint64_t size, void *region) except -1

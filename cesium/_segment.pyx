@@ -6,11 +6,12 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport UINT32_MAX, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
+from posix.unistd cimport getpid
 
 import contextlib
 import errno
 import os
-import threading
+from threading import RLock
 
 from cesium._advice cimport advise_need, pages_resident
 from cesium._blobs cimport BlobReader
@@ -669,12 +670,9 @@ cdef class SegmentReader:
         self.record = record
         self.files = files
         self.name = name
-        self.path = files.path(name)
         self.table_shape = shape
         self.store_uuid = store_uuid
-        # Mapping runs Python: a signal handler or a finalizer in it may read the same segment.
-        self.mutex = threading.RLock()
-        self.process = os.getpid()
+        self.process = getpid()
         self.lower_bytes = record.lower
         self.upper_bytes = record.upper
         self.blobs = tuple(blobs)
@@ -691,7 +689,7 @@ cdef class SegmentReader:
 
     def __del__(self):
         # A forked child drops its copy; the file is the parent's.
-        if self.doomed and self.process == os.getpid():
+        if self.doomed and self.process == getpid():
             self.doomed = False
             self.files.remove(self.name)
 
@@ -715,12 +713,35 @@ cdef class SegmentReader:
         result.head = load_head(<const uint8_t *>PyBytes_AS_STRING(key), <size_t>len(key))
         return result
 
+    @property
+    def path(self):
+        """The path of the file."""
+        return self.files.path(self.name)
+
+    def pin(self):
+        """Keep the file readable, if it is unlinked too, without reading any of it; once.
+
+        Errors: OSError; ValueError when it is empty.
+        """
+        with self.own_mutex():
+            if self.segment.map == NULL and self.pinned is None:
+                self.pinned = self.files.map_readonly(self.name)
+
     def map(self):
         """Map and check the file now.  Errors: OSError, CorruptionError, Error (a newer format)."""
         self.map_file()
 
+    cdef object own_mutex(self):
+        """The lock of mapping, made when it is first needed: a large store has many segments."""
+        if self.mutex is None:
+            # Mapping runs Python: a signal handler or a finalizer in it may read the same segment.
+            made = RLock()
+            if self.mutex is None:      # making it may run a finalizer, which may need it too
+                self.mutex = made
+        return self.mutex
+
     cdef int map_file(self) except -1:
-        with self.mutex:
+        with self.own_mutex():
             if self.segment.map != NULL:
                 return 0
             try:
@@ -740,10 +761,12 @@ cdef class SegmentReader:
         cdef uint64_t size
         cdef uint64_t number
         cdef void *region
-        if self.files.size(self.name) < PAGE_BYTES:
-            self.corrupt(0, "the file is too short", f"{PAGE_BYTES} bytes or more",
-                         f"{self.files.size(self.name)} bytes")
-        memory = self.files.map_readonly(self.name)
+        memory = self.pinned
+        size = memory.size if memory is not None else self.files.size(self.name)
+        if size < PAGE_BYTES:
+            self.corrupt(0, "the file is too short", f"{PAGE_BYTES} bytes or more", f"{size} bytes")
+        if memory is None:
+            memory = self.files.map_readonly(self.name)
         view = memory
         size = <uint64_t>view.shape[0]
         # First of all, or the footer alone would cost a readahead of 4 MiB.
@@ -753,6 +776,7 @@ cdef class SegmentReader:
             if self.load_mapped(&view[0], size, region):
                 Py_INCREF(memory)
                 self.memory = <PyObject *>memory
+                self.pinned = None
             else:
                 fault_unregister(region)
         except BaseException:

@@ -48,12 +48,12 @@ def names_of(files: Files) -> list[str]:
     return files.list() if files.exists() else []
 
 
-def check_own(files: Files, flag: str) -> None:
+def check_own(files: Files, names: list[str], flag: str) -> None:
     """A directory that holds anything else is not ours to fill, still less to empty.
 
-    FileNotFoundError or FileExistsError, as befits the flag that the store is opened with.
+    names: its listing.  FileNotFoundError or FileExistsError, as befits the flag that the store is
+    opened with.
     """
-    names = files.list()
     foreign = [name for name in names if not name.startswith(OWN_FILES)]
     is_store = any(name.startswith("manifest-") for name in names)
     if foreign and (flag == "n" or not is_store):

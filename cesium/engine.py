@@ -31,6 +31,7 @@ from cesium._segment import SegmentReader
 from cesium._version import Version
 from cesium.background import Background, Quiet, Speed
 from cesium.blob_files import BlobFiles
+from cesium.collector import collector_paused
 from cesium.directory import (
     blob_numbers,
     check_own,
@@ -41,7 +42,7 @@ from cesium.directory import (
     segment_numbers,
 )
 from cesium.durability import tell_unseen_failure
-from cesium.errors import CorruptionError, Error
+from cesium.errors import CorruptionError
 from cesium.events import event
 from cesium.exclusion import Exclusive
 from cesium.file_system import warn_once
@@ -120,23 +121,23 @@ class StoreEngine(Exclusive):
             before = fingerprint(self.files)
             try:
                 self._open(options, slots_max)
-                self._map_segments(None if last else before)
+                self._pin_segments(None if last else before)
                 return
             except (FileNotFoundError, CorruptionError):
                 if last or fingerprint(self.files) == before:
                     raise
 
-    def _map_segments(self, before: list[tuple[str, int]] | None) -> None:
+    def _pin_segments(self, before: list[tuple[str, int]] | None) -> None:
         """What the other process merges away later must stay readable: a mapping keeps it.
 
         FileNotFoundError for what was merged away just now; other damage is told when it is read.
         """
         for reader in self.core.version.segments():
             try:
-                reader.map()
+                reader.pin()
                 for blob in reader.blobs:
-                    blob.map()
-            except (OSError, Error) as error:
+                    blob.pin()
+            except (OSError, ValueError) as error:
                 if isinstance(error, FileNotFoundError) and before not in (
                     None,
                     fingerprint(self.files),
@@ -145,9 +146,11 @@ class StoreEngine(Exclusive):
 
     def _open(self, options: Options, slots_max: int) -> None:
         if self.writable and not self.in_memory:
-            self._take_lock(options)
-        names = names_of(self.files)
-        manifest = Manifest.load(self.files, names, durably=self.writable)
+            names = self._take_lock(options)
+        else:
+            names = names_of(self.files)
+        with collector_paused():
+            manifest = Manifest.load(self.files, names, durably=self.writable)
         if manifest is None or options.flag == "n":
             if options.flag != "n" and ([*segment_numbers(names), *journals_of(names)]):
                 raise CorruptionError(
@@ -165,12 +168,6 @@ class StoreEngine(Exclusive):
         self.shape = TableShape(
             self.keys.width, self.values.width, self.values.field_widths, slots_max
         )
-        self.next_segment_id = max(
-            [
-                state.next_segment_id,
-                *(1 + number for number in [*segment_numbers(names), *blob_numbers(names)]),
-            ]
-        )
         unjournaled = options.durability == "none" and self.writable and not self.in_memory
         journaled = not self.in_memory and not unjournaled
         self.core_engine = Engine(EngineHost(self), journaled, unjournaled, state.sequence)
@@ -179,19 +176,31 @@ class StoreEngine(Exclusive):
             self.core_engine, self.table.id, self.shape, options.memtable_limit_bytes
         )
         self.blobs = BlobFiles(self.files, state.store_uuid)
-        self.core.publish(self._stored_version(state))
+        with collector_paused():
+            version = self._stored_version(state)
+        self.core.publish(version)
+        live = {reader.name for reader in version.segments()}
+        names = [name for name in names if name not in live]  # few, however many segments
+        others = [*state.segments, *segment_numbers(names), *blob_numbers(names)]
+        self.next_segment_id = max(state.next_segment_id, 1 + max(others, default=0))
         self.journal = self._recover(state, names)
         self._orphans = self._find_orphans(names)
 
-    def _take_lock(self, options: Options) -> None:
+    def _take_lock(self, options: Options) -> list[str]:
+        """Locks the directory, which is made if need be, and gives its listing from then on."""
         if not self.files.exists():
             if options.flag == "w":
                 raise FileNotFoundError(f"there is no store at {self.path}")
             new_codecs(options, self.path)  # refused before anything is made
             self.files.make_directory()
-        else:
-            check_own(self.files, options.flag)
+        elif not self.files.exists("LOCK"):  # which is made only in a directory of ours
+            check_own(self.files, self.files.list(), options.flag)
         self.lock = self.files.lock()
+        names = self.files.list()
+        check_own(self.files, names, options.flag)
+        if self.lock is not None:
+            self.lock.sign()
+        return names
 
     def _create(self, options: Options, names: list[str]) -> tuple[list[str], Manifest]:
         key, value = new_codecs(options, self.path)
@@ -222,7 +231,8 @@ class StoreEngine(Exclusive):
         """A reader of a segment file; nothing is touched before its first use."""
         return SegmentReader(
             record, self.files, segment_name(record.id), self.shape,
-            self.manifest.state.store_uuid, self.blobs.readers(record),
+            self.manifest.state.store_uuid,
+            self.blobs.readers(record) if record.blobs else (),
         )  # fmt: skip
 
     def _stored_version(self, state: State) -> Version:
@@ -332,7 +342,7 @@ class StoreEngine(Exclusive):
             return self.journal.rotate(frame_bytes)
 
     def _find_orphans(self, names: list[str]) -> list[str]:
-        """Of the files that were there when the store was opened, those that nothing refers to.
+        """Of names that were there when the store was opened, those that nothing refers to.
 
         Found then, because what is merged away later may be pinned, and is then read by its name.
         """

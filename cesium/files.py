@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cesium._files import direct_alignment, file_system_type, posix_operations
+from cesium._files import direct_alignment, file_system_type, map_file, posix_operations
 from cesium.errors import ClosedError
 from cesium.file_system import MEMORY, FileSystem, file_system_of
 from cesium.io_errors import naming
@@ -77,9 +77,9 @@ class Files:
         with naming(self.path("LOCK")):
             return WriterLock(self.path("LOCK"))
 
-    def exists(self) -> bool:
-        """Whether the directory is there."""
-        return os.path.isdir(self.directory)
+    def exists(self, name: str = "") -> bool:
+        """Whether the directory, or a file of it, is there."""
+        return os.path.exists(self.path(name)) if name else os.path.isdir(self.directory)
 
     def file_system(self) -> FileSystem:
         """The file system that the directory lies, or would lie, on."""
@@ -306,9 +306,15 @@ class Files:
     # -- mapping
 
     def map_readonly(self, name: str) -> Bytes:
-        """Map a whole file as np.memmap (uint8); empty files cannot be mapped."""
-        with os.fdopen(self.open(name), "rb") as file, naming(self.path(name)):
-            return np.memmap(file, np.uint8, "r")
+        """Map a whole file as np.memmap (uint8), without a descriptor; ValueError: it is empty."""
+        fd = self.open(name)
+        try:
+            return np.frombuffer(map_file(fd), np.uint8).view(np.memmap)
+        except OSError:
+            with naming(self.path(name)):
+                raise
+        finally:
+            self.close(fd)
 
     def map_writable(self, fd: int, size: int) -> mmap.mmap:
         """Map the first `size` bytes of a file for reading and writing, shared."""
@@ -344,8 +350,8 @@ class MemoryFiles(Files):
     def lock(self) -> WriterLock | None:
         return None
 
-    def exists(self) -> bool:
-        return True
+    def exists(self, name: str = "") -> bool:
+        return not name or name in self.list()
 
     def file_system(self) -> FileSystem:
         return FileSystem("memory", MEMORY)

@@ -13,6 +13,7 @@ Thread safety: a WriterLock is acquired and released by one thread at a time.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from datetime import UTC, datetime
@@ -24,7 +25,10 @@ RECORD_BYTES = 256
 
 
 class WriterLock:
-    """Holds the lock from construction to `release`; LockedError names who has it."""
+    """Holds the lock from construction to `release`; LockedError names who has it.
+
+    The file is made where it is missing, and otherwise not changed before `sign`.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
@@ -35,7 +39,6 @@ class WriterLock:
         except BaseException:
             self._file.close()
             raise
-        self._write_record()
 
     @property
     def held(self) -> bool:
@@ -46,8 +49,10 @@ class WriterLock:
         """Give the lock back; a second call, or one in a forked child, does nothing."""
         self._file.close()
 
-    def _write_record(self) -> None:
-        record = {"pid": os.getpid(), "host": os.uname().nodename, "started": _process_start()}
+    def sign(self) -> None:
+        """Write down who holds the lock, for the error that others get: nothing was written yet."""
+        pid = os.getpid()
+        record = {"pid": pid, "host": os.uname().nodename, "started": _process_start(pid)}
         data = json.dumps(record).encode()[:RECORD_BYTES].ljust(RECORD_BYTES)
         try:
             os.pwrite(self._file.fd, data, 0)
@@ -76,10 +81,11 @@ def _locked_error(path: str, holder: dict[str, object]) -> LockedError:
     return LockedError(message, pid=pid, host=host, started=started)
 
 
-def _process_start() -> str | None:
-    """When this process started, in UTC, by the kernel's account."""
+@functools.lru_cache(1)
+def _process_start(pid: int) -> str | None:
+    """When this process started, in UTC, by the kernel's account.  pid: its own."""
     try:
-        with open("/proc/self/stat", "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb") as file:
             ticks = int(file.read().rpartition(b")")[2].split()[19])
         with open("/proc/stat", "rb") as file:
             boot = next(int(line.split()[1]) for line in file if line.startswith(b"btime"))

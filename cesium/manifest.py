@@ -32,6 +32,7 @@ from cesium.state import (
     TableRecord,
     json_bytes,
     parse_json,
+    parse_snapshot,
 )
 
 __all__ = ["Edit", "Manifest", "SegmentRecord", "State", "TableRecord", "features_named"]
@@ -82,13 +83,12 @@ def manifest_name(number: int) -> str:
 
 def numbers_of(names: list[str], prefix: str) -> list[int]:
     """The numbers in the names `prefix-000001` and so on, ascending; other names do not count."""
-    start = len(prefix) + 1
+    prefix += "-"
+    start = len(prefix)
     numbers = [
-        int(name[start:])
-        for name in names
-        if name.startswith(prefix + "-") and name[start:].isdecimal()
+        int(name[start:]) for name in names if name.startswith(prefix) and name[start:].isdecimal()
     ]
-    return sorted(number for number in numbers if f"{prefix}-{number:06d}" in names)
+    return sorted(number for number in numbers if f"{prefix}{number:06d}" in names)
 
 
 def _frame(position: int, kind: int, generation: int, previous: int, payload: Json) -> bytes:
@@ -262,7 +262,7 @@ class Manifest:
             self._corrupt("a frame's checksum is wrong", start, payload_checksum, found)
         self._previous = checksum
         try:
-            payload = parse_json(padded[:payload_bytes])
+            payload = (parse_snapshot if kind == SNAPSHOT else parse_json)(padded[:payload_bytes])
         except ValueError as error:
             self._corrupt(f"a frame is no JSON: {error}", start, None, None)
         if not isinstance(payload, dict):

@@ -136,6 +136,8 @@ def _locked(source: Files, in_place: bool) -> Any:
     if in_place or "LOCK" in source.list():
         try:
             lock = source.lock()
+            if lock is not None:
+                lock.sign()
         except OSError as error:
             if in_place or error.errno != errno.EROFS:
                 raise

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cesium._records import records_at
 from cesium.errors import CorruptionError
 
 FORMAT_VERSION = 1
@@ -176,9 +177,15 @@ class State:
         compatible_features: int,
         incompatible_features: int,
     ) -> State:
-        """The state that a snapshot payload and its headers say; unknown members are ignored."""
+        """The state that a snapshot payload (see `parse_snapshot`) and its headers say.
+
+        Unknown members are ignored.
+        """
         tables = [TableRecord.from_json(item) for item in payload["tables"]]
-        segments = [SegmentRecord.from_json(item) for item in payload["segments"]]
+        segments = [
+            item if isinstance(item, SegmentRecord) else SegmentRecord.from_json(item)
+            for item in payload["segments"]
+        ]
         state = cls(
             store_uuid, generation, format_version, compatible_features, incompatible_features,
             sequence=_number(payload["sequence"]),
@@ -193,6 +200,7 @@ class State:
         return _in_order(state)
 
 
+SEGMENTS = b',"segments":['  # the last member of a snapshot's payload, as json_bytes writes it
 NUMBERS_END = 1 << 63  # of sequences, ids and counts
 TABLES_END = 1 << 32
 NUMBERS = ("sequence", "flushed_sequence", "epoch", "next_segment_id", "next_table_id")
@@ -300,6 +308,24 @@ def parse_json(data: bytes) -> Any:
         return json.loads(data)
     except RecursionError as error:
         raise ValueError("JSON is nested too deep") from error
+
+
+def parse_snapshot(data: bytes) -> Any:
+    """The same of a snapshot's payload; its segments may be SegmentRecords already.
+
+    They are the most of it, and come last, so where they are as this version writes them, json gets
+    the rest alone: an object without that member.
+    """
+    start = data.find(SEGMENTS)
+    if start >= 0:
+        records = records_at(data, start + len(SEGMENTS), SegmentRecord, BlobShare)
+        if records is not None:
+            try:
+                payload = parse_json(data[:start] + b"}")
+            except ValueError:  # the list belonged to another object inside
+                return parse_json(data)
+            return {**payload, "segments": records} if isinstance(payload, dict) else payload
+    return parse_json(data)
 
 
 def attach_payload(records: list[SegmentRecord]) -> bytes:

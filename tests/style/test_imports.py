@@ -20,6 +20,7 @@ LAYERS = [
     ["errors"],
     ["_native", "_layout", "_counters", "_files", "_frames", "_lock", "_faults", "_advice"],
     ["_histogram", "_ring"],
+    ["_records", "collector"],
     ["lock", "io_errors"],
     ["file_system", "files", "casting", "columns", "checksum"],
     ["_key_arrays", "_keys", "_key_texts", "_key_times", "_key_tuples"],

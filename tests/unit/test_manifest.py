@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cesium import manifest as module
+from cesium._records import records_at
 from cesium.checksum import crc32c
 from cesium.errors import CorruptionError, Error, PoisonedError
 from cesium.files import Files, MemoryFiles
 from cesium.manifest import Edit, Manifest, SegmentRecord, State, TableRecord
+from cesium.state import SEGMENTS, BlobShare, json_bytes, parse_json, parse_snapshot
 
 UUID = bytes(range(16))
 NAME = "manifest-000001"
@@ -341,3 +343,90 @@ def test_loading_a_small_manifest_is_quick(tmp_path: Path) -> None:
         return time.perf_counter() - start
 
     assert min(seconds() for _ in range(200)) < 500e-6
+
+
+# -- records in the form that this version writes
+
+
+def read_both_ways(payload: bytes) -> list[object]:
+    """The state that a snapshot's payload says, or "refused": as opening reads it, and by json."""
+    found: list[object] = []
+    for parse in (
+        lambda: parse_snapshot(payload),
+        lambda: parse_json(payload),
+    ):
+        try:
+            found.append(State.from_json(parse(), UUID, 1, 1, 0, 0))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            found.append("refused")
+    return found
+
+
+def scanned(payload: bytes) -> list[SegmentRecord] | None:
+    start = payload.find(SEGMENTS) + len(SEGMENTS)
+    return records_at(payload, start, SegmentRecord, BlobShare)
+
+
+COUNTS = st.integers(0, 2**63 - 1)
+SHARES = st.builds(BlobShare, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
+RECORDS = st.builds(
+    SegmentRecord, COUNTS, COUNTS, COUNTS, st.binary(max_size=20), st.binary(max_size=20),
+    COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS,
+    st.lists(SHARES, max_size=3).map(tuple), st.integers(1, 2**63 - 1),
+)  # fmt: skip
+
+
+@given(st.lists(RECORDS, min_size=1, max_size=5, unique_by=lambda record: record.id))
+def test_records_are_read_as_they_were_written(records: list[SegmentRecord]) -> None:
+    state = State(UUID, 1, segments={record.id: record for record in records})
+    payload = json_bytes(state.to_json())
+    assert scanned(payload) == records
+    assert read_both_ways(payload) == [state, state]
+
+
+PAYLOAD = json_bytes(
+    State(
+        UUID, sequence=9, tables={1: TABLE},
+        segments={4: segment(4), 7: segment(7, blobs=(BlobShare(7, 1, 2, 3, 4, 5),), run=4)},
+    ).to_json()
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"id":4', b'"id": 4'), (b'"id":4', b'"id":04'), (b'"id":4', b'"id":-4'),
+        (b'"id":4', b'"id":4.0'), (b'"id":4', b'"id":"4"'), (b'"id":4', b'"id":true'),
+        (b'"id":4', b'"id":9223372036854775808'), (b'"id":4', b'"id":99999999999999999999'),
+        (b'"id":4', b'"id":'), (b'"rows":100', b'"rows":100,"more":[1,{"a":"]}"}]'),
+        (b'"run":4}', b'"run":0}'), (b',"run":4}', b"}"), (b',"volume":0', b""),
+        (b'"AGxvdw=="', b'"AGxvdw="'), (b'"AGxvdw=="', b'"AGxvdw"'), (b'"AGxvdw=="', b'"A=xvdw=="'),
+        (b'"AGxvdw=="', b'"AGxv=w=="'), (b'"AGxvdw=="', b'"===="'), (b'"AGxvdw=="', b'""'),
+        (b'"AGxvdw=="', b'"AGx\\/dw=="'), (b'"AGxvdw=="', b'"AGx\xc3\xa4dw=="'),
+        (b'"live":4', b'"live":4,"x":0'), (b'"live":4,', b""), (b'"blobs":[', b'"blobs":[,'),
+        (b'"rows":5}]}', b'"rows":5}]},'), (b'"rows":5}]}]}', b'"rows":5}]}]}}'),
+        (b'"rows":5}]}]}', b'"rows":5}]}],"sequence":12}'), (b'"segments":[', b'"segments":[ '),
+        (b'"options":{}', b'"options":{"a":1,"segments":[]}'),
+        (b'"options":{}', b'"options":{"a":1,"segments":[{"id":1}]}'),
+        (b'"named_versions":{}', b'"named_versions":{"a":1,"segments":[]}'),
+        (b'{"sequence"', b'[{"sequence"'), (b'{"sequence":9', b'{"x":{"sequence":9'),
+    ],
+)  # fmt: skip
+def test_records_in_another_form_are_read_as_json_reads_them(old: bytes, new: bytes) -> None:
+    assert scanned(PAYLOAD) is not None and old in PAYLOAD
+    changed = PAYLOAD.replace(old, new, 1)
+    mine, theirs = read_both_ways(changed)
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("cut", range(1, 700, 7))
+def test_records_that_are_cut_off_are_no_records(cut: int) -> None:
+    assert scanned(PAYLOAD[: max(PAYLOAD.find(SEGMENTS) + 20, len(PAYLOAD) - cut)]) is None
+    assert read_both_ways(PAYLOAD[:-cut]) == ["refused", "refused"]
+
+
+def test_records_that_are_not_there() -> None:
+    with pytest.raises(ValueError, match="no place 9999"):
+        records_at(PAYLOAD, 9999, SegmentRecord, BlobShare)
+    state = State(UUID, 1)
+    assert read_both_ways(json_bytes(state.to_json())) == [state, state]

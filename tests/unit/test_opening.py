@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cesium
+from cesium import loader, merging
 from cesium._kernels import crc32c
 from cesium.files import Files
+from cesium.opening import acquire
+from cesium.options import Options
+from cesium.store import Store
+from failing_files import FailingFiles
 
 FRAME = 4096  # where the first frame of a journal file begins
 
@@ -161,3 +169,99 @@ def test_a_store_made_anew_opens_wherever_that_stopped(
         seen.add(key)
         steps += 1
     assert seen == {"u8", "str"} and steps >= 4
+
+
+# -- a store of many segments
+
+SEGMENT_ROWS = 17_000  # a little more than what the smallest segments hold
+
+
+def many_segments(path: Path, monkeypatch: pytest.MonkeyPatch, segments: int) -> int:
+    """Makes a store, cleanly closed, of at least so many segments in its last tier; the rows."""
+    monkeypatch.setattr(loader, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(merging, "SMALL_BYTES", 0)  # or closing joins them
+    keys = np.arange(segments * SEGMENT_ROWS, dtype=np.uint64)
+    with Store(acquire(path, OPTIONS, files=Files(path)), OPTIONS) as store:
+        store.bulk_load(keys, keys.astype(np.float64))
+        store.checkpoint()
+        assert segments <= store.stats().segments <= 2 * segments
+    return len(keys)
+
+
+OPTIONS = Options("u8", "f8")
+
+
+def calls_of_opening(path: Path, flag: str) -> tuple[Counter[str], int]:
+    """The calls of the door that opening makes, by kind, and how many segments there are."""
+    files = FailingFiles(path)
+    options = Options(flag=flag)
+    with Store(acquire(path, options, files=files), options) as store:
+        return Counter(files.calls), store.stats().segments
+
+
+def test_opening_touches_no_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred segments no more calls than of a few; a reader keeps each, and reads none."""
+    counts = {}
+    for segments in (2, 40):
+        path = tmp_path / str(segments)
+        many_segments(path, monkeypatch, segments)
+        counts[segments], _ = calls_of_opening(path, "w")
+        reading, there = calls_of_opening(path, "r")
+        assert reading["map"] == there and reading["size"] <= 2
+        assert reading["open"] - there == reading["read"] <= 1
+    assert counts[2] == counts[40]
+    assert counts[40]["open"] <= 2 and counts[40]["list"] == 1 and not counts[40]["map"]
+
+
+def test_a_reader_reads_what_was_merged_away_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also segments that it has not touched before."""
+    rows = many_segments(tmp_path, monkeypatch, 5)
+    with Store(acquire(tmp_path, Options(flag="r"), files=Files(tmp_path)), Options()) as reader:
+        names = [segment.name for segment in reader.core.version.segments()]
+        with Store(acquire(tmp_path, OPTIONS, files=Files(tmp_path)), OPTIONS) as store:
+            store.clear()
+            store.compact()
+        assert not any((tmp_path / name).exists() for name in names)
+        assert len(reader.range().arrays()[0]) == rows
+
+
+def test_segments_hold_no_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of 100 GB has more segments than a process has descriptors by default."""
+    rows = many_segments(tmp_path, monkeypatch, 40)
+    for flag in ("w", "r"):
+        before = len(os.listdir("/proc/self/fd"))
+        with Store(acquire(tmp_path, Options(flag=flag), files=Files(tmp_path)), OPTIONS) as store:
+            assert len(store.range().arrays()[0]) == rows
+            with open("/proc/self/maps", "rb") as maps:
+                assert maps.read().count(os.fsencode(tmp_path) + b"/segment-") >= 40
+            assert len(os.listdir("/proc/self/fd")) <= before + 1  # the lock
+
+
+def test_a_checkpoint_writes_to_the_manifest_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown = {}
+    for segments in (2, 40):
+        path = tmp_path / str(segments)
+        many_segments(path, monkeypatch, segments)
+        with Store(acquire(path, OPTIONS, files=Files(path)), OPTIONS) as store:
+            manifest = Path(store._engine.manifest.path)
+            size = manifest.stat().st_size
+            assert size > 200 * segments
+            store[5] = 1.0
+            store.checkpoint()
+            assert store._engine.manifest.path == str(manifest)
+            grown[segments] = manifest.stat().st_size - size
+    assert abs(grown[2] - grown[40]) < 64 and grown[40] < 1000
+
+
+def test_a_locked_directory_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    """A file LOCK is no sign of a store: others call theirs so too."""
+    (tmp_path / "LOCK").write_bytes(b"theirs")
+    (tmp_path / "MANIFEST-000001").write_bytes(b"theirs")
+    with pytest.raises(FileExistsError, match="MANIFEST-000001"):
+        cesium.open(tmp_path, "u8", "f8")
+    assert (tmp_path / "LOCK").read_bytes() == b"theirs"
+    assert sorted(os.listdir(tmp_path)) == ["LOCK", "MANIFEST-000001"]
