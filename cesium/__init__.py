@@ -9,6 +9,7 @@ with cesium.open("ticks.cesium", key="u8", value="f8") as store:
 """
 
 from cesium._core import Commit
+from cesium._reads import MISSING
 from cesium.columns import Column
 from cesium.errors import (
     ClosedError,
@@ -27,6 +28,7 @@ from cesium.keys import Codec as KeyCodec
 from cesium.options import Options
 from cesium.ranges import Range
 from cesium.report import Problem, Report
+from cesium.snapshot import Snapshot
 from cesium.stats import Stats
 from cesium.store import Store, open
 from cesium.values import Codec as ValueCodec
@@ -34,6 +36,7 @@ from cesium.values import Codec as ValueCodec
 __version__ = "0.1.0"
 
 __all__ = [
+    "MISSING",
     "ClosedError",
     "Column",
     "Commit",
@@ -51,6 +54,7 @@ __all__ = [
     "ReadOnlyError",
     "Report",
     "SchemaError",
+    "Snapshot",
     "Stats",
     "StorageFullError",
     "Store",

@@ -1,5 +1,5 @@
 from typing import Any
 
-from cesium._core import CompiledTable
+from cesium._reads import TableReads
 
-def value_view(table: CompiledTable, key: Any) -> memoryview: ...
+def value_view(table: TableReads, key: Any) -> memoryview: ...

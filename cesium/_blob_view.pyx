@@ -8,18 +8,18 @@ caller reads later is read without one.
 from libc.stdint cimport uint64_t
 
 from cesium._blobs cimport Blob, BlobReader, blob_read
-from cesium._core cimport CompiledTable
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._layout cimport BlobPointer, KIND_BLOB, KIND_MASK, STATUS_CORRUPT, STATUS_OK
 from cesium._page cimport Key, kind_of, page_blob_pointer
 from cesium._ranges cimport View
+from cesium._reads cimport TableReads
 from cesium._version cimport Found, found_whole, version_find
 
 cdef const uint64_t *FAULTS = fault_counter()
 cdef object MISSING = object()
 
 
-def value_view(CompiledTable table not None, key):
+def value_view(TableReads table not None, key):
     """The value of a key as a read-only memoryview; KeyError without one."""
     cdef Key encoded
     cdef Found found
@@ -34,7 +34,7 @@ def value_view(CompiledTable table not None, key):
     _holder = table.lookup_key(key, &encoded)
     if _holder is None:
         raise KeyError(key)
-    view = View(table.core)
+    view = table.pinned()
     with nogil:
         status = version_find(table.shape, view.items, view.count, &encoded, False, &found)
     if status != STATUS_OK or (

@@ -1,4 +1,4 @@
-# The compiled face of a table: single operations and batches.
+# The compiled face of a table: writes, and lookups in the live memtable.
 #
 # cesium.store subclasses CompiledTable; everything that a program calls in a loop is a method here,
 # with the key and value codecs called without Python in between.  Any method may be called from any
@@ -7,44 +7,33 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from cesium._counters cimport (
-    BATCH_DELETES, BATCH_PUTS, GET_LATENCY, PUT_LATENCY, RANGE_DELETES, Ticker, clock_nanoseconds,
-    count_more, histogram_record, ticker_tick, ticker_weight,
+    BATCH_DELETES, BATCH_PUTS, PUT_LATENCY, RANGE_DELETES, Ticker, clock_nanoseconds, count_more,
+    histogram_record, ticker_tick, ticker_weight,
 )
 from cesium._engine cimport Batch, Engine, TableCore, key_of_row
 from cesium._frames cimport JOURNAL_PUT
 from cesium._journal cimport JournalPart, JournalWriter
-from cesium._keys cimport EncodedKeys, KeyCodec
+from cesium._keys cimport EncodedKeys
 from cesium._layout cimport KIND_DELETE
 from cesium._page cimport Key, Shape, Value
 from cesium._ranges cimport sweep_around
-from cesium._values cimport EncodedValues, ValueCodec
-from cesium._version cimport Found, Version
+from cesium._reads cimport TableReads
+from cesium._values cimport EncodedValues
 
-cdef class CompiledTable:
-    cdef readonly Engine engine
-    cdef readonly TableCore core
-    cdef readonly KeyCodec keys_codec
-    cdef readonly ValueCodec values_codec
+cdef class CompiledTable(TableReads):
     cdef readonly bint read_only        # this handle's own flag; the engine may be open for writing
-    cdef bint handle_closed
     cdef int level                      # durability: index into LEVELS
-    cdef const Shape *shape
-    cdef object counted                 # ((version, changes), rows) of the last len()
 
-    cdef int check_readable(self) except -1
     cdef int check_writable(self) except -1
     cdef int level_of(self, object durability) except -1
     cdef object write_key(self, object key, Key *out)
-    cdef object lookup_key(self, object key, Key *out)
-    cdef object lookup(self, object key, object missing)
-    cdef object lookup_pinned(self, const Key *encoded, object missing)
-    cdef object value_of(self, int status, Found *found, object missing, Version version,
-                         uint64_t seen)
     cdef uint64_t commit_one(self, uint8_t kind, Key *key, Value *value, int level) except 0
     cdef uint64_t commit_locked(self, uint8_t kind, Key *key, Value *value,
                                 uint64_t *position) except 0
     cdef object write_value(self, object value, Value *out, uint8_t *row)
+    cdef object write_small(self, object value, Value *out, uint8_t *row)
     cdef object exchange(self, object key, object replacement, bint required)
+    cdef object revise(self, object key, object decision)
     cdef object finish(self, uint64_t sequence, uint64_t position, JournalWriter journal,
                        int level, bint full)
     cdef object commit_batch(self, EncodedKeys keys, EncodedValues values, int level)
@@ -55,17 +44,7 @@ cdef class CompiledTable:
 cdef enum:
     SWEEP_DELETES = 1024        # that may leave a gap worth a look
 
-# `lookup` and `commit_one` of one call, counted; now and then the call is timed.
-cdef inline object counted_lookup(CompiledTable table, object key, object missing):
-    cdef uint64_t start
-    if not ticker_tick(&table.engine.counters.gets):
-        return table.lookup(key, missing)
-    start = clock_nanoseconds()
-    value = table.lookup(key, missing)
-    histogram_record(&table.engine.counters.latencies[GET_LATENCY], clock_nanoseconds() - start,
-                     ticker_weight(&table.engine.counters.gets))
-    return value
-
+# `commit_one` of one call, counted; now and then the call is timed.
 cdef inline uint64_t counted_commit(CompiledTable table, uint8_t kind, Key *key, Value *value,
                                     int level) except 0:
     cdef bint puts = kind == JOURNAL_PUT

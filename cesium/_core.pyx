@@ -2,15 +2,14 @@
 
 from collections import namedtuple
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.slice cimport PySlice_Check
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from cesium._counters cimport BATCH_GETS, count_more
-from cesium._engine cimport Batch, Engine, TableCore, engine_is_shut
+from cesium._engine cimport Batch, Engine, TableCore
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._frames cimport (
     JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES,
@@ -23,14 +22,14 @@ from cesium._layout cimport (
     STATUS_OK, VALUE_INLINE_BYTES,
 )
 from cesium._memtable cimport memtable_find
-from cesium._lookup cimport find_batch
 from cesium._page cimport (
-    Key, Position, Shape, Value, kind_of, page_copy_row, page_copy_value, page_value_bytes,
-    page_value_inline,
+    Key, Position, Shape, Value, kind_of, page_copy_row, page_value_bytes, page_value_inline,
 )
+from cesium._ranges cimport EncodedRange, key_from
+from cesium._reads cimport TableReads
 from cesium._values cimport EncodedValues, ValueCodec
-from cesium._version cimport Found, Version, found_whole, version_find
-from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View, key_from
+from cesium._version cimport Found, Version, version_find
+from cesium import _reads
 from cesium.errors import ClosedError, LimitError, ReadOnlyError
 
 LEVELS = ("none", "process", "interval", "sync")
@@ -44,47 +43,24 @@ cdef enum:
 Commit = namedtuple("Commit", ("sequence", "durability", "rows"))
 Commit.__doc__ = """What a batch write did: its commit sequence, durability reached, rows given."""
 
-cdef object MISSING = object()
+cdef object MISSING = _reads.MISSING
+cdef object KEEP = object()     # what a decision says to leave as it is
 cdef const uint64_t *FAULTS = fault_counter()
 
 
-cdef class CompiledTable:
+cdef class CompiledTable(TableReads):
     """CompiledTable(core, keys, values, durability, read_only): see the module's contract."""
 
     def __cinit__(self, TableCore core, KeyCodec keys, ValueCodec values, str durability,
                   bint read_only):
-        self.engine = core.engine
-        self.core = core
-        self.keys_codec = keys
-        self.values_codec = values
         self.level = LEVELS.index(durability)
         self.read_only = read_only
-        self.shape = &core.shape.shape
-
-    cdef int check_readable(self) except -1:
-        if self.handle_closed:
-            raise ClosedError("the store is closed")
-        if engine_is_shut(self.engine):
-            self.engine.check_open()
-        return 0
 
     cdef int check_writable(self) except -1:
         self.check_readable()
         if self.read_only:
             raise ReadOnlyError("the store was opened with flag='r'")
         return 0
-
-    def _close_handle(self):
-        """Closes this handle; False when it was closed before."""
-        if self.handle_closed:
-            return False
-        self.handle_closed = True
-        return True
-
-    @property
-    def closed(self):
-        """Whether this handle was closed."""
-        return self.handle_closed or self.engine.closed
 
     cdef int level_of(self, object durability) except -1:
         if durability is None:
@@ -105,21 +81,6 @@ cdef class CompiledTable:
         encoded = self.keys_codec.encode(key)
         key_from(encoded, False, out)
         return encoded
-
-    cdef object lookup_key(self, object key, Key *out):
-        """The same for a lookup; None when no stored key can equal it."""
-        cdef bytes encoded
-        out.data = NULL
-        out.bytes = 0
-        if self.shape.key_width:
-            return True if self.keys_codec.encode_head(key, &out.head) == KEY_INSIDE else None
-        encoded = self.keys_codec.encode_lookup(key)
-        if encoded is None:
-            return None
-        key_from(encoded, False, out)
-        return encoded
-
-    # --- single reads -------------------------------------------------------------------------
 
     cdef object lookup(self, object key, object missing):
         """The value of a key, or `missing`."""
@@ -171,73 +132,6 @@ cdef class CompiledTable:
                                       &found)
         return self.value_of(status, &found, missing, version, seen)
 
-    cdef object lookup_pinned(self, const Key *encoded, object missing):
-        """A lookup under a snapshot, for values too long to copy under the lock."""
-        cdef View view = View(self.core)
-        cdef Found found
-        cdef uint64_t seen = faults_seen(FAULTS)
-        cdef int status
-        with nogil:
-            status = version_find(self.shape, view.items, view.count, encoded, False, &found)
-        return self.value_of(status, &found, missing, view.version, seen)
-
-    cdef object value_of(self, int status, Found *found, object missing, Version version,
-                         uint64_t seen):
-        """What was found, decoded; nothing is decoded but a copy that was whole."""
-        cdef const uint8_t *page = found.position.page
-        cdef uint32_t slot = found.position.slot
-        cdef uint8_t row[VALUE_INLINE_BYTES]
-        cdef uint64_t size = 0
-        cdef bytes data
-        cdef uint8_t *destination = row
-        cdef bint deleted
-        if status != STATUS_OK:
-            version.check(status, seen)
-            return missing
-        deleted = (kind_of(page, slot) & KIND_MASK) == KIND_DELETE
-        if deleted:
-            pass
-        elif self.shape.value_width:
-            page_copy_row(self.shape, page, slot, row)
-        else:
-            size = page_value_bytes(page, slot)
-            if size <= VALUE_INLINE_BYTES and page_value_inline(page, slot) != NULL:
-                status = page_copy_value(page, slot, found.source, 0, row, size)
-            else:
-                data = PyBytes_FromStringAndSize(NULL, size)
-                destination = <uint8_t *>PyBytes_AS_STRING(data)
-                with nogil:
-                    status = page_copy_value(page, slot, found.source, 0, destination, size)
-        if status == STATUS_OK:
-            status = found_whole(found)
-        if status != STATUS_OK or faults_seen(FAULTS) != seen:      # else a call of 25 instructions
-            version.check(status, seen)
-        if deleted:
-            return missing
-        if self.shape.value_width:
-            return self.values_codec.decode_row(row)
-        return self.values_codec.decode(destination, size)
-
-    def __getitem__(self, key):
-        if PySlice_Check(key):
-            return self._slice(key)
-        value = counted_lookup(self, key, MISSING)
-        self.core.self_check()
-        if value is MISSING:
-            raise KeyError(key)
-        return value
-
-    def get(self, key, default=None):
-        """The value of `key`, or `default`.  SchemaError when the key's type does not belong."""
-        value = counted_lookup(self, key, default)
-        self.core.self_check()
-        return value
-
-    def __contains__(self, key):
-        value = counted_lookup(self, key, MISSING)
-        self.core.self_check()
-        return value is not MISSING
-
     # --- single writes ------------------------------------------------------------------------
 
     cdef uint64_t commit_one(self, uint8_t kind, Key *key, Value *value, int level) except 0:
@@ -288,6 +182,13 @@ cdef class CompiledTable:
         out.data = <const uint8_t *>PyBytes_AS_STRING(encoded)
         out.bytes = PyBytes_GET_SIZE(encoded)
         return encoded
+
+    cdef object write_small(self, object value, Value *out, uint8_t *row):
+        """The same for a value that must go into a frame."""
+        holder = self.write_value(value, out, row)
+        if out.bytes > FRAME_BYTES_MAX:
+            raise LimitError(f"a value of {out.bytes:,} bytes is too large here: put it")
+        return holder
 
     def put(self, key, value, durability=None):
         """Stores `value` under `key` and returns the commit's sequence.
@@ -356,9 +257,7 @@ cdef class CompiledTable:
         self.check_writable()
         if not removes:
             key_holder = self.write_key(key, &encoded)
-            _value_holder = self.write_value(replacement, &stored, row)
-            if stored.bytes > FRAME_BYTES_MAX:
-                raise LimitError(f"a value of {stored.bytes:,} bytes is too large here: put it")
+            _value_holder = self.write_small(replacement, &stored, row)
         else:
             key_holder = self.lookup_key(key, &encoded)
             if key_holder is None:
@@ -383,6 +282,82 @@ cdef class CompiledTable:
             count_exchange(self, removes, &encoded)
             self.finish(sequence, position, journal, self.level, full)
         return old
+
+    def compare_and_set(self, key, expected, new):
+        """Stores `new` under `key` if its value is `expected`; whether it was, in one commit.
+
+        MISSING stands for absence: expected, nothing may be there; new, the key is removed.  Values
+        are the same if they are equal, or encoded to the same bytes (so NaN is NaN).
+        """
+        codec = self.values_codec
+        wanted = MISSING if expected is MISSING else codec.encode_value(expected)
+
+        def decide(old):
+            if old is MISSING or expected is MISSING:
+                return new if old is expected else KEEP
+            same = codec.encode_value(old) == wanted or (old == expected) is True
+            return new if same else KEEP
+
+        return self.revise(key, decide) is not KEEP
+
+    def put_if_absent(self, key, value):
+        """Stores `value` under `key` if nothing is there; whether it did."""
+        return self.compare_and_set(key, MISSING, value)
+
+    def increment(self, key, by=1):
+        """Adds `by` to the number under `key`, or to 0, in one commit; returns the sum.
+
+        SchemaError when the sum does not fit (nothing changes), TypeError when values are no
+        numbers.
+        """
+        dtype = self.values_codec.dtype
+        if dtype is None or dtype.kind not in "iufc":
+            raise TypeError(f"values are {self.values_codec.spec!r}, and only numbers increment")
+        codec = self.values_codec
+
+        def add(old):
+            # As it will be read again: a sum in "f4" is rounded.
+            total = by if old is MISSING else old + by
+            return codec.decode_value(codec.encode_value(total))
+
+        return self.revise(key, add)
+
+    cdef object revise(self, object key, object decision):
+        """With the writer lock: decision(value, or MISSING) says what takes its place.
+
+        MISSING removes the key, KEEP leaves all as it is.  Returns what was decided.
+        """
+        cdef Key encoded
+        cdef Value stored
+        cdef uint8_t row[512]
+        cdef Engine engine = self.engine
+        cdef uint64_t position = 0
+        cdef uint64_t sequence = 0
+        cdef JournalWriter journal
+        cdef bint removes
+        cdef bint full
+        self.check_writable()
+        _key_holder = self.write_key(key, &encoded)
+        stored.data = NULL
+        stored.bytes = 0
+        engine.begin_commit()
+        try:
+            old = self.lookup(key, MISSING)
+            new = decision(old)
+            removes = new is MISSING
+            if new is not KEEP and not (removes and old is MISSING):
+                if not removes:
+                    _value_holder = self.write_small(new, &stored, row)
+                sequence = self.commit_locked(JOURNAL_DELETE if removes else JOURNAL_PUT, &encoded,
+                                              &stored, &position)
+            journal = engine.journal
+            full = self.core.is_full()
+        finally:
+            engine.end_write()
+        if sequence:
+            count_exchange(self, removes, &encoded)
+            self.finish(sequence, position, journal, self.level, full)
+        return new
 
     cdef object finish(self, uint64_t sequence, uint64_t position, JournalWriter journal,
                        int level, bint full):
@@ -521,89 +496,6 @@ cdef class CompiledTable:
             header.key_block_bytes = 8 + parts[2].bytes
         sequence = self.commit_frame(parts, part_count, NULL, low, high, unbounded, level)
         return Commit(sequence, LEVELS[level], 1)
-
-    def get_many(self, keys, default=None, threads=None):
-        """(values, found) for a batch of keys, in their order.
-
-        values: an array (fixed values), a Column (bytes and str) or a list; misses hold `default`,
-        or zero.  found: bool[len(keys)].  threads: how many may search at once (None: one).
-        """
-        cdef EncodedKeys encoded
-        cdef EncodedValues answer = EncodedValues.__new__(EncodedValues)
-        self.check_readable()
-        encoded = self.keys_codec.encode_array(keys, lookup=True)
-        miss = b"" if default is None else self.values_codec.encode_value(default)
-        found = np.zeros(encoded.count, np.uint8)
-        count_more(&self.engine.counters.totals[BATCH_GETS], encoded.count)
-        answer.count = encoded.count
-        if self.shape.value_width and default is None:
-            answer.rows = np.zeros((encoded.count, self.shape.value_width), np.uint8)
-        elif self.shape.value_width:
-            answer.rows = np.empty((encoded.count, self.shape.value_width), np.uint8)
-            answer.rows[:] = np.frombuffer(miss, np.uint8)
-        find_batch(View(self.core), encoded, answer, found, miss, threads)
-        self.core.self_check()
-        found = found.view(np.bool_)
-        return self.values_codec.decode_array(answer, found if default is None else None), found
-
-    def contains_many(self, keys, threads=None):
-        """bool[len(keys)]: which of the keys are there."""
-        cdef EncodedKeys encoded
-        self.check_readable()
-        encoded = self.keys_codec.encode_array(keys, lookup=True)
-        found = np.zeros(encoded.count, np.uint8)
-        count_more(&self.engine.counters.totals[BATCH_GETS], encoded.count)
-        find_batch(View(self.core), encoded, None, found, b"", threads)
-        self.core.self_check()
-        return found.view(np.bool_)
-
-    # --- order --------------------------------------------------------------------------------
-
-    def _nearest(self, lower, upper, bint reverse):
-        """The first pair of an encoded range in one direction, or None."""
-        self.check_readable()
-        if lower is None:
-            return None
-        for pair in self._rows(lower, upper, reverse, 1, 0):
-            return pair
-        return None
-
-    def _rows(self, lower, upper, bint reverse, limit, int yields):
-        """A RowIterator over an encoded range: pairs (0), keys (1) or values (2)."""
-        self.check_readable()
-        self.core.self_check()
-        return RowIterator(
-            RangeReader(View(self.core), EncodedRange(self.core, lower, upper), reverse, limit),
-            self.keys_codec, self.values_codec, yields)
-
-    def __iter__(self):
-        return self._rows(0 if self.shape.key_width else b"", None, False, None, 1)
-
-    def __reversed__(self):
-        return self._rows(0 if self.shape.key_width else b"", None, True, None, 1)
-
-    def __len__(self):
-        cdef View view
-        self.check_readable()
-        view = View(self.core)
-        # Of the very moment of the view; a live memtable is replaced only with the version.
-        state = (view.version.number, view.changes)
-        counted = self.counted
-        if counted is None or counted[0] != state:
-            counted = (state, view.row_count())
-            self.counted = counted
-        self.core.self_check()
-        return counted[1]
-
-    def __bool__(self):
-        return self._nearest(0 if self.shape.key_width else b"", None, False) is not None
-
-    def __hash__(self):
-        return id(self) >> 4
-
-    def __eq__(self, other):
-        return self is other
-
 
 cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values, Batch *batch):
     cdef const uint64_t[::1] heads

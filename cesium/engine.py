@@ -21,11 +21,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from cesium._engine import Engine, TableCore, WriteGuard
 from cesium._journal import JournalWriter
 from cesium._memtable import MemtableSnapshot
 from cesium._page import TableShape
+from cesium._reads import TableReads
 from cesium._recovery import Recovery
 from cesium._segment import SegmentReader
 from cesium._version import Version
@@ -99,6 +101,7 @@ class StoreEngine(Exclusive):
         self.upkeep = Upkeep()
         self.retired: dict[int, SegmentReader] = {}  # merged away, still in the manifest
         self._id_lock = threading.Lock()
+        self.snapshots: WeakValueDictionary[int, TableReads] = WeakValueDictionary()  # by id()
         self._orphans: list[str] = []  # what crashes left behind
         warn_once(self.files)
         try:

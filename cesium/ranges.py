@@ -1,8 +1,8 @@
 """The ordered query: a range of a table, read in whatever way is asked for.
 
 A Range is a question, not a result: every terminal operation (`len`, `for`, `arrays`, `batches`,
-...) takes its own snapshot of the table, so it may be kept and asked again.  Ranges are immutable
-and may be shared by threads.
+...) takes its own snapshot of the table, so it may be kept and asked again; a range of a Snapshot
+gives the same rows each time.  Ranges are immutable and may be shared by threads.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cesium._ranges import EncodedRange, RangeReader, View
+from cesium._ranges import EncodedRange, RangeReader
 
 if TYPE_CHECKING:
-    from cesium.store import Store
+    from cesium.ordered import OrderedReads
 
 PAIRS, KEYS, VALUES = 0, 1, 2
 _NOTHING = object()
@@ -39,7 +39,7 @@ class Range:
 
     def __init__(
         self,
-        store: Store,
+        store: OrderedReads,
         lower: Encoded | None,
         upper: Encoded | None,
         reverse: bool,
@@ -59,7 +59,7 @@ class Range:
         empty = self._lower is None
         lower = store._lowest if self._lower is None else self._lower
         return RangeReader(
-            View(store.core),
+            store._view(),
             EncodedRange(store.core, lower, self._upper),
             self._reverse if reverse is None else reverse,
             0 if empty else self._limit,

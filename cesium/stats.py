@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from cesium._segment import SegmentReader
 from cesium.directory import OWN_FILES, bytes_of
 from cesium.durability import durable_sequence
 from cesium.engine import Source, StoreEngine
+from cesium.errors import ClosedError
 from cesium.figures import aligned, bytes_text, seconds_text
 from cesium.reclaim import blob_totals
 
@@ -75,6 +77,7 @@ class Stats:
     ignored, because nothing showed that it had been synced: 0 after a clean close.
     stall_seconds: that writes waited for maintenance, in sum, since the store was opened.
     debt_bytes: of memtables set aside and of all that lies above the last tier.
+    snapshots: that are open.  snapshot_bytes: of segments that only they still need.
     maintenance_failure: why the last flush or merge after a write failed, until one succeeds; the
     commits are kept all the same.
     tiers: newest first.  directory_bytes: all files of the store.
@@ -107,6 +110,8 @@ class Stats:
     write_waits: int
     stall_seconds: float
     debt_bytes: int
+    snapshots: int
+    snapshot_bytes: int
     maintenance_failure: str | None
     directory_bytes: int
     tiers: tuple[Tier, ...]
@@ -208,6 +213,7 @@ def stats(engine: StoreEngine) -> Stats:
         entry_bytes += memtable.memtable.counters()["bytes"]
         entries += memtable.entries
     on_drive = bytes_of(engine.files, OWN_FILES)
+    snapshots = open_snapshots(engine)
     return Stats(
         estimated_rows=rows,
         sequence=engine.core_engine.sequence,
@@ -228,6 +234,8 @@ def stats(engine: StoreEngine) -> Stats:
         write_waits=engine.core_engine.waits,
         stall_seconds=engine.core_engine.stall_nanoseconds / 1e9,
         debt_bytes=sum(map(bytes_of_source, newer)),
+        snapshots=len(snapshots),
+        snapshot_bytes=kept_bytes(engine, snapshots),
         maintenance_failure=engine.upkeep.failure,
         directory_bytes=on_drive,
         tiers=tiers,
@@ -237,6 +245,24 @@ def stats(engine: StoreEngine) -> Stats:
         space_amplification=on_drive * entries / (rows * entry_bytes) if rows else None,
         latency={name: Latency.of(counters, name) for name in LATENCIES},
     )
+
+
+def open_snapshots(engine: StoreEngine) -> list[View]:
+    """What the open snapshots read."""
+    views = []
+    for reference in engine.snapshots.valuerefs():
+        snapshot = reference()
+        with contextlib.suppress(ClosedError):  # in this moment, too
+            if snapshot is not None:
+                views.append(snapshot._view())
+    return views
+
+
+def kept_bytes(engine: StoreEngine, snapshots: list[View]) -> int:
+    """Of the segments that snapshots read and the store does not."""
+    kept = {reader for view in snapshots for reader in view.version.segments()}
+    kept.difference_update(engine.core.version.segments())
+    return sum(reader.record.bytes for reader in kept)
 
 
 def _written(counts: dict[str, int], bytes_put: int) -> float | None:

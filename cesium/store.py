@@ -14,10 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from cesium import loader, maintenance
-from cesium._blob_view import value_view
 from cesium._core import DURABILITY_ERROR, LEVELS, Commit, CompiledTable
 from cesium._keys import EncodedKeys
-from cesium._ranges import View
 from cesium._values import EncodedValues
 from cesium.directory import bytes_of
 from cesium.durability import durable_sequence, sync
@@ -28,10 +26,12 @@ from cesium.large import check_sizes, one_row
 from cesium.memory import Memory, memory
 from cesium.opening import acquire, close_collected, close_engine
 from cesium.options import BLOB_THRESHOLD, Options
+from cesium.ordered import OrderedReads
 from cesium.pace import PAGE_BYTES
 from cesium.progress import reporting
-from cesium.ranges import Encoded, Range, at_least
+from cesium.ranges import at_least
 from cesium.report import Report
+from cesium.snapshot import Snapshot
 from cesium.stats import Stats, stats
 from cesium.verify import verify
 
@@ -74,7 +74,7 @@ def _reopen(kind: type[Store], path: str, options: Options) -> Store:
     return kind(acquire(path, options), options)
 
 
-class Store(CompiledTable):
+class Store(OrderedReads, CompiledTable):
     """An open store: a mapping in key order, with batches, ranges and loads beside it.
 
     Made by `cesium.open`.  Any method may be called from any thread; use it as a context manager,
@@ -90,17 +90,11 @@ class Store(CompiledTable):
     def __init__(self, engine: StoreEngine, options: Options) -> None:
         self._engine = engine
         self.options = replace(options, key=engine.keys.spec, value=engine.values.spec)
-        self._lowest: Encoded = 0 if engine.keys.width else b""
 
     @property
     def path(self) -> str:
         """The store's directory, or ":memory:"."""
         return self._engine.path or ":memory:"
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ClosedError("the store is closed")
-        self._check_process()
 
     def _check_process(self) -> None:
         if self._engine.core_engine.forked:
@@ -111,108 +105,7 @@ class Store(CompiledTable):
         if self.read_only:
             raise ReadOnlyError("the store was opened with flag='r'")
 
-    # -- order
-
-    def first(self) -> tuple[Any, Any]:
-        """The pair with the smallest key; KeyError when the store is empty."""
-        return self._edge(False)
-
-    def last(self) -> tuple[Any, Any]:
-        """The pair with the largest key; KeyError when the store is empty."""
-        return self._edge(True)
-
-    def _edge(self, reverse: bool) -> tuple[Any, Any]:
-        pair = self._nearest(self._lowest, None, reverse)
-        if pair is None:
-            raise KeyError("the store is empty")
-        return pair
-
-    def floor(self, key: Any) -> tuple[Any, Any] | None:
-        """The pair with the largest key <= `key`, or None."""
-        return self._nearest(self._lowest, self.keys_codec.upper_bound(key, True), True)
-
-    def lower(self, key: Any) -> tuple[Any, Any] | None:
-        """The pair with the largest key < `key`, or None."""
-        return self._nearest(self._lowest, self.keys_codec.upper_bound(key, False), True)
-
-    def ceiling(self, key: Any) -> tuple[Any, Any] | None:
-        """The pair with the smallest key >= `key`, or None."""
-        return self._nearest(self.keys_codec.lower_bound(key, True), None, False)
-
-    def higher(self, key: Any) -> tuple[Any, Any] | None:
-        """The pair with the smallest key > `key`, or None."""
-        return self._nearest(self.keys_codec.lower_bound(key, False), None, False)
-
-    def _bounds(
-        self, lo: Any, hi: Any, inclusive: tuple[bool, bool]
-    ) -> tuple[Encoded | None, Encoded | None]:
-        if not isinstance(inclusive, (tuple, list)) or len(inclusive) != 2:
-            raise TypeError(
-                "inclusive is a pair, whether lo and whether hi belong, such as (True, False), "
-                f"not {inclusive!r}"
-            )
-        with_lower, with_upper = inclusive
-        return (
-            self._lowest if lo is None else self.keys_codec.lower_bound(lo, with_lower),
-            None if hi is None else self.keys_codec.upper_bound(hi, with_upper),
-        )
-
-    def range(
-        self,
-        lo: Any = None,
-        hi: Any = None,
-        inclusive: tuple[bool, bool] = (True, False),
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> Range:
-        """The rows between two keys, None being no bound; nothing is read before it is asked for.
-
-        inclusive: whether the bounds themselves belong.  limit: at most so many rows, from the end
-        that the direction starts at.  A partial tuple as a bound stands for all its extensions.
-        """
-        self._check_open()
-        if limit is not None:
-            limit = at_least("limit", limit, 0)
-        lower, upper = self._bounds(lo, hi, inclusive)
-        return Range(self, lower, upper, reverse, limit)
-
-    def prefix(self, prefix: Any, partial: bool = False) -> Range:
-        """The rows whose key begins so: a piece of a str or bytes key, or whole parts of a tuple.
-
-        partial: the last part of the tuple is a leading piece of a str or bytes part.
-        """
-        self._check_open()
-        lower, upper = self.keys_codec.prefix_bounds(prefix, partial)
-        return Range(self, lower, upper, False, None)
-
-    def _slice(self, interval: slice) -> Range:
-        if interval.step is not None:
-            raise TypeError(f"a slice of a store has no step, so not {interval.step!r}")
-        return self.range(interval.start, interval.stop)
-
-    def _delete_slice(self, interval: slice) -> None:
-        if interval.step is not None:
-            raise TypeError(f"a slice of a store has no step, so not {interval.step!r}")
-        self.delete_range(interval.start, interval.stop)
-
-    def _decode_bound(self, bound: Encoded) -> Any:
-        with contextlib.suppress(Exception):
-            return self.keys_codec.decode_key(bound)
-        return bound
-
-    # -- the rest of a mapping
-
-    def keys(self) -> Range:
-        """All keys in order, as a range."""
-        return self.range().keys()
-
-    def values(self) -> Range:
-        """All values in key order, as a range."""
-        return self.range().values()
-
-    def items(self) -> Range:
-        """All (key, value) pairs in order, as a range."""
-        return self.range()
+    # -- batches
 
     def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Commit:
         """Stores every pair of a mapping, or of an iterable of pairs, in one atomic commit."""
@@ -224,7 +117,10 @@ class Store(CompiledTable):
         """Removes everything, in one atomic commit."""
         return self.delete_range(None, None)
 
-    # -- batches
+    def _delete_slice(self, interval: slice) -> None:
+        if interval.step is not None:
+            raise TypeError(f"a slice of a store has no step, so not {interval.step!r}")
+        self.delete_range(interval.start, interval.stop)
 
     def delete_range(self, lo: Any, hi: Any, durability: str | None = None) -> Commit:
         """Removes all keys with lo <= key < hi, None being no bound, in one commit."""
@@ -274,17 +170,15 @@ class Store(CompiledTable):
         sequence: int = self._load(keys, values, False, 1).sequence
         return sequence
 
-    def view(self, key: Any) -> memoryview:
-        """The value of `key` as a read-only memoryview, of a table whose values are bytes.
-
-        A value in a blob file is not copied: the view is of the mapped file, checked when this
-        returns.  It stays valid for as long as it is held, whatever becomes of the key, the file or
-        the store; a drive that fails, or a file cut off, after that ends the process (SIGBUS) where
-        the bytes are touched.  KeyError without such a key, TypeError where values are not bytes.
-        """
-        return value_view(self, key)
-
     # -- keeping
+
+    def snapshot(self) -> Snapshot:
+        """The store as it is at this commit, for reading, however it is written to from now on.
+
+        Use it as a context manager, or `close` it: it keeps the files and memtables that it reads.
+        """
+        self._check_open()
+        return Snapshot(self._engine)
 
     @property
     def sequence(self) -> int:
@@ -311,7 +205,7 @@ class Store(CompiledTable):
     def compact(self, progress: bool = False) -> None:
         """Merges everything into one run without delete markers, giving their space back."""
         self._check_writable()
-        rows = View(self.core).estimated_rows()
+        rows = self._view().estimated_rows()
         with event(self._engine, "compaction", rows=rows) as facts:
             facts["bytes_before"] = self._segment_bytes()
             with reporting("compacting", rows, progress) as report:

@@ -284,6 +284,11 @@ class Model:
             end = (bisect_right if inclusive[1] else bisect_left)(self.orders, hi)
         return self.orders[first:end]
 
+    def copy(self) -> Model:
+        other = Model()
+        other.rows, other.orders = dict(self.rows), list(self.orders)
+        return other
+
     def pairs(self, orders: list[Any]) -> list[tuple[Any, Any]]:
         return [(order, self.rows[order][1]) for order in orders]
 
@@ -306,6 +311,7 @@ class Lockstep:
         # Orders written since the memtable was last known to be empty: the others are in segments.
         self.recent: set[Any] = set()
         self.store: Any = None
+        self.snapshot: Any = None  # and the model of its moment, if there is one
         self.open("c")
 
     # -- the store's side
@@ -469,6 +475,24 @@ class Lockstep:
             assert result == value
             self.put_model(key, value)
 
+    def do_compare_and_set(self) -> None:
+        key, value = self.key(), self.values.draw(self.rng)
+        order = self.keys.order(key)
+        row = self.model.rows.get(order)
+        expected = cesium.MISSING if row is None else row[1]
+        matches = self.rng.random() < 0.7
+        if not matches:
+            expected = self.values.draw(self.rng) if row is None else cesium.MISSING
+        new = cesium.MISSING if self.rng.random() < 0.3 else value
+        before = self.store.sequence
+        assert self.store.compare_and_set(key, expected, new) == matches
+        changes = matches and not (new is cesium.MISSING and row is None)
+        assert self.store.sequence == before + changes
+        if matches and new is cesium.MISSING:
+            self.delete_model(key)
+        elif matches:
+            self.put_model(key, new)
+
     def drawn_batch(self, most: int) -> tuple[list[Any], list[Any]]:
         count = self.rng.randrange(1, most)
         keys = [self.keys.draw(self.rng) for _ in range(count)]
@@ -545,6 +569,7 @@ class Lockstep:
             return
         sequence = self.store.sequence
         self.store.close()
+        self.drop_snapshot()
         self.open("w")
         assert self.store.sequence == sequence
         self.recent.clear()
@@ -561,6 +586,7 @@ class Lockstep:
         with engine.merging, engine.maintenance:  # or its threads would change what is copied
             shutil.copytree(self.path, copy)
         self.store.close()
+        self.drop_snapshot()
         shutil.rmtree(self.path)
         self.path = copy
         self.open("w")
@@ -691,6 +717,33 @@ class Lockstep:
 
         return finish
 
+    def read_snapshot(self) -> None:
+        """Takes, reads or drops a snapshot, which must stay what it was."""
+        if self.snapshot is None:
+            self.snapshot = (self.store.snapshot(), self.model.copy())
+            assert self.snapshot[0].sequence == self.store.sequence
+            return
+        now = self.store, self.model
+        self.store, self.model = self.snapshot
+        try:
+            if self.rng.random() < 0.5:
+                getattr(self, f"read_{self.rng.choice(self.READS)}")()
+            else:
+                self.check()
+                self.events["snapshot"] += 1
+        finally:
+            self.store, self.model = now
+        if self.rng.random() < 0.2:
+            self.snapshot[0].close()
+            self.drop_snapshot()
+
+    def drop_snapshot(self) -> None:
+        """Of one whose handle, or whose store, was closed."""
+        if self.snapshot is not None:
+            with pytest.raises(cesium.ClosedError):
+                self.snapshot[0].get(self.key())
+            self.snapshot = None
+
     def read_prefix(self) -> None:
         if not self.keys.prefixes:
             return
@@ -727,6 +780,7 @@ class Lockstep:
 
     WRITES = (
         ("put", 10, 2), ("put_many", 6, 1), ("update", 2, 1), ("setdefault", 2, 1),
+        ("compare_and_set", 1, 2),
         ("delete", 1, 8), ("del", 1, 2), ("pop", 1, 2), ("delete_many", 1, 6),
         ("delete_range", 1, 5), ("clear", 0, 0.1), ("bulk_load", 2, 0.5),
         ("checkpoint", 0.7, 0.7), ("compact", 0.4, 0.4), ("reopen", 0.4, 0.4), ("kill", 0.5, 0.5),
@@ -744,6 +798,8 @@ class Lockstep:
             finish()
         self.watch(loaded=name == "bulk_load", compacted=name == "compact")
         getattr(self, f"read_{self.rng.choice(self.READS)}")()
+        if self.rng.random() < 0.15:
+            self.read_snapshot()
 
     def run(self, steps: int) -> None:
         for number in range(steps):
@@ -776,7 +832,7 @@ IN_ALL = (
     *ALWAYS, "delete_range over segments", "killed", "joins", "rebuilds", "tier 0 into base",
     "merge that was due", "flush to tier 0", "flush to base", "load to tier 0", "load to base",
     "overflow run in a segment", "blob file made", "blob file gone", "reopened", "clear",
-    "read across a change",
+    "read across a change", "snapshot",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+import cesium
 from cesium.opening import acquire
 from cesium.options import Options
 from cesium.store import Store
@@ -165,6 +166,12 @@ class Subject:
         value = self.form.value(number)
         assert self.store.setdefault(self.form.key(number), value) == value
 
+    def compare_and_set(self, chance: random.Random) -> None:
+        number = chance.choice(SINGLES)
+        key, value = self.form.key(number), self.form.value(number)
+        if not self.store.put_if_absent(key, value):
+            self.store.compare_and_set(key, value, cesium.MISSING)
+
     def put_many(self, chance: random.Random, load: bool = False) -> None:
         stamp = self.form.stamp(next(stamps))
         values = [self.form.value(number) for number in BLOCK] + [stamp] * len(STAMPS)
@@ -232,6 +239,15 @@ class Subject:
         assert form.number(store.higher(form.key(FIXTURES.start - 1))[0]) == FIXTURES.start
         assert store.higher(form.key(FIXTURES[-1])) is None
 
+    def snapshot(self, chance: random.Random) -> None:
+        with self.store.snapshot() as snapshot:
+            rows = self.rows(*snapshot.range().arrays())
+            self.check_moment(rows)
+            assert [(self.form.number(key), value) for key, value in snapshot.items()] == rows
+            assert len(snapshot) == len(rows)
+            for number, value in chance.sample(rows, 4):
+                assert snapshot[self.form.key(number)] == value
+
     def edges(self, chance: random.Random) -> None:
         assert self.form.number(self.store.last()[0]) == FIXTURES[-1]
         number, value = self.store.first()
@@ -285,6 +301,7 @@ OPERATIONS = {
     "delete": 60,
     "pop": 60,
     "setdefault": 60,
+    "compare_and_set": 60,
     "put_many": 20,
     "bulk_load": 3,
     "delete_many": 20,
@@ -298,6 +315,7 @@ OPERATIONS = {
     "batches": 10,
     "length": 20,
     "nearest": 20,
+    "snapshot": 10,
     "edges": 20,
     "checkpoint": 4,
     "compact": 4,

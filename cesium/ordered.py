@@ -1,0 +1,122 @@
+"""Ordered reads: neighbours, ranges and the rest of a mapping, of a store and of its snapshots."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from cesium._blob_view import value_view
+from cesium._reads import TableReads
+from cesium.ranges import Encoded, Range, at_least
+
+
+class OrderedReads(TableReads):
+    """A mapping in key order for reading, with its ranges."""
+
+    @property
+    def _lowest(self) -> Encoded:
+        return 0 if self.keys_codec.width else b""
+
+    def first(self) -> tuple[Any, Any]:
+        """The pair with the smallest key; KeyError when the store is empty."""
+        return self._edge(False)
+
+    def last(self) -> tuple[Any, Any]:
+        """The pair with the largest key; KeyError when the store is empty."""
+        return self._edge(True)
+
+    def _edge(self, reverse: bool) -> tuple[Any, Any]:
+        pair = self._nearest(self._lowest, None, reverse)
+        if pair is None:
+            raise KeyError("the store is empty")
+        return pair
+
+    def floor(self, key: Any) -> tuple[Any, Any] | None:
+        """The pair with the largest key <= `key`, or None."""
+        return self._nearest(self._lowest, self.keys_codec.upper_bound(key, True), True)
+
+    def lower(self, key: Any) -> tuple[Any, Any] | None:
+        """The pair with the largest key < `key`, or None."""
+        return self._nearest(self._lowest, self.keys_codec.upper_bound(key, False), True)
+
+    def ceiling(self, key: Any) -> tuple[Any, Any] | None:
+        """The pair with the smallest key >= `key`, or None."""
+        return self._nearest(self.keys_codec.lower_bound(key, True), None, False)
+
+    def higher(self, key: Any) -> tuple[Any, Any] | None:
+        """The pair with the smallest key > `key`, or None."""
+        return self._nearest(self.keys_codec.lower_bound(key, False), None, False)
+
+    def _bounds(
+        self, lo: Any, hi: Any, inclusive: tuple[bool, bool]
+    ) -> tuple[Encoded | None, Encoded | None]:
+        if not isinstance(inclusive, (tuple, list)) or len(inclusive) != 2:
+            raise TypeError(
+                "inclusive is a pair, whether lo and whether hi belong, such as (True, False), "
+                f"not {inclusive!r}"
+            )
+        with_lower, with_upper = inclusive
+        return (
+            self._lowest if lo is None else self.keys_codec.lower_bound(lo, with_lower),
+            None if hi is None else self.keys_codec.upper_bound(hi, with_upper),
+        )
+
+    def range(
+        self,
+        lo: Any = None,
+        hi: Any = None,
+        inclusive: tuple[bool, bool] = (True, False),
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Range:
+        """The rows between two keys, None being no bound; nothing is read before it is asked for.
+
+        inclusive: whether the bounds themselves belong.  limit: at most so many rows, from the end
+        that the direction starts at.  A partial tuple as a bound stands for all its extensions.
+        """
+        self._check_open()
+        if limit is not None:
+            limit = at_least("limit", limit, 0)
+        lower, upper = self._bounds(lo, hi, inclusive)
+        return Range(self, lower, upper, reverse, limit)
+
+    def prefix(self, prefix: Any, partial: bool = False) -> Range:
+        """The rows whose key begins so: a piece of a str or bytes key, or whole parts of a tuple.
+
+        partial: the last part of the tuple is a leading piece of a str or bytes part.
+        """
+        self._check_open()
+        lower, upper = self.keys_codec.prefix_bounds(prefix, partial)
+        return Range(self, lower, upper, False, None)
+
+    def _slice(self, interval: slice) -> Range:
+        if interval.step is not None:
+            raise TypeError(f"a slice of a store has no step, so not {interval.step!r}")
+        return self.range(interval.start, interval.stop)
+
+    def _decode_bound(self, bound: Encoded) -> Any:
+        with contextlib.suppress(Exception):
+            return self.keys_codec.decode_key(bound)
+        return bound
+
+    def keys(self) -> Range:
+        """All keys in order, as a range."""
+        return self.range().keys()
+
+    def values(self) -> Range:
+        """All values in key order, as a range."""
+        return self.range().values()
+
+    def items(self) -> Range:
+        """All (key, value) pairs in order, as a range."""
+        return self.range()
+
+    def view(self, key: Any) -> memoryview:
+        """The value of `key` as a read-only memoryview, of a table whose values are bytes.
+
+        A value in a blob file is not copied: the view is of the mapped file, checked when this
+        returns.  It stays valid for as long as it is held, whatever becomes of the key, the file or
+        the store; a drive that fails, or a file cut off, after that ends the process (SIGBUS) where
+        the bytes are touched.  KeyError without such a key, TypeError where values are not bytes.
+        """
+        return value_view(self, key)
