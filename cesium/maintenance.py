@@ -193,6 +193,8 @@ def when_idle(engine: StoreEngine) -> bool:
     inner = engine.core_engine
     if inner.closed or inner.poisoned is not None:
         return False
+    # Before the look: a commit that comes after it, or while this is busy, wakes the flusher again.
+    inner.unwatched = True
     if inner.sequence == engine.manifest.state.flushed_sequence:
         return False
     if engine.idle.is_quiet(inner.sequence):
@@ -200,7 +202,7 @@ def when_idle(engine: StoreEngine) -> bool:
             checkpoint(engine)
         except Exception as error:
             failed(engine, error)
-        return False
+            return False
     return True
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium import background, maintenance, merging, tiers
+from cesium import background, checkpoint, maintenance, merging, tiers
 from cesium.background import Background, Speed
 from cesium.checkpoint import SegmentOutput
 from cesium.opening import acquire
@@ -170,6 +170,26 @@ def test_deleted_rows_give_their_space_back_by_themselves(tmp_path: Path, by_ran
     assert len(store) == 20_000 and store.first() == (180_000, 180_000)
     store.close()
     assert segment_bytes(tmp_path / "s") <= wanted
+
+
+def test_commits_beside_an_idle_checkpoint_are_written_out_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path / "s")
+    record_segments = checkpoint.record_segments
+    late = iter([2, 3, 4])
+
+    def beside(*arguments: Any) -> None:
+        for key in late:  # one each time, while a journal file is there
+            store[key] = key
+            break
+        record_segments(*arguments)
+
+    monkeypatch.setattr(checkpoint, "record_segments", beside)
+    store[1] = 1
+    wait_until(lambda: store._engine.manifest.state.flushed_sequence == 4)
+    assert dict(store.items()) == {1: 1, 2: 2, 3: 3, 4: 4}
+    store.close()
 
 
 # --- pace, failures, closing ----------------------------------------------------------------------
