@@ -11,23 +11,21 @@ its own; the rest of the last tier stays as it is, so a time-ordered store is ne
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import groupby
-from operator import itemgetter
 
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
 from cesium._merge import Merge
 from cesium._segment import SegmentReader
-from cesium._segment_view import SegmentView
 from cesium._version import Version
 from cesium.checkpoint import SEGMENT_BYTES, SegmentOutput, record_segments, retire, sizes_of
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.events import Event, event
+from cesium.hidden import hidden_rows
 from cesium.origin import MERGE
-from cesium.overlap import Bounds, overlaps, record_bounds
+from cesium.overlap import overlaps, record_bounds
 from cesium.reclaim import DEAD_SHARE, mostly_dead, reclaimable
 from cesium.tiers import Run, choose
 
@@ -67,36 +65,6 @@ def describe(engine: StoreEngine, sources: Sources) -> tuple[list[Run], int, int
     readers = [*base, *(reader for source in sources for reader in source)]
     rows = sum(reader.record.rows for reader in readers)
     return runs, sum(reader.record.bytes for reader in base), rows
-
-
-def hidden_rows(reader: SegmentReader, older: Sources) -> int:
-    """Rows of older segments that lie wholly inside a range-delete of this one."""
-    if not reader.record.markers:
-        return 0
-    intervals = [
-        (encoded(low), None if high is None else encoded(high))
-        for low, high in SegmentView(reader).markers()
-    ]
-
-    def inside(bounds: Bounds) -> bool:
-        lower, upper = bounds
-        place = bisect_right(intervals, lower, key=itemgetter(0))  # they lie apart, in order
-        if not place:
-            return False
-        high = intervals[place - 1][1]
-        return high is None or (upper is not None and upper < high)
-
-    return sum(
-        below.record.rows
-        for source in older
-        for below in source
-        if inside(record_bounds(below.record))
-    )
-
-
-def encoded(bound: int | bytes) -> bytes:
-    """A bound as a record says it: fixed keys are heads, which are big-endian there."""
-    return bound.to_bytes(8, "big") if isinstance(bound, int) else bound
 
 
 def small_runs(engine: StoreEngine) -> Sources:

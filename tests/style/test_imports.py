@@ -55,7 +55,7 @@ LAYERS = [
     ["scan_segment", "scan_values", "scan_manifest", "scan_journal", "scrub", "bounds"],
     ["host"],
     ["engine"],
-    ["overlap"],
+    ["overlap", "hidden"],
     ["reclaim", "checkpoint", "merging", "maintenance", "loader", "verify", "stats", "memory"],
     ["copies", "rebuild", "salvage", "repair"],
     ["opening"],
