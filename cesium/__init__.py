@@ -36,7 +36,6 @@ from cesium.values import Codec as ValueCodec
 __version__ = "0.1.0"
 
 __all__ = [
-    "MISSING",
     "ClosedError",
     "Column",
     "Commit",
@@ -47,6 +46,7 @@ __all__ = [
     "KeyCodec",
     "LimitError",
     "LockedError",
+    "MISSING",
     "Options",
     "PoisonedError",
     "Problem",
