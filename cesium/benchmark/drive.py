@@ -4,7 +4,8 @@
 makes a file of its own and measures all of it: sequential reads and writes, random reads by depth,
 and syncs.  A depth of 1 is pread, a greater one io_uring; without that, as many threads of pread.
 Neither holds the GIL between two reads (cesium/_ring.pyx), so that no interpreter bounds a rate: on
-the development machine one core hands over a million reads a second to a file in the page cache.
+the development machine, busy with other work, one core reads a file that is in the page cache half
+a million times a second.
 """
 
 from __future__ import annotations

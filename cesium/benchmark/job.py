@@ -10,7 +10,7 @@ import numpy as np
 
 from cesium._histogram import LatencyHistogram
 from cesium.benchmark import engines
-from cesium.benchmark.engines import Engine, Settings
+from cesium.benchmark.engines import Engine, NotOffered, Settings
 from cesium.benchmark.shapes import Rows, Shape, make_rows
 
 LATENCY_CALLS = 100_000
@@ -93,6 +93,11 @@ class Context:
         """A path where nothing is."""
         self._count += 1
         return self.scratch / f"store-{self._count}"
+
+    def require(self, durability: str) -> None:
+        """NotOffered, before rows are made for nothing, when the engine has no such durability."""
+        if durability not in self.engine_class.durabilities:
+            raise NotOffered(f"no durability like {durability!r}")
 
     def settings(self, durability: str = "process", cold: bool = False) -> Settings:
         """The run's settings."""

@@ -35,10 +35,10 @@ def show(report: Report, console: Console) -> None:
     names = [name for name in report.engines if any(r.engine == name for r in report.results)]
     for data in dict.fromkeys(data_text(work) for work in works):
         chosen = {work: found for work, found in works.items() if data_text(work) == data}
-        console.print(_rates(data, chosen, names, beside))
-        latencies = _latencies(chosen, names)
-        if latencies.row_count:
-            console.print("", latencies)
+        console.print(_rates(data, chosen, names, beside, console.width))
+        latencies = _latencies(chosen, names, console.width)
+        if latencies is not None:
+            console.print(latencies)
     for note in notes(report):
         console.print(Text(note))
 
@@ -117,24 +117,56 @@ def _title(work: Work) -> str:
     return work.workload if found is None else found.text
 
 
-def _rates(data: str, works: Works, names: Sequence[str], beside: Mapping[Work, Standing]) -> Group:
-    table = Table(title=Text(data, style="bold"), title_justify="left", pad_edge=False)
-    table.add_column("a second, or time", no_wrap=True)
-    for name in names:
-        table.add_column(Text(name), justify="right", no_wrap=True)
-    compared = OWN in names and len(names) > 1
-    if compared:
-        table.add_column("cesium / best peer", justify="right", no_wrap=True)
-    table.add_column("share of the drive", justify="right", no_wrap=True)
+Columns = dict[str, list[Text]]
+
+
+def _rates(
+    data: str, works: Works, names: Sequence[str], beside: Mapping[Work, Standing], width: int
+) -> Group:
+    """A table, or several below each other where the engines do not fit beside each other."""
+    titles = [Text(_title(work)) for work in works]
+    engines: Columns = {name: [] for name in names}
+    compared: list[Text] = []
+    shares: list[Text] = []
     for work, results in works.items():
         by_engine = {result.engine: result for result in results}
-        cells = [Text(_title(work)), *(_figure(by_engine.get(name)) for name in names)]
-        if compared:
-            cells.append(_beside(beside.get(work)))
-        cells.append(_share(by_engine.get(OWN, results[0])))
-        table.add_row(*cells)
-    said = "medians, and half of what lies between the lowest and the highest run; what an engine "
-    return Group("", table, Text(said + "does not offer is left empty", style="dim"))
+        for name, cells in engines.items():
+            cells.append(_figure(by_engine.get(name)))
+        compared.append(_beside(beside.get(work)))
+        shares.append(_share(by_engine.get(OWN, results[0])))
+    columns = dict(engines)
+    if any(cell.plain for cell in compared):
+        columns["beside best peer"] = compared
+    if any(cell.plain for cell in shares):
+        columns["of the drive"] = shares
+    tables = _tables("a second, or time", titles, columns, width)
+    said = "Medians, and half of what lies between the lowest and the highest run; what an engine "
+    note = Text(said + "does not offer is left empty.", style="dim")
+    return Group("", Text(data, style="bold"), *tables, note)
+
+
+def _tables(corner: str, titles: Sequence[Text], columns: Columns, width: int) -> list[Table]:
+    """The columns, as many beside each other as fit; each table begins with the titles."""
+    tables: list[Table] = []
+    left = 0
+    first = max(map(len, [corner, *(title.plain for title in titles)])) + 3
+    shown: list[list[list[Text]]] = []
+    for name, cells in columns.items():
+        wide = max(map(len, [name, *(cell.plain for cell in cells)])) + 3
+        if not tables or wide > left:
+            tables.append(Table(pad_edge=False))
+            tables[-1].add_column(corner, no_wrap=True)
+            shown.append([])
+            left = width - first - 2
+        tables[-1].add_column(name, justify="right", no_wrap=True)
+        shown[-1].append(cells)
+        left -= wide
+    for table, parts in zip(tables, shown):
+        for number, title in enumerate(titles):
+            cells = [part[number] for part in parts]
+            if any(cell.plain for cell in cells):
+                table.add_row(title, *cells)
+    return tables
 
 
 def _figure(result: Result | None) -> Text:
@@ -163,18 +195,20 @@ def _share(result: Result) -> Text:
     return Text(f"{fraction:.1%} of {limit}" if fraction < 2 else f"{fraction:.1f} x {limit}")
 
 
-def _latencies(works: Works, names: Sequence[str]) -> Table:
+def _latencies(works: Works, names: Sequence[str], width: int) -> Group | None:
+    latencies = {
+        work: {result.engine: result.latency for result in results}
+        for work, results in works.items()
+        if any(result.latency for result in results)
+    }
+    if not latencies:
+        return None
+    columns = {
+        name: [Text(_percentiles(row.get(name))) for row in latencies.values()] for name in names
+    }
     title = Text("How long a call takes: p50, p99, p99.9 (of enough calls)", style="bold")
-    table = Table(title=title, title_justify="left", pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for name in names:
-        table.add_column(Text(name), justify="right")
-    for work, results in works.items():
-        by_engine = {result.engine: result.latency for result in results}
-        if any(by_engine.values()):
-            cells = [_percentiles(by_engine.get(name)) for name in names]
-            table.add_row(Text(_title(work)), *map(Text, cells))
-    return table
+    titles = [Text(_title(work)) for work in latencies]
+    return Group("", title, *_tables("", titles, columns, width))
 
 
 def _percentiles(latency: Latency | None) -> str:

@@ -1,4 +1,4 @@
-"""Processes that do the work: one a job, forked from one that has numpy and cesium loaded already.
+"""Processes that do the work: one a job, forked from one that has its modules loaded already.
 
 A worker, `serve`, reads jobs, a line of JSON each, from standard input, and answers each with a
 line: {"outcome": ...}, {"not_offered": why} or {"error": what}.  A job has a process of its own, so
@@ -20,6 +20,7 @@ import sys
 from contextlib import suppress
 from typing import Any, Self
 
+from cesium.benchmark import engines
 from cesium.benchmark.engines import NotOffered
 from cesium.benchmark.job import Context, Job
 from cesium.benchmark.workloads import WORKLOADS
@@ -47,7 +48,10 @@ def serve() -> None:
     """Answers jobs until standard input ends."""
     for line in iter(sys.stdin.readline, ""):
         asked = json.loads(line)
-        answer = in_process_of_its_own(Job(**asked["job"]), asked["timeout"])
+        job = Job(**asked["job"])
+        with suppress(ImportError):  # which the job then tells
+            engines.engine(job.engine)
+        answer = in_process_of_its_own(job, asked["timeout"])
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

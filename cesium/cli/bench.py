@@ -62,7 +62,11 @@ POSITIVE = click.IntRange(1)
 @click.argument("directory", metavar="[DIR]", type=PATH, default=".")
 @click.option("--quick", "profile", flag_value="quick", help="100,000 rows, under a minute.")
 @click.option(
-    "--standard", "profile", flag_value="standard", default=True, help="1 M rows, the default."
+    "--standard",
+    "profile",
+    flag_value="standard",
+    default=True,
+    help="1 M rows, the default; an hour or so.",
 )
 @click.option("--full", "profile", flag_value="full", help="10 M rows; hours.")
 @click.option("--workload", "workloads", multiple=True, metavar="NAME", help="Only these.")
@@ -71,6 +75,12 @@ POSITIVE = click.IntRange(1)
 @click.option("--value", "values", multiple=True, type=POSITIVE, metavar="BYTES", help="8 or more.")
 @click.option("--threads", multiple=True, type=POSITIVE, metavar="N", help="Readers, loaders.")
 @click.option("--rows", type=POSITIVE, metavar="N", help="Rows of a store.")
+@click.option(
+    "--times-memory",
+    type=click.FloatRange(0, min_open=True),
+    metavar="X",
+    help="Rows of so many times the machine's memory, in place of --rows.",
+)
 @click.option("--runs", type=POSITIVE, metavar="N", help="Runs of each; medians are shown.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="About, of a run.")
 @click.option(
@@ -151,12 +161,13 @@ bench.others["compare"] = compare
 
 def _plan(
     profile: str, workloads: Sequence[str], engine_names: Sequence[str], keys: Sequence[str],
-    values: Sequence[int], threads: Sequence[int], rows: int | None, runs: int | None,
+    values: Sequence[int], threads: Sequence[int], rows: int | None,
+    times_memory: float | None, runs: int | None,
     seconds: float | None, rate: float | None, cache: int | None, seed: int | None,
 ) -> Any:  # fmt: skip
     """The profile's plan with what was chosen in place of its own."""
     from cesium.benchmark.engines import ENGINES, installed
-    from cesium.benchmark.runner import Plan, check
+    from cesium.benchmark.plan import Plan, check
     from cesium.benchmark.shapes import KEY_TYPES, Shape
     from cesium.benchmark.workloads import WORKLOADS
 
@@ -172,17 +183,24 @@ def _plan(
             raise click.UsageError(
                 f"{name} is not installed: pip install 'cesiumdb[peers]', or {ENGINES[name][2]}"
             )
-    shapes = plan.shapes
+    shapes, more = plan.shapes, plan.more
     if key_types or values:
-        sizes = values or (8,)
+        sizes, more = values or (8,), ()
         shapes = tuple(Shape(key, size) for key in key_types or ("u64",) for size in sizes)
+    if times_memory is not None:
+        import os
+
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        rows = max(int(memory * times_memory / shapes[0].row_bytes), 1)
+    if rows is not None:
+        plan = replace(plan, fewer_wide=False)
     given = {
         "rows": rows, "seconds": seconds, "rate": rate, "cache_bytes": cache, "seed": seed,
         "threads": tuple(dict.fromkeys(threads)) or None,
         "rounds" if plan.rounds > 1 else "repeats": runs,
     }  # fmt: skip
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return replace(plan, workloads=names, engines=peers, shapes=shapes, **chosen)
+    return replace(plan, workloads=names, engines=peers, shapes=shapes, more=more, **chosen)
 
 
 @contextmanager

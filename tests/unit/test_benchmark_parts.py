@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from cesium import _ring
 from cesium._histogram import LatencyHistogram
 from cesium.benchmark import drive, machine, timing, workspace
 from cesium.benchmark.engines import ENGINES
-from cesium.benchmark.runner import PROFILES, Plan
+from cesium.benchmark.plan import PROFILES, Case, Plan
 from cesium.benchmark.shapes import KEY_TYPES, Shape, make_rows, misses, zipfian
 from cesium.benchmark.shares import share
 from cesium.benchmark.timing import Tape
@@ -335,5 +336,13 @@ def test_plans() -> None:
         plan = Plan.of(name)
         assert plan.engines[0] == "cesium" and set(plan.engines) <= set(ENGINES)
         assert 0 < plan.room_bytes() and 0 < plan.written_bytes()
+    plan = replace(Plan.of("standard"), workloads=("scan", "open"))
+    cases = plan.cases()
+    assert cases[Shape()] == [Case(Shape(), "scan", 1), Case(Shape(), "scan", 2),
+                              Case(Shape(), "open", 1)]  # fmt: skip
+    assert cases[Shape("url")] == [Case(Shape("url"), "scan", 1), Case(Shape("url"), "scan", 2)]
+    assert plan.rows_of(Shape()) == plan.rows_of(Shape("u64", 100)) == 1_000_000
+    assert plan.rows_of(Shape("u64", 65536)) == 1_000_000 * 128 // 65544
+    assert replace(plan, fewer_wide=False).rows_of(Shape("u64", 65536)) == 1_000_000
     with pytest.raises(ValueError, match="'huge': quick, standard, full"):
         Plan.of("huge")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -11,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from benchmark_jobs import job
+from benchmark_reports import full_report
+from cesium.benchmark.plan import Plan
 from cesium.benchmark.reading import parsed
-from cesium.benchmark.runner import Plan, Run
+from cesium.benchmark.report import show
+from cesium.benchmark.runner import Run
 from cesium.benchmark.shapes import Shape
+from cesium.benchmark.texts import figure_text
 from cesium.benchmark.worker import Workers
 from cesium.benchmark.workloads import WORKLOADS
 from cesium.benchmark.workspace import NoRoom
@@ -24,7 +30,7 @@ from command_line import COMMAND, ENVIRONMENT, fail, on_terminal, run, succeed
 PATIENCE_SECONDS = 60.0
 
 SMALL = replace(
-    Plan.of("standard"), rows=2000, rounds=1, repeats=2, seconds=0.01,
+    Plan.of("standard"), rows=2000, rounds=1, repeats=2, seconds=0.01, more=(), threads=(1,),
     drive_bytes=4 << 20, drive_seconds=0.01,
     engines=("cesium", "sqlite"), depths=(1, 8), timeout=120.0,
 )  # fmt: skip
@@ -103,7 +109,7 @@ def test_threads_and_shapes(tmp_path: Path) -> None:
 
 def test_cold_reads_come_from_the_drive(tmp_path: Path) -> None:
     plan = replace(SMALL, workloads=("cold-get", "cold-get-many"), shapes=(Shape("u64", 1000),),
-                   rows=9000, repeats=1)  # fmt: skip
+                   rows=9000, repeats=1, fewer_wide=False)  # fmt: skip
     found = by_name(Run(plan, tmp_path).go())
     assert len(found) == 4
     for result in found.values():
@@ -217,8 +223,25 @@ def test_the_command_prints_lines_for_a_program(tmp_path: Path) -> None:
 
 def test_the_command_prints_tables_on_a_terminal(tmp_path: Path) -> None:
     shown = on_terminal("bench", tmp_path, *QUICK, columns=160)
-    for text in ("get, hit", "cesium / best peer", "SQLite", "sync of a small append", "kernel"):
+    for text in ("│get, hit", "x sqlite", "SQLite", "sync of a small append", "kernel"):
         assert text in shown
+
+
+@pytest.mark.parametrize("columns", [50, 80, 120, 240])
+def test_nothing_is_cut_off_on_a_narrow_terminal(columns: int) -> None:
+    """The engines that do not fit beside each other come in tables below each other."""
+    report = parsed(full_report())
+    console = Console(file=io.StringIO(), width=columns, record=True)
+    show(report, console)
+    shown = console.export_text()
+    assert "…" not in shown and max(map(len, shown.splitlines())) <= columns
+    start = shown.index("u64 + 8 B")
+    for name in (*report.engines, "beside best peer", "of the drive"):
+        assert name in shown[start:]
+    results = [result for result in report.results if result.median]
+    for result in results:
+        number = figure_text(result.median, result.unit).split("/")[0].removesuffix(" rows")
+        assert number in shown[start:]
 
 
 def test_rates_are_asked_of_latencies(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def put_none(context: Context) -> Outcome:
 
 def _puts(context: Context, durability: str) -> Outcome:
     _one_thread(context)
+    context.require(durability)
     seconds = context.job.seconds * (context.job.repeats + WARM_UP_SHARE + LATENCY_SHARE)
     most = PUTS_A_SECOND if durability != "sync" else PUTS_A_SECOND // 30
     rows = new_rows(context, max(int(most * seconds), 1000))
@@ -74,6 +75,7 @@ def batch_process(context: Context) -> Outcome:
 
 def _batches(context: Context, durability: str) -> Outcome:
     _one_thread(context)
+    context.require(durability)
     count = min(BATCHES_MOST, max(context.job.rows // BATCH_ROWS, 10))
     rows = new_rows(context, count * BATCH_ROWS)
 
