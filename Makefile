@@ -28,8 +28,8 @@ STUBBED = $(patsubst cesium/%.pyi,cesium.%,$(wildcard cesium/_*.pyi))
 # `python -c` in a test must find the package that was built, not the sources in this directory.
 export PYTHONSAFEPATH := 1
 
-.PHONY: help demo test bench bench-instructions bench-instructions-record lint debug sanitize \
-	hostile fuzz fuzz-model crash-long failures-long coverage clean
+.PHONY: help demo test bench bench-record bench-instructions bench-instructions-record lint debug \
+	sanitize hostile fuzz fuzz-model crash-long failures-long coverage clean
 
 help:
 	@sed -n '1s/^# //p' Makefile
@@ -69,6 +69,16 @@ test: .venv/.installed-test
 bench: .venv/.installed-bench
 	CESIUM_BENCH_ROWS=$(ROWS) $(BIN)/pytest -q $(BENCH) --benchmark-only \
 		--benchmark-columns=median,min,rounds
+
+# Writes down the ratios that `make bench` compares with, in so many sessions of a minute each: on
+# a machine with nothing else to do.
+SESSIONS ?= 5
+bench-record: .venv/.installed-bench
+	@rm -f bench/baseline.json
+	for session in $$(seq $(SESSIONS)); do \
+		CESIUM_BENCH_RECORD=1 $(BIN)/pytest -q bench/bench_baseline.py --benchmark-only \
+			--benchmark-columns=median,min,rounds || exit 1; \
+	done
 
 # Instructions of the kernels, counted by valgrind and compared with those recorded in
 # bench/instructions.json; the second writes them down, on purpose.

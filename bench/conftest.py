@@ -3,7 +3,8 @@ the Markdown table that ends the run.
 
 CESIUM_BENCH_ROWS: rows of a store (16,000,000).  CESIUM_BENCH_DIR: where files go; by default a
 fresh directory below `build/bench`, since /tmp may be memory.  CESIUM_BENCH_REPORT: a file that
-gets the table too.  What was written is removed at the end.  bench/README.md says how to read it.
+gets the table too.  CESIUM_BENCH_RECORD=1: adds what the baseline suite finds to its
+record.  What was written is removed at the end.  bench/README.md says how to read it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from baseline import Baseline, Session, changes, differences, show
 from cesium import _kernels as kernels
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -85,13 +88,18 @@ class Table:
 
 
 TABLE = pytest.StashKey[Table]()
+MEASURED = pytest.StashKey[Session]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = Table()
+    config.stash[MEASURED] = Session(
+        {"processor": processor(), "level": kernels.level(), "numpy": np.__version__}
+    )
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    compare_with_baseline(terminalreporter, config.stash[MEASURED])
     table = config.stash[TABLE]
     if not table.lines:
         return
@@ -99,6 +107,21 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line(table.markdown())
     if report := os.environ.get("CESIUM_BENCH_REPORT"):
         Path(report).write_text(table.markdown() + "\n")
+
+
+def compare_with_baseline(terminalreporter: Any, measured: Session) -> None:
+    """The kernels that were measured beside those recorded; adds them when that is asked."""
+    if not measured.rounds:
+        return
+    before = Baseline.read()
+    console = Console(width=max(100, shutil.get_terminal_size().columns))
+    terminalreporter.section("cesium beside its baseline")
+    with console.capture() as text:
+        show(changes(measured, before), differences(measured, before), console)
+    terminalreporter.write(text.get())
+    if os.environ.get("CESIUM_BENCH_RECORD") == "1":
+        measured.added_to(before).write()
+        terminalreporter.write_line("one session more in bench/baseline.json")
 
 
 @pytest.fixture(scope="session")
@@ -216,6 +239,15 @@ def timed(work: Work) -> float:
     return result if isinstance(result, float) else seconds
 
 
+def processor_seconds(work: Work) -> float:
+    """The processor's time of all threads of this process, without the freeing of the result."""
+    start = time.process_time()
+    result = work()
+    seconds = time.process_time() - start
+    del result
+    return seconds
+
+
 @pytest.fixture
 def alternate(benchmark: Benchmark) -> Callable[..., list[float]]:
     """alternate(measured, *references, prepare=None, rounds=5): median seconds of each, in order.
@@ -244,6 +276,38 @@ def alternate(benchmark: Benchmark) -> Callable[..., list[float]]:
         medians = [median_seconds(seconds[1:] or seconds) for seconds in times]
         benchmark.extra_info["medians in seconds"] = medians
         return medians
+
+    return run
+
+
+@pytest.fixture
+def beside(benchmark: Benchmark, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """beside(name, measured, reference, prepare=None, rounds=15): a kernel for the baseline.
+
+    In every round the reference runs just before and just after the measured work, so that what
+    slows the machine down meets both, and the mean of the two counts.  The processor's time of the
+    process is taken: on a busy machine the clock on the wall doubled the noise, and nothing here
+    waits for a drive.  prepare(): is called before each round, outside all times.
+    """
+
+    def run(
+        name: str, measured: Work, reference: Work, prepare: Work | None = None, rounds: int = 15
+    ) -> None:
+        ratios: list[float] = []
+        first: list[float] = []
+
+        def setup() -> None:
+            if prepare is not None:
+                prepare()
+            first[:] = [processor_seconds(reference)]
+
+        def work() -> None:
+            seconds = processor_seconds(measured)
+            ratios.append((first[0] + processor_seconds(reference)) / 2 / seconds)
+
+        benchmark.pedantic(work, setup=setup, rounds=rounds, warmup_rounds=1)
+        benchmark.extra_info["ratios"] = ratios[1:]
+        request.config.stash[MEASURED].rounds[name] = ratios[1:]
 
     return run
 

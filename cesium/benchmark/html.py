@@ -64,6 +64,7 @@ def page(report: dict[str, Any]) -> str:
         ("latency", "Latency", _latency_section(found, numbers)),
         ("time", "Throughput over time", _time_section(found, numbers)),
         ("share", "Share of the drive's limit", _share_section(found)),
+        ("space", "Room on the drive", _space_section(found, numbers)),
         ("machine", "Machine, drive and engines", machine_section(found)),
     ]
     shown = [section for section in sections if section[2]]
@@ -339,3 +340,33 @@ def _shares(pairs: Sequence[tuple[Result, Result | None]]) -> Iterator[Bar]:
             mark = peer.share[1] / widest
         label = f"{own.work.workload}, {data_text(own.work)}"
         yield Bar(label, text, own.share[1] / widest, mark=mark, whole=1 / widest)
+
+
+# --- room on the drive ----------------------------------------------------------------------------
+
+
+def _space_section(report: Report, numbers: dict[str, int]) -> Markup:
+    cards = []
+    for work, results in by_work(report.results).items():
+        known = [each for each in results if each.space_amplification is not None]
+        if known:
+            known.sort(key=lambda each: each.space_amplification or 0)
+            cards.append(_card(work, bars(list(_amplifications(known, numbers)))))
+    if not cards:
+        return Markup()
+    said = (
+        "Bytes on the drive over bytes of the rows, and where it was counted, bytes that were "
+        "written over bytes of the rows; shorter is better."
+    )
+    return joined(element("p", said), element("div", *cards, class_="cards"))
+
+
+def _amplifications(known: Sequence[Result], numbers: dict[str, int]) -> Iterator[Bar]:
+    widest = max(each.space_amplification or 0 for each in known) or 1
+    for each in known:
+        space = each.space_amplification or 0
+        text = f"{ratio_text(space)} x"
+        if each.write_amplification is not None:
+            text += f", written {ratio_text(each.write_amplification)} x"
+        kind = "own" if each.engine == OWN else ""
+        yield Bar(each.engine, text, space / widest, colour=numbers[each.engine], kind=kind)

@@ -78,6 +78,8 @@ class Result:
     latency: Latency | None = None
     over_time: tuple[tuple[float, float], ...] = ()
     error: str | None = None
+    space_amplification: float | None = None
+    write_amplification: float | None = None
 
     @property
     def lower_is_better(self) -> bool:
@@ -230,7 +232,17 @@ def _result(item: _Object) -> Result:
         ),
         tuple(item.pairs("over_time")),
         error,
+        _space_amplification(item),
+        item.maybe_number("write_amplification"),
     )
+
+
+def _space_amplification(item: _Object) -> float | None:
+    """As it is told, or from what a load says of its bytes."""
+    disk, raw = item.maybe_number("disk_bytes"), item.maybe_number("raw_bytes")
+    if disk is not None and raw:
+        return disk / raw
+    return item.maybe_number("space_amplification")
 
 
 def _refusal(where: str, expected: str, found: Any) -> ReportError:

@@ -40,6 +40,9 @@ def test_a_report_is_read_whole(tmp_path: Path) -> None:
     assert (first.work.workload, first.work.rows) == ("load-sorted", 1_000_000)
     assert first.runs == tuple(given["runs"]) and first.median == given["median"]
     assert first.share == ("sequential write", given["share"]["fraction"])
+    assert first.space_amplification == 1.0625 and first.write_amplification is None
+    growth = next(each for each in found.results if each.work.workload == "growth")
+    assert (growth.space_amplification, growth.write_amplification) == (1.25, 4.5)
     hit = next(each for each in found.results if each.work.workload == "get-hit")
     assert hit.latency is not None and hit.latency.count == 1_000_000
     assert hit.latency.p99 == pytest.approx(4 * hit.latency.p50)
@@ -384,7 +387,11 @@ def test_a_page_shows_every_result_in_the_same_form() -> None:
     # One bar a result that did not fail, and one a share; wins and losses are rows of one kind.
     shares = sum(1 for each in report["results"] if each["share"] and each["engine"] == "cesium")
     done = sum(1 for each in report["results"] if not each["error"])
-    assert len(outline.of_class("bar")) == done + shares
+    rooms = sum(1 for each in parsed(report).results if each.space_amplification)
+    assert shares == 3 and rooms == 17
+    assert len(outline.of_class("bar")) == done + shares + rooms
+    assert outline.words.count("1.06 x") == 14
+    assert outline.words.count("1.25 x, written 4.50 x") == 3
     assert len(outline.of_class("beam")) == 10
     assert outline.of_class("worse") == ["row worse"] * 3
     assert outline.of_class("better") == ["row better"] * 6

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import counted_kernels
+import instructions
+
 BENCH = Path(__file__).parents[2] / "bench"
 
-
-def loaded(name: str) -> ModuleType:
-    """A program of bench/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-instructions = loaded("instructions")
 
 DUMP = """\
 # callgrind format
@@ -122,16 +112,15 @@ def test_a_machine_without_valgrind(monkeypatch: pytest.MonkeyPatch, capsys: Any
 
 
 def test_every_kernel_is_recorded_and_runs() -> None:
-    kernels = loaded("counted_kernels")
     recorded = json.loads((BENCH / "instructions.json").read_text())
     assert set(recorded["versions"]) == set(instructions.versions())
     for level in instructions.LEVELS:
-        assert list(recorded["counts"][level]) == list(kernels.KERNELS)
+        assert list(recorded["counts"][level]) == list(counted_kernels.KERNELS)
         assert min(recorded["counts"][level].values()) > 10_000
     try:
-        for prepare in kernels.KERNELS.values():
+        for prepare in counted_kernels.KERNELS.values():
             work = prepare()
             work()
             work()
     finally:
-        kernels.stores().close()
+        counted_kernels.stores().close()
