@@ -61,6 +61,7 @@ cdef struct Arena:
     uint8_t *fresh              # the part of the newest chunk that was never used
     uint8_t *fresh_end
     Chunk *chunks
+    uint64_t chunk_bytes_most
     uint64_t allowance          # allocations that may still succeed: tests make the n-th fail
 
 # Whether it came from the process that forked this one.  The mutex may be held by a thread that is
@@ -79,8 +80,9 @@ cdef void arena_drop_page(Arena *arena, uint8_t *page) noexcept nogil
 cdef void arena_drop_block(Arena *arena, Block *block) noexcept nogil
 cdef void arena_pin(Arena *arena, Pin *pin) noexcept nogil
 cdef void arena_unpin(Arena *arena, Pin *pin) noexcept nogil
-# From now on what the arena holds is added up in *account too, which must outlive it.
-cdef void arena_account(Arena *arena, uint64_t *account) noexcept nogil
+# From now on what the arena holds is added up in *account too, which must outlive it, and pages are
+# taken from the system in chunks of at most `chunk_bytes` (whole pages, at most 2 MiB).
+cdef void arena_account(Arena *arena, uint64_t *account, uint64_t chunk_bytes) noexcept nogil
 # Memory of all arenas of the process, free pages included: leak tests ask.
 cdef uint64_t arena_held_bytes() noexcept nogil
 

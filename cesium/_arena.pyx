@@ -94,7 +94,8 @@ cdef inline void hold(Arena *arena, int64_t bytes) noexcept nogil:
     __atomic_add_fetch(arena.account, <uint64_t>bytes, __ATOMIC_RELAXED)
 
 
-cdef void arena_account(Arena *arena, uint64_t *account) noexcept nogil:
+cdef void arena_account(Arena *arena, uint64_t *account, uint64_t chunk_bytes) noexcept nogil:
+    arena.chunk_bytes_most = chunk_bytes
     __atomic_sub_fetch(arena.account, arena.held, __ATOMIC_RELAXED)
     arena.account = account
     __atomic_add_fetch(arena.account, arena.held, __ATOMIC_RELAXED)
@@ -110,6 +111,7 @@ cdef int arena_open(Arena *arena) noexcept nogil:
     arena.fresh = NULL
     arena.fresh_end = NULL
     arena.chunks = NULL
+    arena.chunk_bytes_most = CHUNK_BYTES_MAX
     arena.allowance = ALLOWANCE_UNLIMITED
     arena.held = 0
     arena.account = &nobodys
@@ -140,7 +142,7 @@ cdef int add_chunk(Arena *arena) noexcept nogil:
     if chunk == NULL:
         return -1
     if arena.chunks != NULL:
-        bytes = min(2 * arena.chunks.bytes, <uint64_t>CHUNK_BYTES_MAX)
+        bytes = min(2 * arena.chunks.bytes, arena.chunk_bytes_most)
     chunk.memory = <uint8_t *>aligned_memory(
         CHUNK_BYTES_MAX if bytes == CHUNK_BYTES_MAX else PAGE_BYTES, bytes)
     if chunk.memory == NULL:

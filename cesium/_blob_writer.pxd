@@ -9,6 +9,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from cesium._counters cimport Counters
 from cesium._layout cimport BlobPointer
 from cesium._packer cimport ValueOrigin
 from cesium._page cimport PageSource, Value
@@ -60,6 +61,7 @@ cdef class BlobOutput:
     cdef bytes store_uuid
     cdef uint64_t table_id
     cdef int fd
+    cdef Counters counters              # of the store; None: nobody counts
     cdef object failure                 # why the file could not be made
     cdef bint made                      # whether there is, or was, a file
     cdef int open_file(self) except -1

@@ -1,6 +1,7 @@
 """Writing one blob file beside its segment: contract in _blob_writer.pxd, bytes in docs/format.md.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
@@ -215,6 +216,7 @@ cdef int blob_sink_finish(BlobSink *sink) noexcept nogil:
 # --- Python --------------------------------------------------------------------------------------
 
 
+@cython.no_gc_clear         # the writer's account is the counters'
 cdef class BlobOutput:
     """The blob file of one segment in the making, if it comes to one.
 
@@ -263,7 +265,7 @@ cdef class BlobOutput:
         self.fd = self.files.open_direct(self.name, 0).fd
         self.made = True
         if page_writer_open(&self.sink.writer, self.fd, operations_of(self.files.operations),
-                            self.sink.blob_id):
+                            self.sink.blob_id, self.counters):
             raise MemoryError
         self.sink.open = True
         page = page_writer_page(&self.sink.writer)

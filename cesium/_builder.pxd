@@ -1,11 +1,11 @@
 # Building one segment file: rows in key order in, packed and checksummed pages out.
 #
-# Pages are filled in one of two alternating buffers of 2 MiB; a full buffer is written with
+# Pages are filled in one of two alternating buffers of up to 2 MiB; a full buffer is written with
 # direct I/O by the builder's own writer thread while the next is filled (a file system that refuses
 # O_DIRECT gets buffered writes).  One builder is used by one thread at a time.  Nothing is visible
 # until the caller has called `finish` (all written, synced) and published the record.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cesium._blob_writer cimport BlobOutput, BlobSink
 from cesium._counters cimport Counters
@@ -85,7 +85,8 @@ cdef class SegmentBuilder:
     cdef bytes origin                   # what builder.origin points to
     cdef readonly BlobOutput blobs      # what builder.blobs points into
     cdef Counters counters              # of the store; None: nobody counts
-    cdef int64_t held                   # counted there of this builder's memory
+    cdef uint64_t held                  # counted there of this builder's memory
+    cdef void account(self) noexcept
     cdef int check(self, int status) except -1      # the gate: raises what a status means
     cdef int check_open(self) except -1
     cdef int close(self) except -1

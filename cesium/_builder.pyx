@@ -1,5 +1,6 @@
 """Building one segment file: contract in _builder.pxd, bytes in docs/format-segment.md."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport calloc, free, malloc
@@ -11,6 +12,7 @@ from cesium._blob_writer cimport (
     BlobOutput, blob_sink_bytes, blob_sink_finish, blob_sink_pass, blob_sink_put,
     blob_sink_takes,
 )
+from cesium._counters cimport count_more
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._fences cimport fence_shape
 from cesium._files cimport FileOperations, operations_of
@@ -31,7 +33,7 @@ from cesium._native cimport (
 )
 from cesium._packer cimport (
     PageList, Packer, ValueOrigin, packer_add, packer_close, packer_filled, packer_open,
-    packer_room, packer_seal, page_list_free,
+    packer_room, packer_seal, page_list_bytes, page_list_free,
 )
 from cesium._page cimport (
     Position, header_of, heads_of, kind_of, page_blob_pointer, page_copy_key, page_copy_row,
@@ -39,8 +41,8 @@ from cesium._page cimport (
 )
 from cesium._segment cimport SegmentReader, segment_source
 from cesium._page_writer cimport (
-    WRITER_BUFFER_PAGES, page_writer_close, page_writer_flush, page_writer_is_inherited,
-    page_writer_open, page_writer_page, page_writer_seal,
+    page_writer_close, page_writer_flush, page_writer_is_inherited, page_writer_open,
+    page_writer_page, page_writer_seal,
 )
 
 from cesium._segment import UNBOUNDED_UPPER
@@ -665,7 +667,8 @@ cdef void free_builder(Builder *builder) noexcept nogil:
 
 
 cdef Builder *new_builder(const Shape *shape, int fd, const FileOperations *operations,
-                          uint64_t segment_id, uint64_t filter_keys) noexcept nogil:
+                          uint64_t segment_id, uint64_t filter_keys,
+                          Counters counters) noexcept nogil:
     """NULL when there is no memory."""
     cdef Builder *builder = <Builder *>calloc(1, sizeof(Builder))
     if builder == NULL:
@@ -677,7 +680,7 @@ cdef Builder *new_builder(const Shape *shape, int fd, const FileOperations *oper
         builder.filter_blocks = bloom_blocks_for(filter_keys)
         builder.filter = <uint32_t *>calloc(builder.filter_blocks, 32)
     if (builder.key == NULL or (filter_keys and builder.filter == NULL)
-            or page_writer_open(&builder.writer, fd, operations, segment_id)
+            or page_writer_open(&builder.writer, fd, operations, segment_id, counters)
             or packer_open(&builder.packer, shape, &builder.writer, PAGE_DATA, 0)):
         free_builder(builder)
         return NULL
@@ -723,6 +726,7 @@ cdef int key_of(const Shape *shape, object key, Key *result) except -1:
     return 0
 
 
+@cython.no_gc_clear         # the writer's account is the counters'
 cdef class SegmentBuilder:
     """Writes one segment file; entries in strictly ascending key order, then `finish` or `abort`.
 
@@ -751,13 +755,14 @@ cdef class SegmentBuilder:
         if blobs is None:
             blobs = BlobOutput(files, "", segment_id, store_uuid)
         self.blobs = blobs
+        self.counters = blobs.counters = counters
         self.table_shape = shape
         self.files = files
         self.name = name
         self.path = files.path(name)
         self.fd = files.open_direct(name, 0).fd
         self.builder = new_builder(&shape.shape, self.fd, operations_of(files.operations),
-                                   segment_id, filter_keys)
+                                   segment_id, filter_keys, counters)
         if self.builder == NULL:
             self.abort()
             raise MemoryError
@@ -769,22 +774,28 @@ cdef class SegmentBuilder:
         self.builder.footer.last_sequence = last_sequence
         self.builder.origin = <const uint8_t *>PyBytes_AS_STRING(origin)
         self.builder.footer.origin_bytes = <uint32_t>len(origin)
-        if counters is not None:
-            self.held = 2 * WRITER_BUFFER_PAGES * PAGE_BYTES + self.builder.filter_blocks * 32
-            self.counters = counters
-            counters.hold(self.held)
+        self.account()
 
     def __dealloc__(self):
         free_builder(self.builder)
-        if self.counters is not None and self.builder != NULL:
-            self.counters.hold(-self.held)
         self.builder = NULL
+        self.account()
         if self.fd >= 0:
             os.close(self.fd)
+
+    cdef void account(self) noexcept:
+        """Counts the filter and the list of pages; buffers are counted by who allocates them."""
+        cdef uint64_t held = 0
+        if self.builder != NULL:
+            held = self.builder.filter_blocks * 32 + page_list_bytes(&self.builder.packer.pages)
+        if self.counters is not None:
+            count_more(&self.counters.buffer_bytes, held - self.held)
+        self.held = held
 
     cdef int check(self, int status) except -1:
         """The gate: raises what a status means."""
         if status == STATUS_OK:
+            self.account()
             return 0
         self.blobs.check(status)
         if status == STATUS_IO:
@@ -945,8 +956,7 @@ cdef class SegmentBuilder:
         self.fd = -1
         with nogil:
             free_builder(builder)
-        if self.counters is not None:
-            self.counters.hold(-self.held)
+        self.account()
         self.files.close(fd)
         self.blobs.close()
         return 0

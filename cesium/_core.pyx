@@ -38,7 +38,7 @@ DURABILITY_ERROR = "durability is one of 'sync', 'interval', 'process', 'none', 
 cdef enum:
     LEVEL_INTERVAL = 2
     LEVEL_SYNC = 3
-    FRAME_BYTES_MAX = 16777216      # a larger commit goes out as segments
+    VALUE_BYTES_MAX = 16777216      # of what is exchanged
 
 Commit = namedtuple("Commit", ("sequence", "durability", "rows"))
 Commit.__doc__ = """What a batch write did: its commit sequence, durability reached, rows given."""
@@ -186,7 +186,7 @@ cdef class CompiledTable(TableReads):
     cdef object write_small(self, object value, Value *out, uint8_t *row):
         """The same for a value that must go into a frame."""
         holder = self.write_value(value, out, row)
-        if out.bytes > FRAME_BYTES_MAX:
+        if out.bytes > VALUE_BYTES_MAX:
             raise LimitError(f"a value of {out.bytes:,} bytes is too large here: put it")
         return holder
 
@@ -195,7 +195,8 @@ cdef class CompiledTable(TableReads):
 
         durability: a higher level than the store's for this commit and all before it.  SchemaError
         when key or value do not fit, LimitError over 64 KiB of key or 4 GiB of value: no change.
-        A value above 16 MiB goes straight into a blob file, and is durable when this returns.
+        A value above 16 MiB, or a 16th of the memory limit, goes straight into a file, and is
+        durable when this returns.
         """
         cdef Key encoded
         cdef Value stored
@@ -204,7 +205,7 @@ cdef class CompiledTable(TableReads):
         self.check_writable()
         key_holder = self.write_key(key, &encoded)
         value_holder = self.write_value(value, &stored, row)
-        if stored.bytes > FRAME_BYTES_MAX:
+        if stored.bytes > self.engine.frame_bytes_most:
             return self._put_large(key_holder, encoded.head, value_holder)
         return counted_commit(self, JOURNAL_PUT, &encoded, &stored, level)
 
@@ -421,7 +422,7 @@ cdef class CompiledTable(TableReads):
         holders = fill_batch(self.shape, keys, values, &batch)
         holders.append(fill_parts(self.shape, self.core.table_id, keys, values, &batch, &header,
                                   parts, &part_count))
-        if frame_bytes(parts, part_count) > FRAME_BYTES_MAX and values is not None:
+        if frame_bytes(parts, part_count) > engine.frame_bytes_most and values is not None:
             return self._load_encoded(keys, values, LEVELS[level])
         sequence = self.commit_frame(parts, part_count, &batch, NULL, NULL, False, level)
         sweep_batch(self.core, &batch)

@@ -1,4 +1,5 @@
-# What one open store counts: calls, bytes and latencies, since it was opened.
+# What one open store counts: calls, bytes and latencies, since it was opened; and the memory that
+# it holds, with the limit that was set for it.
 #
 # Single gets, puts and deletes are counted each, and timed now and then (_histogram.h): reading the
 # clock twice takes 50 ns, a warm get 280.  A time stands for the calls since the one before.
@@ -57,13 +58,28 @@ cdef enum:                      # places in Counters.latencies, likewise
     MERGE_LATENCY
     LATENCY_COUNT
 
+cdef enum:
+    PORTION_SHARE = 64
+    PORTION_BYTES_LEAST = 16384
+    PORTION_BYTES_MOST = 2097152    # the drive is at full speed from 1 MiB on; a huge page
+
 cdef class Counters:
     cdef Ticker gets            # lookups of one key
     cdef Ticker puts            # rows put one at a time
     cdef Ticker deletes         # keys deleted one at a time
     cdef Ticker fills           # small buffers of rows read
     cdef uint64_t totals[TOTAL_COUNT]
+    cdef readonly uint64_t memory_limit     # bytes, the option
     cdef uint64_t memtable_bytes    # held now by the store's memtables, old readers' too,
     cdef uint64_t iterator_bytes    # by buffers of iterations,
     cdef uint64_t buffer_bytes      # and by flushes, merges and loads under way
     cdef Histogram latencies[LATENCY_COUNT]
+
+# How much memory is taken at once, in whole pages: a buffer of a file in the making, a chunk of a
+# memtable.  A small memory limit is divided into small portions.  None: there is no limit.
+cdef inline uint64_t portion_of(Counters counters) noexcept nogil:
+    if counters is None:
+        return PORTION_BYTES_MOST
+    return max(<uint64_t>PORTION_BYTES_LEAST,
+               min(<uint64_t>PORTION_BYTES_MOST,
+                   counters.memory_limit // PORTION_SHARE & ~<uint64_t>4095))

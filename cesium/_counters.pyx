@@ -16,10 +16,11 @@ assert len(TOTALS) == TOTAL_COUNT and len(LATENCIES) == LATENCY_COUNT
 
 
 cdef class Counters:
-    """Counters(): all zero."""
+    """Counters(memory_limit=none): all zero.  memory_limit: of the store, in bytes."""
 
-    def __cinit__(self):
+    def __cinit__(self, uint64_t memory_limit=UINT64_MAX):
         cdef int place
+        self.memory_limit = memory_limit
         for place in range(LATENCY_COUNT):
             self.latencies[place].minimum = UINT64_MAX
 
@@ -45,6 +46,11 @@ cdef class Counters:
         """(bytes of memtables, of iterators, of buffers) that are held now."""
         return (counted(&self.memtable_bytes), counted(&self.iterator_bytes),
                 counted(&self.buffer_bytes))
+
+    @property
+    def portion_bytes(self):
+        """How much memory is taken at once: 1/64 of the limit, at least 16 KiB, at most 2 MiB."""
+        return portion_of(self)
 
     def hold(self, int64_t nbytes):
         """A flush, merge or load takes so much memory, or (below zero) gives it back."""

@@ -58,6 +58,7 @@ cdef class Engine:
     cdef readonly uint64_t waits        # commits that found the writer's lock taken
     cdef uint64_t writer_thread
     cdef readonly Counters counters     # since opening
+    cdef readonly uint64_t frame_bytes_most     # of a commit: larger ones go out as segments
 
     cdef int check_open(self) except -1
     cdef int take_writer(self) except -1
@@ -128,7 +129,8 @@ cdef class TableCore:
     cdef readonly TableShape shape
     cdef Memtable live
     cdef Version version_now
-    cdef public uint64_t memtable_limit_bytes
+    cdef public uint64_t memtable_limit_bytes   # of the live one, whatever room there is,
+    cdef public uint64_t memtable_share_bytes   # and what others leave it (cesium/budget.py)
     cdef uint64_t checks                # calls since the memtable was last checked (debug builds)
 
     # All three need the writer lock; they take `lock` themselves.

@@ -36,7 +36,11 @@ class Engine:
     checkpoint_due: bool
     stall_nanoseconds: int
     unwatched: bool
-    def __new__(cls, host: _Host, journaled: bool, unjournaled: bool, sequence: int) -> Self: ...
+    def __new__(
+        cls, host: _Host, journaled: bool, unjournaled: bool, sequence: int, memory_limit: int = ...
+    ) -> Self: ...
+    @property
+    def frame_bytes_most(self) -> int: ...
     @property
     def sequence(self) -> int: ...
     @property
@@ -71,6 +75,7 @@ class WriteGuard:
 
 class TableCore:
     memtable_limit_bytes: int
+    memtable_share_bytes: int
     def __new__(
         cls, engine: Engine, table_id: int, shape: TableShape, memtable_limit_bytes: int
     ) -> Self: ...

@@ -69,6 +69,8 @@ cdef extern from *:
     const bint DEBUG_BUILD
 
 cdef enum:
+    FRAME_BYTES_MAX = 16777216  # a larger commit goes out as segments,
+    FRAME_SHARE = 16            # and so does one of more than this part of the memory limit
     CHECKED_PAGES_A_CALL = 16   # what the check of a debug build may walk for each call, on average
     PACE_STEP_BYTES = 4096      # put between two looks at the clock
     PACE_SLEEP_LEAST = 200000   # nanoseconds: less adds up first, for a timer is 50 us late
@@ -88,7 +90,7 @@ cdef inline uint64_t monotonic_nanoseconds() noexcept nogil:
 
 
 cdef class Engine:
-    """Engine(host, journaled, unjournaled, sequence): see the header for locks and invariants.
+    """Engine(host, journaled, unjournaled, sequence, memory_limit=none): see the header.
 
     host must have open_journal() -> JournalWriter and rotate_journal(bytes) -> JournalWriter,
     called under the writer lock, and journal_writer(), the last one that either of them gave;
@@ -96,14 +98,16 @@ cdef class Engine:
     called with no lock.
     """
 
-    def __cinit__(self, object host, bint journaled, bint unjournaled, uint64_t sequence):
+    def __cinit__(self, object host, bint journaled, bint unjournaled, uint64_t sequence,
+                  uint64_t memory_limit=UINT64_MAX):
         if pthread_mutex_init(&self.writer, NULL) or writer_first_lock_init(&self.lock):
             raise MemoryError
         self.host = host
         self.journaled = journaled
         self.unjournaled = unjournaled
         self.sequence = sequence
-        self.counters = Counters()
+        self.counters = Counters(memory_limit)
+        self.frame_bytes_most = min(<uint64_t>FRAME_BYTES_MAX, memory_limit // FRAME_SHARE)
         self.pace_check = UINT64_MAX
         self.forks_now = &process_forks
         self.forks_before = process_forks
@@ -386,13 +390,15 @@ cdef class TableCore:
         self.table_id = table_id
         self.shape = shape
         self.memtable_limit_bytes = memtable_limit_bytes
+        self.memtable_share_bytes = memtable_limit_bytes
         self.live = Memtable(shape, engine.counters)
         self.version_now = Version(shape, [], False)
 
     cdef bint is_full(self) noexcept:
         cdef MemtableCounters counters
         memtable_counters(self.live.state, &counters)
-        return (counters.bytes > self.memtable_limit_bytes or self.engine.checkpoint_due
+        return (counters.bytes > min(self.memtable_limit_bytes, self.memtable_share_bytes)
+                or self.engine.checkpoint_due
                 or self.engine.unwatched)
 
     cdef int fail_half_applied(self, int status) except -1:
@@ -565,7 +571,9 @@ cdef int apply_rows(TableCore core, const Batch *batch) noexcept nogil:
     cdef uint64_t *order = NULL
     cdef uint64_t row
     cdef const uint64_t *carried = NULL
+    cdef uint64_t held = batch.count * sizeof(SortPair) if batch.count > 16 else 0
     cdef int status = STATUS_OK
+    count_more(&core.engine.counters.buffer_bytes, held)
     if core.shape.shape.value_width == 8 and <uintptr_t>batch.rows % 8 == 0:
         carried = <const uint64_t *>batch.rows
     if batch.count > 16:
@@ -590,4 +598,5 @@ cdef int apply_rows(TableCore core, const Batch *batch) noexcept nogil:
         pthread_rwlock_unlock(&core.engine.lock)
     free(pairs)
     free(order)
+    count_more(&core.engine.counters.buffer_bytes, -held)
     return status

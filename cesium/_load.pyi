@@ -1,18 +1,26 @@
 from typing import Self
 
 from cesium._builder import SegmentBuilder
+from cesium._counters import Counters
 from cesium._keys import EncodedKeys
 from cesium._page import TableShape
 from cesium._values import EncodedValues
 
 class LoadRows:
     def __new__(
-        cls, shape: TableShape, keys: EncodedKeys, values: EncodedValues, threads: int
+        cls,
+        shape: TableShape,
+        keys: EncodedKeys,
+        values: EncodedValues,
+        threads: int,
+        counters: Counters | None = None,
     ) -> Self: ...
     @property
     def count(self) -> int: ...
     def key(self, place: int) -> int | bytes: ...
     def write(self, builder: SegmentBuilder, first: int, last: int, most_bytes: int) -> int: ...
 
+def sorted_row_bytes(shape: TableShape) -> int: ...
+def is_ascending(shape: TableShape, keys: EncodedKeys) -> bool: ...
 def keys_part(keys: EncodedKeys, first: int, last: int) -> EncodedKeys: ...
 def values_part(values: EncodedValues, first: int, last: int) -> EncodedValues: ...

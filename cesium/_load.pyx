@@ -5,8 +5,9 @@ keys, of equal keys the last given.  It is read-only after construction, so seve
 write parts of it at once, each into builders of its own.  The GIL is released while rows move.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -14,6 +15,7 @@ from cesium._builder cimport (
     SegmentBuilder, builder_add, builder_add_columns, builder_add_pairs, builder_bytes,
 )
 from cesium._core cimport fill_batch
+from cesium._counters cimport Counters, count_more
 from cesium._engine cimport Batch, key_of_row, value_of_row
 from cesium._keys cimport EncodedKeys
 from cesium._layout cimport STATUS_OK
@@ -26,10 +28,16 @@ from cesium._values cimport EncodedValues
 cdef enum:
     STRICTLY_ASCENDING = 2
     CHUNK_ROWS = 16384          # rows between two looks at the size of the output
+    FIXED_ROW_BYTES = 16        # what sorting takes for each row: a pair,
+    VARIABLE_ROW_BYTES = 40     # or a pair, as much scratch at worst, and 8 bytes of the order
 
 
+@cython.no_gc_clear         # what it holds is taken off the counters in the end
 cdef class LoadRows:
-    """LoadRows(shape, keys, values, threads): sorts what is not strictly ascending."""
+    """LoadRows(shape, keys, values, threads, counters=None): sorts what is not strictly ascending.
+
+    counters: of the store, which count the memory that sorting and the order take.
+    """
 
     cdef TableShape table_shape
     cdef object holders
@@ -38,9 +46,13 @@ cdef class LoadRows:
     cdef bint payload_is_row
     cdef uint64_t *order        # variable keys, sorted: indices of rows
     cdef readonly uint64_t count        # rows that go out
+    cdef Counters counters
+    cdef uint64_t held
 
-    def __cinit__(self, TableShape shape, EncodedKeys keys, EncodedValues values, int threads):
+    def __cinit__(self, TableShape shape, EncodedKeys keys, EncodedValues values, int threads,
+                  Counters counters=None):
         cdef int failed = 0
+        self.counters = counters
         self.table_shape = shape
         self.holders = fill_batch(&shape.shape, keys, values, &self.batch)
         self.count = self.batch.count
@@ -55,6 +67,12 @@ cdef class LoadRows:
     def __dealloc__(self):
         free(self.pairs)
         free(self.order)
+        self.account(0)
+
+    cdef void account(self, uint64_t held) noexcept nogil:
+        if self.counters is not None:
+            count_more(&self.counters.buffer_bytes, held - self.held)
+        self.held = held
 
     cdef int sort_heads(self, int threads) noexcept nogil:
         cdef uint64_t count = self.batch.count
@@ -63,6 +81,7 @@ cdef class LoadRows:
         cdef const uint64_t *payloads = NULL
         if is_sorted_u64(self.batch.heads, count) == STRICTLY_ASCENDING:
             return 0
+        self.account(count * FIXED_ROW_BYTES)
         self.pairs = <SortPair *>malloc(count * sizeof(SortPair))
         if self.pairs == NULL:
             return 1
@@ -88,11 +107,13 @@ cdef class LoadRows:
         if is_sorted_strings(self.batch.key_offsets, self.batch.key_data,
                              count) == STRICTLY_ASCENDING:
             return 0
+        self.account(count * VARIABLE_ROW_BYTES)
         self.order = <uint64_t *>malloc(count * 8)
         if self.order == NULL:
             return 1
         if sort_strings(self.batch.key_offsets, self.batch.key_data, count, self.order, threads):
             return 1
+        self.account(count * 8)
         for index in range(count):
             if index + 1 == count or not self.same_key(self.order[index], self.order[index + 1]):
                 self.order[kept] = self.order[index]
@@ -169,6 +190,35 @@ cdef class LoadRows:
         self.key_at(place, &key)
         value_of_row(&self.batch, self.table_shape.shape.value_width, row, &value)
         return builder_add(builder.builder, &key, &value)
+
+
+def sorted_row_bytes(TableShape shape):
+    """What sorting takes for each row, at most, in bytes."""
+    return FIXED_ROW_BYTES if shape.shape.key_width else VARIABLE_ROW_BYTES
+
+
+def is_ascending(TableShape shape, EncodedKeys keys):
+    """Whether the keys rise strictly, so that nothing is to be sorted."""
+    cdef const uint64_t[::1] heads
+    cdef const int64_t[::1] offsets
+    cdef const uint8_t[::1] data
+    cdef const uint8_t *first = NULL
+    cdef uint64_t count = keys.count
+    cdef bint ascending
+    if count == 0:
+        return True
+    if shape.shape.key_width:
+        heads = keys.heads
+        with nogil:
+            ascending = is_sorted_u64(&heads[0], count) == STRICTLY_ASCENDING
+        return ascending
+    offsets = keys.offsets
+    data = keys.data
+    if data.shape[0]:
+        first = &data[0]
+    with nogil:
+        ascending = is_sorted_strings(&offsets[0], first, count) == STRICTLY_ASCENDING
+    return ascending
 
 
 def keys_part(EncodedKeys keys, Py_ssize_t first, Py_ssize_t last):

@@ -28,7 +28,7 @@ from cesium._arena cimport (
     ALLOWANCE_UNLIMITED, Pin, arena_account, arena_held_bytes, arena_is_inherited, arena_pin,
     arena_retired_bytes, arena_unpin,
 )
-from cesium._counters cimport Counters
+from cesium._counters cimport Counters, portion_of
 from cesium._directory cimport chunk_source
 from cesium._draft cimport DraftEntry
 from cesium._interval cimport (
@@ -370,7 +370,7 @@ cdef class Memtable:
             # Not an attribute of Python's, which the collector might let go of before the memory.
             self.owner = <PyObject *>counters
             Py_INCREF(counters)
-            arena_account(&self.state.vector.arena, &counters.memtable_bytes)
+            arena_account(&self.state.vector.arena, &counters.memtable_bytes, portion_of(counters))
 
     def __dealloc__(self):
         if self.state != NULL:

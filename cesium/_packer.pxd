@@ -68,6 +68,7 @@ cdef int packer_open(Packer *packer, const Shape *shape, PageWriter *writer, uin
                      uint8_t level) noexcept nogil
 cdef void packer_close(Packer *packer) noexcept nogil
 cdef void page_list_free(PageList *pages) noexcept nogil
+cdef uint64_t page_list_bytes(const PageList *pages) noexcept nogil     # memory it holds
 # Adds one entry behind all others.  The value is in memory, or (`origin` not NULL) overflowed in
 # the page it comes from; its bytes and kind are in `value` in both cases.
 cdef int packer_add(Packer *packer, const Key *key, const Value *value,

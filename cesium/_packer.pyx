@@ -87,6 +87,10 @@ cdef void page_list_free(PageList *pages) noexcept nogil:
     memset(pages, 0, sizeof(PageList))
 
 
+cdef uint64_t page_list_bytes(const PageList *pages) noexcept nogil:
+    return pages.capacity * 16 + pages.keys_capacity
+
+
 cdef int list_page(Packer *packer, uint64_t head) noexcept nogil:
     """Lists the page that is sealed next."""
     cdef PageList *pages = &packer.pages

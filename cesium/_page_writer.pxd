@@ -9,6 +9,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from cesium._counters cimport Counters
 from cesium._files cimport FileOperations
 from cesium._layout cimport PAGE_BYTES
 from cesium._native cimport crc32c
@@ -20,9 +21,6 @@ cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_cond_t:
         pass
 
-cdef enum:
-    WRITER_BUFFER_PAGES = 512       # 2 MiB: the drive is at full speed from 1 MiB on
-
 cdef struct PageWriter:
     int fd
     const FileOperations *operations
@@ -32,6 +30,8 @@ cdef struct PageWriter:
     uint32_t making                 # which buffer that is
     uint64_t forks                  # of the process when it was opened
     uint8_t *buffers[2]
+    uint64_t buffer_bytes           # of each
+    uint64_t *account               # atomic: adds up what all writers of its owner hold
     bint threaded
     pthread_t thread
     pthread_mutex_t mutex           # guards what follows
@@ -51,9 +51,10 @@ cdef inline uint32_t page_checksum(uint64_t segment_id, uint64_t number,
     seed[1] = number
     return crc32c(crc32c(0, seed, 16), page + 4, PAGE_BYTES - 4)
 
-# STATUS_OK, or STATUS_NO_MEMORY (nothing to close then).  The file is not owned.
+# STATUS_OK, or STATUS_NO_MEMORY (nothing to close then).  The file is not owned.  counters: of the
+# store, None where nobody counts; they set the size of the buffers and must outlive the writer.
 cdef int page_writer_open(PageWriter *writer, int fd, const FileOperations *operations,
-                          uint64_t segment_id) noexcept nogil
+                          uint64_t segment_id, Counters counters) noexcept nogil
 # Memory of the page in the making: 4096 bytes of rubbish; the same until it is sealed.
 cdef inline uint8_t *page_writer_page(PageWriter *writer) noexcept nogil:
     return writer.buffers[writer.making] + <uint64_t>writer.used * PAGE_BYTES

@@ -3,6 +3,7 @@
 from libc.stdint cimport UINT32_MAX
 from libc.string cimport memset
 
+from cesium._counters cimport count_more, portion_of
 from cesium._layout cimport STATUS_IO, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK
 
 cdef extern from "_fork.h":
@@ -53,17 +54,22 @@ cdef extern from *:
         return memory;
     }
 
-    static void free_direct_buffer(void *memory, size_t bytes) {
-        if (memory != NULL) (void)munmap(memory, bytes);
-    }
+    static void free_direct_buffer(void *memory, size_t bytes) { (void)munmap(memory, bytes); }
     """
     int refuse_direct(int fd) noexcept nogil
     void *direct_buffer(size_t bytes) noexcept nogil
     void free_direct_buffer(void *memory, size_t bytes) noexcept nogil
     const int EINVAL
 
-cdef enum:
-    BUFFER_BYTES = WRITER_BUFFER_PAGES * PAGE_BYTES
+cdef uint64_t nobodys = 0           # the account of writers that were given none
+
+
+cdef int take_buffer(PageWriter *writer, uint32_t place) noexcept nogil:
+    writer.buffers[place] = <uint8_t *>direct_buffer(writer.buffer_bytes)
+    if writer.buffers[place] == NULL:
+        return STATUS_NO_MEMORY
+    count_more(writer.account, writer.buffer_bytes)
+    return STATUS_OK
 
 
 cdef int write_out(PageWriter *writer, const uint8_t *buffer, int64_t bytes,
@@ -114,10 +120,8 @@ cdef int hand_over(PageWriter *writer) noexcept nogil:
     cdef uint32_t other = 1 - writer.making
     if wait_for_writer(writer):
         return STATUS_IO
-    if writer.buffers[other] == NULL:
-        writer.buffers[other] = <uint8_t *>direct_buffer(BUFFER_BYTES)
-        if writer.buffers[other] == NULL:
-            return STATUS_NO_MEMORY
+    if writer.buffers[other] == NULL and take_buffer(writer, other) != STATUS_OK:
+        return STATUS_NO_MEMORY
     if not writer.threaded:
         if pthread_create(&writer.thread, NULL, write_behind, writer):
             return STATUS_NO_MEMORY
@@ -134,14 +138,15 @@ cdef int hand_over(PageWriter *writer) noexcept nogil:
 
 
 cdef int page_writer_open(PageWriter *writer, int fd, const FileOperations *operations,
-                          uint64_t segment_id) noexcept nogil:
+                          uint64_t segment_id, Counters counters) noexcept nogil:
     memset(writer, 0, sizeof(PageWriter))
     writer.fd = fd
     writer.operations = operations
     writer.segment_id = segment_id
     writer.forks = process_forks
-    writer.buffers[0] = <uint8_t *>direct_buffer(BUFFER_BYTES)
-    if writer.buffers[0] == NULL:
+    writer.buffer_bytes = portion_of(counters)
+    writer.account = &nobodys if counters is None else &counters.buffer_bytes
+    if take_buffer(writer, 0) != STATUS_OK:
         return STATUS_NO_MEMORY
     pthread_mutex_init(&writer.mutex, NULL)
     pthread_cond_init(&writer.changed, NULL)
@@ -163,7 +168,7 @@ cdef int page_writer_pass(PageWriter *writer) noexcept nogil:
         return STATUS_LIMIT
     writer.page_count += 1
     writer.used += 1
-    if writer.used == WRITER_BUFFER_PAGES:
+    if <uint64_t>writer.used * PAGE_BYTES == writer.buffer_bytes:
         return hand_over(writer)
     return STATUS_OK
 
@@ -196,5 +201,7 @@ cdef void page_writer_close(PageWriter *writer) noexcept nogil:
     pthread_mutex_destroy(&writer.mutex)
     pthread_cond_destroy(&writer.changed)
     for i in range(2):
-        free_direct_buffer(writer.buffers[i], BUFFER_BYTES)
+        if writer.buffers[i] != NULL:
+            free_direct_buffer(writer.buffers[i], writer.buffer_bytes)
+            count_more(writer.account, -writer.buffer_bytes)
         writer.buffers[i] = NULL

@@ -1,5 +1,6 @@
 """Views and ordered reads: see _ranges.pxd for the contract."""
 
+cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -9,8 +10,8 @@ from libc.string cimport memset
 import numpy as np
 
 from cesium._counters cimport (
-    RANGES, RANGE_LATENCY, Counters, clock_nanoseconds, count_more, histogram_record, ticker_tick,
-    ticker_weight,
+    RANGES, RANGE_LATENCY, Counters, clock_nanoseconds, count_more, histogram_record, portion_of,
+    ticker_tick, ticker_weight,
 )
 from cesium._cursor cimport Bounds, Cursor, Run, cursor_free, cursor_new
 from cesium._engine cimport Engine, TableCore, engine_is_shut
@@ -31,7 +32,7 @@ from cesium._segment cimport (
 )
 from cesium._sweep cimport sweep
 from cesium._values cimport EncodedValues, ValueCodec
-from cesium._rows cimport Rows, cursor_fill, cursor_skip, rows_free, rows_reserve
+from cesium._rows cimport Rows, cursor_fill, cursor_skip, rows_free, rows_reserve, rows_trim
 from cesium._segment_run cimport SegmentRun
 from cesium._version cimport VersionSource, version_fill_inputs
 from cesium.errors import ClosedError, CorruptionError
@@ -582,6 +583,7 @@ cdef void fill_part(void *context, size_t number) noexcept nogil:
         task.status = STATUS_OK
 
 
+@cython.no_gc_clear         # what it holds is taken off the counters in the end
 cdef class RowIterator:
     """RowIterator(reader, keys, values, yields): yields pairs (0), keys (1) or values (2)."""
 
@@ -593,13 +595,14 @@ cdef class RowIterator:
         self.values = values
         self.yields = yields
         self.rows.skip_values = yields == 1
+        self.rows.data_bytes_most = portion_of(self.engine.counters)
         self.buffer_rows = FIRST_BUFFER_ROWS
         status = rows_reserve(reader.view.shape, &self.rows, self.buffer_rows)
         if status != STATUS_OK:
             raise MemoryError
 
     def __dealloc__(self):
-        if self.engine is not None:
+        if self.accounted:
             count_more(&self.engine.counters.iterator_bytes, -self.accounted)
         rows_free(&self.rows)
 
@@ -608,18 +611,21 @@ cdef class RowIterator:
 
     cdef int refill(self) except -1:
         cdef uint64_t held
+        cdef uint64_t most
         cdef int status
         if self.reader.exhausted or self.reader.left == 0:
             return 0
         self.reader.view.core.engine.check_open()
-        if self.next_row and self.buffer_rows < BUFFER_ROWS:
-            self.buffer_rows *= 4
-            status = rows_reserve(self.reader.view.shape, &self.rows,
-                                  min(self.buffer_rows, <uint64_t>BUFFER_ROWS))
+        most = self.rows.data_bytes_most // (16 + self.reader.view.shape.value_width)
+        most = min(most, <uint64_t>BUFFER_ROWS)
+        if self.next_row and self.buffer_rows < most:
+            self.buffer_rows = min(4 * self.buffer_rows, most)
+            status = rows_reserve(self.reader.view.shape, &self.rows, self.buffer_rows)
             if status != STATUS_OK:
                 raise MemoryError
         self.rows.count = 0
         self.next_row = 0
+        rows_trim(&self.rows)
         self.reader.fill(&self.rows, self.rows.capacity)
         held = self.rows.capacity * (16 + self.reader.view.shape.value_width)
         held += self.rows.key_data_bytes + self.rows.value_data_bytes

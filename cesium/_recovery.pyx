@@ -38,9 +38,11 @@ cdef object offsets_of(const uint32_t *lengths, uint64_t count):
 
 
 cdef enum:
-    # As much as the longest journal holds in single puts, so that they are one sorted batch.
+    # As much as the longest journal holds in single puts, so that they are one sorted batch,
     GATHERED_ROWS = 8388608
-    GATHERED_BYTES = 134217728      # of keys, and of values
+    GATHERED_BYTES = 134217728      # of keys, and of values,
+    LIMIT_OF_ROWS = 128             # and no more than these parts of a small memory limit
+    LIMIT_OF_BYTES = 8
     FEW_ROWS = 64
     SMALL_BYTES = 65536
 
@@ -50,6 +52,8 @@ cdef class Gathered:
 
     cdef TableCore core
     cdef Batch batch                # points into the arrays below
+    cdef uint64_t rows_most
+    cdef uint64_t bytes_most
     cdef uint64_t rows_room         # of the arrays with something for every row
     cdef uint64_t keys_room         # bytes of key_data, and of value_data
     cdef uint64_t values_room
@@ -63,7 +67,10 @@ cdef class Gathered:
     cdef uint8_t *value_data
 
     def __cinit__(self, TableCore core):
+        cdef uint64_t limit = core.engine.counters.memory_limit
         self.core = core
+        self.rows_most = min(<uint64_t>GATHERED_ROWS, limit // LIMIT_OF_ROWS)
+        self.bytes_most = min(<uint64_t>GATHERED_BYTES, limit // LIMIT_OF_BYTES)
         self.fixed_keys = core.shape.shape.key_width != 0
         self.value_width = core.shape.shape.value_width
         memset(&self.batch, 0, sizeof(Batch))
@@ -94,8 +101,8 @@ cdef class Gathered:
     cdef bint make_room(self, uint64_t rows, uint64_t keys, uint64_t values) noexcept nogil:
         """Grows what is too small for so many rows, and bytes of keys and values, to the double."""
         cdef uint64_t room
-        if (rows > GATHERED_ROWS or rows * self.value_width > GATHERED_BYTES
-                or keys > GATHERED_BYTES or values > GATHERED_BYTES):
+        if (rows > self.rows_most or rows * self.value_width > self.bytes_most
+                or keys > self.bytes_most or values > self.bytes_most):
             return False
         if rows > self.rows_room:
             room = doubled(self.rows_room, rows, FEW_ROWS)

@@ -19,8 +19,10 @@ cdef struct Rows:               # where rows are copied to; fixed forms use call
     uint8_t *value_data
     uint64_t value_data_bytes
     bint skip_values            # keys only: values are not copied
+    uint64_t data_bytes_most    # of variable keys and values, but for one row; 0: no bound
 
-# Copies up to `limit` further rows; STATUS_OK, or STATUS_NOT_FOUND when the end was reached
+# Copies up to `limit` further rows (fewer, but one at least, where there is a bound on
+# their bytes); STATUS_OK, or STATUS_NOT_FOUND when the end was reached
 # (rows->count says how many there are all the same).
 cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept nogil
 # Passes over up to `limit` rows; *skipped says how many there were.  Status as above.
@@ -29,4 +31,6 @@ cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
 # Both end with cursor_whole.
 
 cdef int rows_reserve(const Shape *shape, Rows *rows, uint64_t capacity) noexcept nogil
+# Lets go of what single long rows made it hold beyond its bound; there are none in it.
+cdef void rows_trim(Rows *rows) noexcept nogil
 cdef void rows_free(Rows *rows) noexcept nogil

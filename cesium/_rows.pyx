@@ -43,6 +43,17 @@ cdef int rows_reserve(const Shape *shape, Rows *rows, uint64_t capacity) noexcep
     return STATUS_OK
 
 
+cdef void rows_trim(Rows *rows) noexcept nogil:
+    if rows.key_data_bytes > 2 * rows.data_bytes_most:
+        free(rows.key_data)
+        rows.key_data = NULL
+        rows.key_data_bytes = 0
+    if rows.value_data_bytes > 2 * rows.data_bytes_most:
+        free(rows.value_data)
+        rows.value_data = NULL
+        rows.value_data_bytes = 0
+
+
 cdef void rows_free(Rows *rows) noexcept nogil:
     free(rows.heads)
     free(rows.key_offsets)
@@ -156,6 +167,30 @@ cdef int copy_run(Cursor *cursor, const Run *run, Rows *rows) noexcept nogil:
     return STATUS_OK
 
 
+cdef uint32_t rows_within(const Cursor *cursor, const Run *run, uint32_t count,
+                          const Rows *rows) noexcept nogil:
+    """How many of the run's next `count` rows the bound on their bytes leaves."""
+    cdef const Shape *shape = cursor.shape
+    cdef bint keys = shape.key_width == 0
+    cdef bint values = shape.value_width == 0 and not rows.skip_values
+    cdef uint64_t bytes = 0
+    cdef uint32_t index
+    cdef uint32_t slot
+    if keys:
+        bytes += rows.key_offsets[rows.count]
+    if values:
+        bytes += rows.value_offsets[rows.count]
+    for index in range(count if keys or values else 0):
+        slot = run.first + index if cursor.direction > 0 else run.last - 1 - index
+        if keys:
+            bytes += page_key_bytes(shape, run.page, slot)
+        if values:
+            bytes += page_value_bytes(run.page, slot)
+        if bytes > rows.data_bytes_most and rows.count + index:
+            return index
+    return count
+
+
 cdef inline uint32_t take(Cursor *cursor, Run *run, Run *part, uint64_t most) noexcept nogil:
     """Cuts up to `most` rows off the run, in the cursor's direction, into `part`."""
     cdef uint32_t count = run.last - run.first
@@ -175,12 +210,19 @@ cdef int fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept
     cdef Run run
     cdef Run part
     cdef uint64_t left = limit
+    cdef uint32_t count
+    cdef uint32_t wanted
+    cdef bint full = False
     cdef int status
-    while left:
+    while left and not full:
         status = cursor_next(cursor, pending, &run)
         if status != STATUS_OK:
             return status
-        left -= take(cursor, &run, &part, left)
+        wanted = count = <uint32_t>min(left, <uint64_t>(run.last - run.first))
+        if rows.data_bytes_most:
+            count = rows_within(cursor, &run, wanted, rows)
+            full = count < wanted
+        left -= take(cursor, &run, &part, count)
         status = copy_run(cursor, &part, rows)
         if status != STATUS_OK:
             return status

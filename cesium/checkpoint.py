@@ -18,6 +18,7 @@ from cesium._merge import DONE, MORE, STOPPED, Merge
 from cesium._segment import SegmentReader
 from cesium._version import Version
 from cesium.blob_files import files_of, shares_of
+from cesium.budget import adapt, filter_keys_most
 from cesium.directory import blob_name, segment_name
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.errors import StorageFullError
@@ -75,7 +76,7 @@ class SegmentOutput:
             self.engine.files, blob_name(segment_id), segment_id, uuid, self.engine.table.id,
             self.threshold, self.moved,
         )  # fmt: skip
-        return SegmentBuilder(
+        builder = SegmentBuilder(
             self.engine.files,
             segment_name(segment_id),
             segment_id,
@@ -89,10 +90,13 @@ class SegmentOutput:
             blobs=blobs,
             counters=self.engine.core_engine.counters,
         )
+        adapt(self.engine)
+        return builder
 
     def finish(self, builder: SegmentBuilder) -> SegmentRecord | None:
         """Completes a segment, durably but for its name; None when it would be empty."""
         made = builder.finish()
+        adapt(self.engine)
         if not made["rows"] and not made["range_deletes"]:
             self.engine.files.unlink(segment_name(made["id"]))
             return None
@@ -167,8 +171,14 @@ class SegmentOutput:
     ) -> None:
         """All rows of a merge, split at `most_bytes` a segment (None: one segment).
 
-        cuts: encoded keys where segments end besides, those of CUT_BYTES or more.
+        cuts: encoded keys where segments end besides, those of CUT_BYTES or more.  filter_keys: of
+        most_bytes; where a filter for so many is too large for the memory limit, segments are
+        smaller.
         """
+        filter_most = filter_keys_most(self.engine)
+        if most_bytes is not None and filter_keys > filter_most:
+            most_bytes = most_bytes * filter_most // filter_keys
+            filter_keys = filter_most
         more = True
         descending = sorted(cuts, reverse=True)
         try:

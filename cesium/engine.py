@@ -173,7 +173,9 @@ class StoreEngine(Exclusive):
         )
         unjournaled = options.durability == "none" and self.writable and not self.in_memory
         journaled = not self.in_memory and not unjournaled
-        self.core_engine = Engine(EngineHost(self), journaled, unjournaled, state.sequence)
+        self.core_engine = Engine(
+            EngineHost(self), journaled, unjournaled, state.sequence, options.memory_limit_bytes
+        )
         self.core_engine.read_only = not self.writable
         self.core = TableCore(
             self.core_engine, self.table.id, self.shape, options.memtable_limit_bytes

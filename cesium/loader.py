@@ -1,9 +1,10 @@
 """Bulk loads: arrays in any order to segments, made visible by one attach frame.
 
 Rows are encoded and sorted in memory, in runs within the memory limit; several runs are written as
-segments and merged.  Segments are written and synced first; then, under the writer lock, the
-memtable is frozen and a frame that names the segments is appended: that frame is the commit.  A
-load that overlaps nothing goes to the last tier at once, else above all that is there.
+segments, one before the next is sorted, and merged.  Segments are written and synced first; then,
+under the writer lock, the memtable is frozen and a frame that names the segments is appended: that
+frame is the commit.  A load that overlaps nothing goes to the last tier at once, else above all
+that is there.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from cesium._core import Commit
 from cesium._engine import WriteGuard
 from cesium._journal import JournalWriter
 from cesium._keys import EncodedKeys
-from cesium._load import LoadRows, keys_part, values_part
+from cesium._load import LoadRows, is_ascending, keys_part, sorted_row_bytes, values_part
 from cesium._merge import Merge
 from cesium._segment import SegmentReader
 from cesium._values import EncodedValues
 from cesium._version import Version
+from cesium.budget import adapt, filter_keys_most, sort_bytes, writers_most
 from cesium.checkpoint import SEGMENT_BYTES, SegmentOutput, checkpoint, sizes_of
 from cesium.durability import sync
 from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
@@ -30,8 +32,8 @@ from cesium.origin import LOAD, RUN
 from cesium.overlap import Bounds, overlaps, source_bounds
 from cesium.state import SegmentRecord, attach_payload
 
-SORTED_ROW_BYTES = 16  # what sorting takes for each row
-RUN_ROWS_LEAST = 1 << 16  # that are sorted at once, however small the memory limit
+RUN_ROWS_LEAST = 1 << 13  # that are sorted at once, however small the memory limit
+RUNS_MOST = 64  # of one load, that are merged at once
 PART_ROWS_LEAST = 1 << 16  # that are worth a thread
 Progress = Callable[[int], None]
 
@@ -45,15 +47,12 @@ def load(
     progress: Progress | None = None,
 ) -> Commit:
     """Loads one batch as one commit; progress is called with the rows written so far, by steps."""
-    counters = engine.core_engine.counters
     with event(engine, "load", rows=keys.count) as facts:
-        order_bytes = keys.count * SORTED_ROW_BYTES
-        counters.hold(order_bytes)
         try:
             commit = load_rows(engine, keys, values, threads, durability, progress, facts)
         finally:
-            counters.hold(-order_bytes)
-    counters.add("loaded_bytes", encoded_bytes(keys, values))
+            adapt(engine)  # what it held is free again
+    engine.core_engine.counters.add("loaded_bytes", encoded_bytes(keys, values))
     settle(engine)
     return commit
 
@@ -74,13 +73,11 @@ def load_rows(
         return Commit(inner.sequence, durability, 0)
     with WriteGuard(inner):
         pass  # closed, read-only and poisoned stores refuse before any work is done
-    runs = sorted_runs(engine, keys, values, threads)
-    bounds = load_bounds(engine, runs)
-    free = not overlaps_store(engine, bounds)
-    if len(runs) == 1:
-        output = write_run(engine, runs[0], TIER_BASE if free else TIER_NEW, threads, progress)
+    most_rows = run_rows(engine, keys)
+    if keys.count <= most_rows:
+        output, bounds = load_at_once(engine, keys, values, threads, progress)
     else:
-        output = merge_runs(engine, runs, TIER_BASE if free else TIER_NEW, threads, progress)
+        output, bounds = load_in_runs(engine, keys, values, most_rows, threads, progress)
     try:
         engine.files.sync_directory()
         if inner.unjournaled:
@@ -109,32 +106,91 @@ def encoded_bytes(keys: EncodedKeys, values: EncodedValues) -> int:
     return sum(array.nbytes for array in arrays if array is not None)
 
 
-def sorted_runs(
-    engine: StoreEngine, keys: EncodedKeys, values: EncodedValues, threads: int
-) -> list[LoadRows]:
-    """The batch in runs that sort within half of the memory limit, in the order given."""
-    most_rows = max(engine.options.memory_limit_bytes // 2 // SORTED_ROW_BYTES, RUN_ROWS_LEAST)
-    if keys.count <= most_rows:
-        return [LoadRows(engine.shape, keys, values, threads)]
-    return [
-        LoadRows(
-            engine.shape, keys_part(keys, first, first + most_rows),
-            values_part(values, first, first + most_rows), threads,
+def run_rows(engine: StoreEngine, keys: EncodedKeys) -> int:
+    """How many rows of a batch may be sorted at once; all of them where nothing is to be sorted."""
+    most = max(sort_bytes(engine) // sorted_row_bytes(engine.shape), RUN_ROWS_LEAST)
+    return keys.count if keys.count > most and is_ascending(engine.shape, keys) else most
+
+
+def load_at_once(
+    engine: StoreEngine,
+    keys: EncodedKeys,
+    values: EncodedValues,
+    threads: int,
+    progress: Progress | None,
+) -> tuple[SegmentOutput, Bounds]:
+    """A batch as one sorted run, where it belongs."""
+    rows = sorted_rows(engine, keys, values, threads)
+    bounds = bounds_of(rows)
+    return write_run(engine, rows, tier_of(engine, bounds), threads, progress), bounds
+
+
+def load_in_runs(
+    engine: StoreEngine,
+    keys: EncodedKeys,
+    values: EncodedValues,
+    most_rows: int,
+    threads: int,
+    progress: Progress | None,
+) -> tuple[SegmentOutput, Bounds]:
+    """A batch by way of sorted runs, each written as segments of its own before the next is sorted.
+
+    Many are merged to one in between: each that is read has a mapping, and its fences in memory.
+    """
+    runs: list[SegmentOutput] = []
+    bounds: list[tuple[bytes, bytes]] = []
+
+    def write_next(first: int) -> None:
+        rows = sorted_rows(
+            engine,
+            keys_part(keys, first, first + most_rows),
+            values_part(values, first, first + most_rows),
+            threads,
         )
-        for first in range(0, keys.count, most_rows)
-    ]  # fmt: skip
+        bounds.append(bounds_of(rows))
+        runs.append(write_run(engine, rows, TIER_BASE, threads, None, RUN))
+        engine.core_engine.counters.add("load_bytes", bytes_of(runs[-1]))
+
+    try:
+        for first in range(0, keys.count, most_rows):
+            write_next(first)
+            if len(runs) == RUNS_MOST:
+                runs = [merge_runs(engine, runs, TIER_BASE, RUN)]
+                engine.core_engine.counters.add("load_bytes", bytes_of(runs[0]))
+        whole = min(lower for lower, _ in bounds), max(upper for _, upper in bounds)
+        return merge_runs(engine, runs, tier_of(engine, whole), LOAD, progress), whole
+    except BaseException:
+        for run in runs:
+            run.discard()
+        raise
 
 
-def load_bounds(engine: StoreEngine, runs: list[LoadRows]) -> Bounds:
-    """The smallest and the largest key of a load, as bytes."""
+def sorted_rows(
+    engine: StoreEngine, keys: EncodedKeys, values: EncodedValues, threads: int
+) -> LoadRows:
+    """The rows in order, what that takes counted."""
+    rows = LoadRows(engine.shape, keys, values, threads, engine.core_engine.counters)
+    adapt(engine)
+    return rows
+
+
+def bounds_of(rows: LoadRows) -> tuple[bytes, bytes]:
+    """The smallest and the largest key, as bytes."""
 
     def as_bytes(key: int | bytes) -> bytes:
         return key.to_bytes(8, "big") if isinstance(key, int) else key
 
-    return (
-        min(as_bytes(run.key(0)) for run in runs),
-        max(as_bytes(run.key(run.count - 1)) for run in runs),
-    )
+    return as_bytes(rows.key(0)), as_bytes(rows.key(rows.count - 1))
+
+
+def bytes_of(output: SegmentOutput) -> int:
+    """Bytes of the segments made."""
+    return sum(record.bytes for record in output.records)
+
+
+def tier_of(engine: StoreEngine, bounds: Bounds) -> int:
+    """Where a load goes: into the last tier only if it overlaps nothing."""
+    return TIER_NEW if overlaps_store(engine, bounds) else TIER_BASE
 
 
 def overlaps_store(engine: StoreEngine, bounds: Bounds) -> bool:
@@ -157,16 +213,18 @@ def write_run(
 ) -> SegmentOutput:
     """One sorted run as segments; several threads write a part of it each."""
     output = SegmentOutput(engine, tier, engine.core_engine.sequence, 0, made)
-    parts = max(1, min(threads, rows.count // PART_ROWS_LEAST))
+    filter_most = 0 if tier == TIER_BASE else filter_keys_most(engine)
+    parts = max(1, min(threads, rows.count // PART_ROWS_LEAST, writers_most(engine)))
     edges = [rows.count * part // parts for part in range(parts + 1)]
 
     def write_part(part: int) -> None:
         place, end = edges[part], edges[part + 1]
         while place < end:
-            builder: SegmentBuilder = output.builder(0 if tier == TIER_BASE else end - place)
+            last = min(end, place + filter_most) if filter_most else end
+            builder: SegmentBuilder = output.builder(last - place if filter_most else 0)
             try:
                 before = place
-                place = rows.write(builder, place, end, SEGMENT_BYTES)
+                place = rows.write(builder, place, last, SEGMENT_BYTES)
                 output.finish(builder)
             except BaseException:
                 builder.abort()
@@ -190,19 +248,18 @@ def write_run(
 
 
 def merge_runs(
-    engine: StoreEngine, runs: list[LoadRows], tier: int, threads: int, progress: Progress | None
+    engine: StoreEngine,
+    runs: list[SegmentOutput],
+    tier: int,
+    made: str,
+    progress: Progress | None = None,
 ) -> SegmentOutput:
-    """Several sorted runs by way of segments of their own; later runs win."""
-    parts: list[SegmentOutput] = []
-    output = SegmentOutput(engine, tier, engine.core_engine.sequence, 0, LOAD)
+    """Several sorted runs as one, later ones winning; they are gone then, whatever happens."""
+    output = SegmentOutput(engine, tier, engine.core_engine.sequence, 0, made)
     try:
         for run in runs:
-            parts.append(write_run(engine, run, TIER_BASE, threads, None, RUN))
-            written = sum(record.bytes for record in parts[-1].records)
-            engine.core_engine.counters.add("load_bytes", written)
-        for part in parts:
-            output.known_blobs |= part.known_blobs
-        sources = [[engine.reader(record) for record in part.records] for part in reversed(parts)]
+            output.known_blobs |= run.known_blobs
+        sources = [[engine.reader(record) for record in run.records] for run in reversed(runs)]
         output.write_merge(
             Merge(Version(engine.shape, sources, False), False),
             SEGMENT_BYTES,
@@ -210,12 +267,12 @@ def merge_runs(
             filter_keys=0 if tier == TIER_BASE else SEGMENT_BYTES // 16,
             progress=progress,
         )
-        # What the parts moved into blob files stays there: the output has the pointers.
-        output.adopt(parts)
+        # What the runs moved into blob files stays there: the output has the pointers.
+        output.adopt(runs)
         return output
     finally:
-        for part in parts:
-            part.discard()
+        for run in runs:
+            run.discard()
 
 
 def attach(

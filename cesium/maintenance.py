@@ -12,6 +12,7 @@ import time
 
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
+from cesium.budget import FROZEN_MOST, adapt, has_room, is_full
 from cesium.checkpoint import (
     SEGMENT_BYTES,
     Step,
@@ -36,7 +37,6 @@ from cesium.pace import Pace
 from cesium.reclaim import COMPACT_DEAD_SHARE, reclaimable
 from cesium.tiers import RUNS_MOST, pace_of
 
-FROZEN_MOST = 4  # memtables that wait to be written out: half of the memory limit, at most
 PACE_RATE_LEAST = 1 << 16  # bytes a second that writers may always put
 ROOM_SECONDS = 1.0  # between two looks whether the threads were stopped
 CLOSING_BYTES_MOST = SEGMENT_BYTES  # that a merge reads at most, for which closing waits
@@ -69,16 +69,17 @@ def set_aside(engine: StoreEngine) -> None:
     if inner.is_writing_here:
         return
     with WriteGuard(inner):
-        full = engine.core.live_counters()["bytes"] > engine.core.memtable_limit_bytes
+        full = is_full(engine)
         if not full and not inner.checkpoint_due:
             return  # another thread was here first
-        if waiting(engine) >= FROZEN_MOST:
+        if not has_room(engine, waiting(engine)):
             inner.stalled = True
             engine.room.clear()
             return
         inner.checkpoint_due = False
         if engine.core.freeze() is not None:
             engine.speed.note(inner.bytes_put)
+            adapt(engine)
 
 
 def waiting(engine: StoreEngine) -> int:
@@ -145,7 +146,7 @@ def failed(engine: StoreEngine, error: BaseException) -> None:
     """Keeps a failure (cesium/upkeep.py); with too many memtables waiting the store is stalled."""
     inner = engine.core_engine
     engine.upkeep.note(engine.path, error)
-    inner.stalled = inner.poisoned is None and waiting(engine) >= FROZEN_MOST
+    inner.stalled = inner.poisoned is None and not has_room(engine, waiting(engine))
 
 
 def loads_wait(engine: StoreEngine) -> bool:
@@ -252,7 +253,7 @@ def make_room_here(engine: StoreEngine, must: bool) -> None:
     must: before a commit to a stalled store, which fails, with nothing done, if this does.
     """
     with engine.merging, engine.maintenance:
-        full = engine.core.live_counters()["bytes"] > engine.core.memtable_limit_bytes
+        full = is_full(engine)
         if engine.core_engine.stalled if must else full or engine.core_engine.checkpoint_due:
             tidy(engine, must)  # else another thread was here first
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from cesium._memory import segment_memory
+from cesium._memory import segments_memory
 from cesium._memtable import MemtableSnapshot
 from cesium.engine import StoreEngine
 from cesium.figures import aligned, bytes_text
@@ -18,9 +18,10 @@ class Memory:
     those that wait to be written out.  pinned: memtables that were written out, and that readers
     from before still use.  fences: of segments in use, what finds their pages; filters are mapped.
     checked_pages: bitmaps of the pages whose checksum was found right.  range_deletes: markers of
-    segments in use.  buffers: of flushes, merges and loads under way: two buffers of 2 MiB for each
-    segment in the making, its filter, and the order of a load's rows.  iterators: rows that
-    iterations have read ahead.  limit: the option memory_limit.
+    segments in use.  buffers: of flushes, merges, loads and batches of puts under way: those that
+    files are written from, the filter and the list of pages of each segment in the making, and what
+    rows are sorted in.  iterators: rows that iterations have read ahead.  limit: the option
+    memory_limit, which all of it is kept under (docs/design.md says how).
     """
 
     memtable: int
@@ -51,7 +52,7 @@ class Memory:
 
 
 def memory(engine: StoreEngine) -> Memory:
-    """Counts what is held now: a few additions for each segment in use."""
+    """Counts what is held now: a few additions for each memtable and segment in use."""
     live = engine.core.live_counters()
     newer, _ = engine.split_sources()
     frozen = sum(
@@ -60,26 +61,16 @@ def memory(engine: StoreEngine) -> Memory:
         if isinstance(source, MemtableSnapshot)
     )
     memtables, iterators, buffers = engine.core_engine.counters.held()
-    fences = bitmaps = markers = 0
-    for reader in engine.core.version.segments():
-        held = segment_memory(reader)
-        fences += held[0]
-        bitmaps += held[1]
-        markers += held[2]
+    fences, checked, markers = segments_memory(engine.core.version)
     return Memory(
         memtable=live["held"],
         frozen_memtables=frozen,
         # The three were read one after another, while memtables may have come and gone.
         pinned=max(memtables - live["held"] - frozen, 0),
         fences=fences,
-        checked_pages=bitmaps,
+        checked_pages=checked,
         range_deletes=markers,
         buffers=buffers,
         iterators=iterators,
         limit=engine.options.memory_limit_bytes,
     )
-
-
-def memory_total(engine: StoreEngine) -> int:
-    """What memory_limit limits, in constant time: memtables of all kinds, buffers, iterators."""
-    return sum(engine.core_engine.counters.held())

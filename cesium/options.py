@@ -47,13 +47,13 @@ class Options:
     durability: "sync" (on stable storage before a write returns), "interval" (at most 100 ms later;
     a killed process loses nothing), "process" (a killed process loses nothing; synced when the
     system pleases) or "none" (nothing until the next checkpoint; for rebuilding).  memory_limit:
-    bytes, or a text such as "1GiB", that memtables and the buffers of loads and merges may take
-    together.  blob_threshold: variable-length values of so many bytes or more (a number, or a text
-    such as "4KiB") lie in blob files beside the segments, so that merges move pointers; None: none
-    do, and none may be above 64 MiB.  It may change from one opening to the next.  background:
-    flushes and merges are done by two threads of the store's own; False: by whoever's write finds
-    them due.  maintenance_rate: bytes a second, or a text such as "200MB/s", that merges in the
-    background write at most; None is no limit.
+    bytes, or a text such as "1GiB", that memtables, the buffers of loads and merges, iterators and
+    what open segments keep may take together; at least 1 MiB.  blob_threshold: variable-length
+    values of so many bytes or more (a number, or a text such as "4KiB") lie in blob files beside
+    the segments, so that merges move pointers; None: none do, and none may be above 64 MiB.  It may
+    change from one opening to the next.  background: flushes and merges are done by two threads of
+    the store's own; False: by whoever's write finds them due.  maintenance_rate: bytes a second, or
+    a text such as "200MB/s", that merges in the background write at most; None is no limit.
 
     ValueError for a setting that is not one of these.
     """

@@ -18,11 +18,7 @@ from typing import Any
 from unittest import mock
 
 import cesium
-from cesium._keys import EncodedKeys
-from cesium._load import LoadRows, keys_part, values_part
-from cesium._values import EncodedValues
 from cesium.durability import sync
-from cesium.engine import StoreEngine
 from crash.check import open_store
 from crash.history import (
     NO_STORE,
@@ -72,19 +68,6 @@ COUNTED = {
 RUN_ROWS = 64
 
 
-def _short_runs(
-    engine: StoreEngine, keys: EncodedKeys, values: EncodedValues, threads: int
-) -> list[LoadRows]:
-    """A load of more rows is sorted in runs, as one above the memory limit is."""
-    return [
-        LoadRows(
-            engine.shape, keys_part(keys, first, first + RUN_ROWS),
-            values_part(values, first, first + RUN_ROWS), threads,
-        )
-        for first in range(0, keys.count, RUN_ROWS)
-    ]  # fmt: skip
-
-
 @contextlib.contextmanager
 def small_limits() -> Iterator[None]:
     """While this is open, segments, manifests and the runs that are joined are small.
@@ -94,7 +77,8 @@ def small_limits() -> Iterator[None]:
     with contextlib.ExitStack() as patches:
         for name, value in SMALL.items():
             patches.enter_context(mock.patch(name, value))
-        patches.enter_context(mock.patch("cesium.loader.sorted_runs", _short_runs))
+        # A load of more rows is sorted in runs, as one above the memory limit is.
+        patches.enter_context(mock.patch("cesium.loader.run_rows", lambda engine, keys: RUN_ROWS))
         for name, corner in COUNTED.items():
             patches.enter_context(mock.patch(name, _counting(pkgutil.resolve_name(name), corner)))
         yield

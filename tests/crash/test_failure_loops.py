@@ -133,8 +133,7 @@ def loop(workload: Workload, directory: Path, monkeypatch: pytest.MonkeyPatch) -
     for module in (checkpoint, loader, maintenance):
         monkeypatch.setattr(module, "SEGMENT_BYTES", workload.segment_bytes)
     monkeypatch.setattr(loader, "PART_ROWS_LEAST", workload.part_rows)
-    monkeypatch.setattr(loader, "RUN_ROWS_LEAST", workload.run_rows)
-    monkeypatch.setattr(loader, "SORTED_ROW_BYTES", 1 << 20)
+    monkeypatch.setattr(loader, "run_rows", lambda engine, keys: workload.run_rows)
     own = directory / workload.name.replace(" ", "-").replace(",", "")
     own.mkdir()
     yield Loop(workload, own)

@@ -92,10 +92,9 @@ def test_a_load_goes_to_blob_files(store: Any, tmp_path: Path) -> None:
 def test_a_load_of_several_runs_keeps_their_blob_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cesium.loader.RUN_ROWS_LEAST", 16)
+    monkeypatch.setattr("cesium.loader.run_rows", lambda engine, keys: 16)
     values = [value_of(number) for number in range(100)]
     options = {**OPTIONS, "memory_limit": "1MiB"}
-    monkeypatch.setattr("cesium.loader.SORTED_ROW_BYTES", 1 << 15)
     with cesium.open(tmp_path / "s", **options) as store:
         store.bulk_load(list(range(99, -1, -1)), values[::-1])
         assert len(names(tmp_path / "s")) > 1
@@ -109,6 +108,7 @@ def test_an_attached_load_is_replayed(tmp_path: Path, monkeypatch: pytest.Monkey
     import shutil
 
     monkeypatch.setattr("cesium.loader.tidy", lambda engine: None)
+    monkeypatch.setattr("cesium.opening.Background", lambda *arguments: None)  # that checkpoints
     with cesium.open(tmp_path / "s", **OPTIONS) as store:
         store.put(3, b"first")
         store.bulk_load(range(9), [value_of(number) for number in range(9)])
