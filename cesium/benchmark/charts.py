@@ -18,7 +18,7 @@ from cesium.benchmark.elements import Markup, element, joined, percent
 
 COLOURS = 8
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
-POINTS_MAX = 400  # of a curve: more than a screen shows
+DOTTED_MAX = 12  # points of a curve that has a dot on each
 DECADES_FOR_TICKS = 1.5  # a narrower logarithmic axis gets ticks at 1, 2 and 5
 
 
@@ -170,14 +170,13 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 
 
 def _curve(curve: Curve, across: Axis, up: Axis) -> Markup:
-    points = thinned(curve.points)
-    places = [(across.place(x) * 100, 100 - up.place(y) * 100) for x, y in points]
+    places = [(across.place(x) * 100, 100 - up.place(y) * 100) for x, y in curve.points]
     path = " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
     line = element(
         "polyline", points=path, class_="curve", vector_effect="non-scaling-stroke",
         **_stroke(curve.number),
     )  # fmt: skip
-    if len(places) > 12:
+    if len(places) > DOTTED_MAX:
         return line
     # A dot is a line of no length with round ends: it stays round however the drawing is stretched.
     dots = (
@@ -193,12 +192,3 @@ def _curve(curve: Curve, across: Axis, up: Axis) -> Markup:
 def _key(curve: Curve) -> Markup:
     line = element("line", class_="curve", x1="0", y1="5", x2="26", y2="5", **_stroke(curve.number))
     return element("span", element("svg", line, viewBox="0 0 26 10", class_="key"), curve.label)
-
-
-def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """At most POINTS_MAX points, each the mean of as many neighbours."""
-    step = math.ceil(len(points) / POINTS_MAX)
-    if step <= 1:
-        return points
-    parts = [points[start : start + step] for start in range(0, len(points), step)]
-    return [(sum(x for x, _ in p) / len(p), sum(y for _, y in p) / len(p)) for p in parts]

@@ -18,9 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cesium.benchmark.charts import Axis, Bar, Curve, bars, linear_axis, logarithmic_axis, plot
+from cesium.benchmark.charts import Axis, Bar, Curve, bars, logarithmic_axis, plot
 from cesium.benchmark.elements import Markup, element, joined, percent
 from cesium.benchmark.machine_tables import machine_section
+from cesium.benchmark.over_time import WINDOWS, rates_of, time_plot
 from cesium.benchmark.page_style import STYLE
 from cesium.benchmark.reading import Report, Result, Work, parsed
 from cesium.benchmark.standing import OWN, Standing, by_work, counts, ranked, standings
@@ -34,7 +35,7 @@ PERCENTILE_NAMES = {"p50": "50 %", "p90": "90 %", "p99": "99 %", "p99_9": "99.9 
 REACH_MAX = 1e5  # of the plot of ratios: a beam that is longer ends at its edge
 VERDICT_WORDS = {
     "better": "ahead", "worse": "behind", "same": "level", "unclear": "unclear for noise",
-    "unknown": "measured once, so without a verdict", "failed": "failed", "alone": "without a peer",
+    "unknown": "measured once", "failed": "failed", "alone": "without a peer",
 }  # fmt: skip
 
 
@@ -280,27 +281,14 @@ def _time_section(report: Report, numbers: dict[str, int]) -> Markup:
             if (rates := rates_of(each.over_time))
         ]
         if curves:
-            cards.append(_card(work, _time_plot(curves)))
+            cards.append(_card(work, time_plot(curves)))
     if not cards:
         return Markup()
-    said = "Rows a second between one measurement and the next, while the store grows."
+    said = (
+        f"Rows a second while the store grows, in up to {WINDOWS} windows of each engine's time; "
+        "the scale is logarithmic. An engine that took much longer than the others is cut off."
+    )
     return joined(element("p", said), element("div", *cards, class_="cards"))
-
-
-def rates_of(over_time: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Seconds and rows a second, from seconds and the rows so far; each rate stands at its end."""
-    rates, last_seconds, last_rows = [], 0.0, 0.0
-    for seconds, rows in over_time:
-        if seconds > last_seconds and rows >= last_rows:
-            rates.append((seconds, (rows - last_rows) / (seconds - last_seconds)))
-        last_seconds, last_rows = max(seconds, last_seconds), rows
-    return rates
-
-
-def _time_plot(curves: Sequence[Curve]) -> Markup:
-    across = linear_axis(max(curve.points[-1][0] for curve in curves), seconds_text)
-    up = linear_axis(max(rate for curve in curves for _, rate in curve.points), count_text)
-    return plot(curves, across, up, ("time", "rows a second"))
 
 
 # --- share of the drive's limit -------------------------------------------------------------------
@@ -358,7 +346,7 @@ def _space_section(report: Report, numbers: dict[str, int]) -> Markup:
         "Bytes on the drive over bytes of the rows, and where it was counted, bytes that were "
         "written over bytes of the rows; shorter is better."
     )
-    return joined(element("p", said), element("div", *cards, class_="cards"))
+    return joined(element("p", said), element("div", *cards, class_="cards room"))
 
 
 def _amplifications(known: Sequence[Result], numbers: dict[str, int]) -> Iterator[Bar]:

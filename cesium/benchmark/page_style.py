@@ -54,6 +54,7 @@ a { color: var(--ahead); }
   align-items: center; padding: 1px 0;
 }
 .wide .row { grid-template-columns: minmax(9rem, 22rem) minmax(5rem, 1fr) minmax(8.5rem, 17rem); }
+.room .row { grid-template-columns: 6rem minmax(3rem, 1fr) 11.5rem; }
 .row.wordy { grid-template-columns: 7.5rem 1fr; }
 .wide .row.wordy { grid-template-columns: minmax(9rem, 22rem) 1fr; }
 .label, .figure { overflow-wrap: anywhere; font-size: 0.88rem; line-height: 1.25; }
@@ -123,11 +124,12 @@ th, td {
 thead th { color: var(--faint); font-weight: 600; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 td { overflow-wrap: anywhere; }
-td.number { overflow-wrap: normal; }
+td.number, td:first-child { overflow-wrap: normal; }
 details { margin-top: 0.5rem; }
 summary { cursor: pointer; color: var(--faint); font-size: 0.88rem; }
 @media (max-width: 560px) {
   .row { grid-template-columns: 4.8rem minmax(3rem, 1fr) 6.6rem; }
+  .room .row { grid-template-columns: 4.8rem minmax(2rem, 1fr) 11rem; }
   .scale .word { display: none; }
   .row.wordy { grid-template-columns: 4.8rem 1fr; }
   .wide .row { grid-template-columns: 1fr 1fr; row-gap: 0; padding: 0.25rem 0; }

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark_reports import ENGINES, failed, full_report, latency, result
-from cesium.benchmark import charts, html
+from benchmark_reports import ENGINES, failed, full_report, growth, latency, result
+from cesium.benchmark import charts, html, over_time
 from cesium.benchmark.compare import Comparison, cells, compare, compare_files, show
 from cesium.benchmark.noise import STUDENT_T, ratio
 from cesium.benchmark.reading import ReportError, parsed, read
@@ -462,7 +462,7 @@ def test_odd_figures_still_make_a_page() -> None:
         "late": "failed",
     }  # fmt: skip
     longest = max(len(each[1].get("points") or "") for each in outline.elements)
-    assert 1000 < longest < 400 * 14
+    assert 60 * 8 < longest < 62 * 14
 
 
 def test_a_bound_is_no_peer() -> None:
@@ -475,9 +475,40 @@ def test_a_bound_is_no_peer() -> None:
 
 
 def test_rates_come_from_the_rows_so_far() -> None:
-    assert html.rates_of(((1, 10), (3, 40), (4, 40))) == [(1, 10), (3, 15), (4, 0)]
-    # A clock that goes back, and rows that become fewer, give no rate.
-    assert html.rates_of(((2, 10), (1, 20), (3, 5), (5, 15))) == [(2, 5), (5, 5)]
+    found = over_time.rates_of(((1, 10), (2, 40), (3, 40)))
+    assert found == [(0, 10), (0.5, 10), (1.5, 30), (2.5, 0), (3, 0)]
+    # A clock that goes back, and rows that become fewer, are passed over.
+    assert over_time.rates_of(((2, 10), (1, 20), (3, 5), (4, 50))) == [
+        (0, 5),
+        (1, 5),
+        (3, 20),
+        (4, 20),
+    ]
+    assert over_time.rates_of(()) == over_time.rates_of(((0, 5),)) == []
+    many = over_time.rates_of([(n / 100, n * 7) for n in range(1, 5001)])
+    assert len(many) == 62
+    assert all(rate == pytest.approx(700) for _, rate in many)
+
+
+def test_a_curve_is_cut_between_two_points() -> None:
+    curve = [(0.0, 10.0), (2.0, 20.0), (4.0, 40.0)]
+    assert over_time.until(curve, 3) == [(0, 10), (2, 20), (3, 30)]
+    assert over_time.until(curve, 2) == [(0, 10), (2, 20), (2, 20)]
+    assert over_time.until(curve, 9) == curve
+
+
+def test_slow_engines_do_not_squeeze_the_curves_of_the_others() -> None:
+    slow = [[150.0, 300]]
+    rows = [result("growth", name, "rows/s", 5.0, over_time=growth(9e5)) for name in ENGINES[:3]]
+    rows.append(result("growth", "slow", "rows/s", 2.0, over_time=slow))
+    page = html.page(small(*rows))
+    across = re.search(r'<div class="across">(.*?)</div>', page)
+    assert across is not None
+    assert re.findall(r">([^<]+)</span>", across[1]) == ["0", "10 s", "20 s", "30 s"]
+    curves = re.findall(r'<polyline points="([^"]+)"', page)
+    ends = [[float(pair.split(",")[0]) for pair in curve.split()] for curve in curves]
+    assert len(ends) == 4 and max(max(each) for each in ends) <= 100
+    assert min(max(each) for each in ends) > 60, "each is as wide as its time"
 
 
 def test_axes() -> None:
