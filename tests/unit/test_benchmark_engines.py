@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmark_jobs import job
 from cesium.benchmark.engines import ENGINES, Engine, NotOffered, Settings, engine
+from cesium.benchmark.job import Context
 from cesium.benchmark.shapes import KEY_TYPES, Keys, Rows, Shape, make_rows, misses
+from cesium.benchmark.worker import Workers
+from cesium.benchmark.workloads.writes import affordable
 
 ROWS = 300
 SHAPES = [Shape("u64", 8), Shape("composite", 8), Shape("url", 8), Shape("u64", 100),
@@ -230,3 +236,35 @@ def test_an_engine_refuses_what_it_does_not_have(
 def test_an_engine_says_what_it_is(engine_class: type[Engine]) -> None:
     assert any(character.isdigit() for character in engine_class.version())
     assert engine_class.describe(Settings())
+
+
+EVERYWHERE = (
+    *("get-hit", "get-many", "mixed", "put-load", "put-process", "batch-sync", "delete"),
+    *("delete-range", "ycsb-b", "ycsb-d", "ycsb-e", "open", "recover", "growth"),
+)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_engine_does_every_workload_or_says_that_it_does_not(
+    engine_class: type[Engine], tmp_path: Path, threads: int
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    given = job(engine=engine_class.name, rows=1500, seconds=0.002, threads=threads,
+                store=str(tmp_path / "store"), scratch=str(tmp_path / "scratch"))  # fmt: skip
+    with Workers() as workers:
+        if engine_class.on_disk:
+            made = workers.perform(replace(given, workload="prepare"), 120.0)
+            assert "outcome" in made, made
+        for name in EVERYWHERE if threads == 1 else ("get-hit", "get-many", "scan", "mixed"):
+            for path in (tmp_path / "scratch").iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            answer = workers.perform(replace(given, workload=name), 120.0)
+            assert "error" not in answer, (name, answer)
+            if "outcome" in answer:
+                assert answer["outcome"]["runs"] and min(answer["outcome"]["runs"]) > 0, name
+
+
+def test_rows_to_be_written_fit_memory() -> None:
+    context = Context(job(value_bytes=65536, rows=100_000))
+    assert affordable(context, 1_000_000) * 65536 <= 256 << 20
+    assert affordable(Context(job()), 5000) == 5000

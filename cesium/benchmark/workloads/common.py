@@ -71,7 +71,11 @@ def sessions(context: Context, store: Engine) -> list[Engine]:
         return [store]
     if not store.threads:
         raise NotOffered("one thread at a time")
-    return [store, *(store.session() for _ in range(threads - 1))]
+    found = [store, *(store.session() for _ in range(threads - 1))]
+    for session in found:
+        if session is not store:
+            session.only_reads()
+    return found
 
 
 def measure(
@@ -84,8 +88,6 @@ def measure(
     job = context.job
     stores = sessions(context, store)
     try:
-        for session in stores[1:]:
-            session.only_reads()
         tapes = [make(session, thread) for thread, session in enumerate(stores)]
         outcome = Outcome()
         warm_up = run_threads(tapes, job.seconds * WARM_UP_SHARE)
@@ -102,4 +104,5 @@ def measure(
         return outcome
     finally:
         for session in stores[1:]:
-            session.close()
+            if session is not store:
+                session.close()

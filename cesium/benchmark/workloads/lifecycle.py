@@ -12,7 +12,7 @@ from cesium.benchmark.engines import NotOffered
 from cesium.benchmark.job import Context, Outcome
 from cesium.benchmark.shapes import Rows, make_rows
 from cesium.benchmark.workloads.common import copy_of
-from cesium.benchmark.workloads.writes import new_rows
+from cesium.benchmark.workloads.writes import affordable, new_rows
 from cesium.benchmark.workspace import bytes_on_disk
 
 UNFLUSHED_PUTS = 100_000
@@ -58,7 +58,7 @@ def recover(context: Context) -> Outcome:
     if not context.engine_class.on_disk or context.engine_class.bound:
         raise NotOffered("nothing to recover")
     assert context.job.store is not None
-    rows = new_rows(context, min(UNFLUSHED_PUTS, context.job.rows // 5))
+    rows = new_rows(context, affordable(context, min(UNFLUSHED_PUTS, context.job.rows // 5)))
     outcome = Outcome()
     for _ in range(context.job.repeats):
         path = copy_of(Path(context.job.store), context.fresh_path())
@@ -110,19 +110,20 @@ def growth(context: Context) -> Outcome:
         if not store.on_disk:
             raise NotOffered("nothing on the drive")
         put = store.put
+        made = affordable(context, GROWTH_ROWS)
         points, rows, taken = [], 0, 0.0
         while taken < seconds:
-            fresh = make_rows(context.shape, GROWTH_ROWS, context.job.seed + 7 + rows)
-            fresh = fresh.take(context.random.permutation(GROWTH_ROWS))
+            fresh = make_rows(context.shape, made, context.job.seed + 7 + rows)
+            fresh = fresh.take(context.random.permutation(made))
             keys, values = store.keys(fresh.keys), store.values(fresh.values)
             end, done = 0, 0
-            while done < GROWTH_ROWS and taken < seconds:
+            while done < made and taken < seconds:
                 end = done + GROWTH_SLICE
                 start = time.perf_counter()
                 for key, value in zip(keys[done:end], values[done:end]):
                     put(key, value)
                 taken += time.perf_counter() - start
-                rows += min(end, GROWTH_ROWS) - done
+                rows += min(end, made) - done
                 done = end
                 points.append([taken, rows])
     put_bytes = rows * context.shape.row_bytes

@@ -22,7 +22,7 @@ from cesium.benchmark.shapes import Rows, make_values, zipfian
 from cesium.benchmark.timing import Tape, run_threads
 from cesium.benchmark.workloads.common import copied, measure
 from cesium.benchmark.workloads.reads import probes
-from cesium.benchmark.workloads.writes import new_rows
+from cesium.benchmark.workloads.writes import affordable, new_rows
 
 OPERATIONS_A_SECOND = 1_500_000
 OPERATIONS_LEAST = 2_000
@@ -117,7 +117,7 @@ def _ycsb(context: Context, parts: dict[int, float], chosen_by: str = "zipfian")
     if context.job.threads > 1:
         raise NotOffered("one thread")
     seconds = context.job.seconds * (context.job.repeats + 1)
-    count = max(int(OPERATIONS_A_SECOND * seconds), OPERATIONS_LEAST)
+    count = affordable(context, max(int(OPERATIONS_A_SECOND * seconds), OPERATIONS_LEAST))
     mix = Mix(context, parts, chosen_by, count)
 
     def tape(store: Engine, thread: int) -> Tape:
@@ -155,7 +155,8 @@ def mixed(context: Context) -> Outcome:
     readers = max(context.job.threads - 1, 1)
     keys = probes(context)
     seconds = context.job.seconds * (context.job.repeats + 1)
-    rows = new_rows(context, max(int(OPERATIONS_A_SECOND * seconds), OPERATIONS_LEAST))
+    count = max(int(OPERATIONS_A_SECOND * seconds), OPERATIONS_LEAST)
+    rows = new_rows(context, affordable(context, count))
     outcome = Outcome()
     with copied(context) as store:
         if not store.threads:

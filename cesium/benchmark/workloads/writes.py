@@ -11,9 +11,15 @@ from cesium.benchmark.timing import Tape
 from cesium.benchmark.workloads.common import WARM_UP_SHARE, copied, measure
 
 PUTS_A_SECOND = 2_000_000  # more than any engine does, so that a run does not end before its time
+NEW_BYTES_MOST = 256 << 20
 BATCH_ROWS = 1_000
 BATCHES_MOST = 500
 RANGE_ROWS = 101  # the last stays: it is the bound
+
+
+def affordable(context: Context, rows: int) -> int:
+    """So many rows, or as many as there is memory to make before the clock."""
+    return max(min(rows, NEW_BYTES_MOST // context.shape.row_bytes), 1)
 
 
 def new_rows(context: Context, count: int) -> Rows:
@@ -47,7 +53,7 @@ def _puts(context: Context, durability: str) -> Outcome:
     context.require(durability)
     seconds = context.job.seconds * (context.job.repeats + WARM_UP_SHARE + LATENCY_SHARE)
     most = PUTS_A_SECOND if durability != "sync" else PUTS_A_SECOND // 30
-    rows = new_rows(context, max(int(most * seconds), 1000))
+    rows = new_rows(context, affordable(context, max(int(most * seconds), 1000)))
 
     def tape(store: Engine, thread: int) -> Tape:
         keys, values = store.keys(rows.keys), store.values(rows.values)
@@ -77,6 +83,7 @@ def _batches(context: Context, durability: str) -> Outcome:
     _one_thread(context)
     context.require(durability)
     count = min(BATCHES_MOST, max(context.job.rows // BATCH_ROWS, 10))
+    count = max(affordable(context, count * BATCH_ROWS) // BATCH_ROWS, 2)
     rows = new_rows(context, count * BATCH_ROWS)
 
     def tape(store: Engine, thread: int) -> Tape:
