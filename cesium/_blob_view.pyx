@@ -8,6 +8,7 @@ caller reads later is read without one.
 from libc.stdint cimport uint64_t
 
 from cesium._blobs cimport Blob, BlobReader, blob_read
+from cesium._counters cimport count_filters
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._layout cimport BlobPointer, KIND_BLOB, KIND_MASK, STATUS_CORRUPT, STATUS_OK
 from cesium._page cimport Key, kind_of, page_blob_pointer
@@ -43,6 +44,7 @@ def value_view(TableReads table not None, key):
         if value is MISSING:
             raise KeyError(key)
         return memoryview(value)
+    count_filters(table.engine.counters, &found.filters)
     page_blob_pointer(found.position.page, found.position.slot, &pointer)
     with nogil:
         status = found_whole(&found)

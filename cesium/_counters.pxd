@@ -5,7 +5,7 @@
 # clock twice takes 50 ns, a warm get 280.  A time stands for the calls since the one before.
 #
 # Thread safety: counting may be done in any thread, with or without the GIL, and no lock; the four
-# tickers belong to who holds the GIL.
+# tickers and `filters` belong to who holds the GIL.
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -48,6 +48,9 @@ cdef enum:                      # places in Counters.totals, named in _counters.
     MERGE_READ_BYTES
     MERGE_BYTES
     LOAD_BYTES
+    FILTER_LOOKUPS
+    FILTER_NEGATIVES
+    FILTER_FALSE_POSITIVES
     TOTAL_COUNT
 
 cdef enum:                      # places in Counters.latencies, likewise
@@ -63,11 +66,18 @@ cdef enum:
     PORTION_BYTES_LEAST = 16384
     PORTION_BYTES_MOST = 2097152    # the drive is at full speed from 1 MiB on; a huge page
 
+# What filters were asked for keys of one lookup or batch.
+cdef struct FilterCounts:
+    uint64_t lookups            # questions: one for each key and filter
+    uint64_t negatives          # of those, answered with no, which is always right
+    uint64_t false_positives    # answered with yes, and the segment did not have the key
+
 cdef class Counters:
     cdef Ticker gets            # lookups of one key
     cdef Ticker puts            # rows put one at a time
     cdef Ticker deletes         # keys deleted one at a time
     cdef Ticker fills           # small buffers of rows read
+    cdef FilterCounts filters   # of lookups of one key; those of batches are in `totals`
     cdef uint64_t totals[TOTAL_COUNT]
     cdef readonly uint64_t memory_limit     # bytes, the option
     cdef uint64_t memtable_bytes    # held now by the store's memtables, old readers' too,
@@ -83,3 +93,9 @@ cdef inline uint64_t portion_of(Counters counters) noexcept nogil:
     return max(<uint64_t>PORTION_BYTES_LEAST,
                min(<uint64_t>PORTION_BYTES_MOST,
                    counters.memory_limit // PORTION_SHARE & ~<uint64_t>4095))
+
+cdef inline void count_filters(Counters counters, const FilterCounts *found) noexcept:
+    """Those of one key; plain additions, for lookups of one key end with the GIL held."""
+    counters.filters.lookups += found.lookups
+    counters.filters.negatives += found.negatives
+    counters.filters.false_positives += found.false_positives

@@ -6,6 +6,7 @@ TOTALS = (
     "batch_gets", "batch_puts", "batch_deletes", "range_deletes", "ranges", "gaps_swept", "flushes",
     "merges", "checkpoints", "loads", "compactions", "loaded_rows", "loaded_bytes",
     "journal_bytes", "flush_bytes", "merge_read_bytes", "merge_bytes", "load_bytes",
+    "filter_lookups", "filter_negatives", "filter_false_positives",
 )
 LATENCIES = ("get", "put", "range", "flush", "merge")
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -40,6 +41,9 @@ cdef class Counters:
                   "deletes": counted(&self.deletes.count)}
         for place, name in enumerate(TOTALS):
             counts[name] = counted(&self.totals[<int>place])
+        counts["filter_lookups"] += self.filters.lookups
+        counts["filter_negatives"] += self.filters.negatives
+        counts["filter_false_positives"] += self.filters.false_positives
         return counts
 
     def held(self):

@@ -17,6 +17,9 @@ from cesium._advice cimport WAIT_NANOSECONDS
 from cesium._batch_ahead cimport (
     AheadWindow, window_ask, window_begin, window_flush, window_group_done, window_is_full,
 )
+from cesium._counters cimport (
+    FILTER_FALSE_POSITIVES, FILTER_LOOKUPS, FILTER_NEGATIVES, Counters, FilterCounts, count_more,
+)
 from cesium._engine cimport key_of_row
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._keys cimport EncodedKeys
@@ -64,6 +67,7 @@ cdef struct Task:               # one thread's share of a batch
     uint8_t *data               # this task's values, one after another
     uint64_t data_bytes
     uint64_t data_held
+    FilterCounts filters
     int status
 
 
@@ -144,6 +148,9 @@ cdef void find_one_by_one(Task *task) noexcept nogil:
         status = STATUS_NOT_FOUND
         if task.outside == NULL or not task.outside[index]:
             status = version_find(shape, task.items, task.item_count, &key, False, &found)
+            task.filters.lookups += found.filters.lookups
+            task.filters.negatives += found.filters.negatives
+            task.filters.false_positives += found.filters.false_positives
         if status < 0:
             task.status = status
             return
@@ -172,7 +179,7 @@ cdef void run_task(void *context, size_t number) noexcept nogil:
     if task.pairs != NULL:
         task.status = version_find_pairs(task.shape, task.items, task.item_count,
                                          task.pairs + task.first, task.last - task.first,
-                                         task.rows, task.found)
+                                         task.rows, task.found, &task.filters)
     else:
         find_one_by_one(task)
 
@@ -203,6 +210,7 @@ cdef int find_batch(View view, EncodedKeys keys, EncodedValues answer, object fo
     cdef uint64_t number
     cdef uint64_t task_count
     cdef uint64_t seen = faults_seen(FAULTS)
+    cdef Counters counters = view.core.engine.counters
     cdef int wanted = thread_count(threads)
     cdef int status = 0
     if count == 0 and (answer is None or shape.value_width):
@@ -256,6 +264,11 @@ cdef int find_batch(View view, EncodedKeys keys, EncodedValues answer, object fo
             tasks[number].last = count * (number + 1) // task_count
         with nogil:
             parallel_for(task_count, <int>task_count, run_task, tasks)
+        for number in range(task_count):
+            count_more(&counters.totals[FILTER_LOOKUPS], tasks[number].filters.lookups)
+            count_more(&counters.totals[FILTER_NEGATIVES], tasks[number].filters.negatives)
+            count_more(&counters.totals[FILTER_FALSE_POSITIVES],
+                       tasks[number].filters.false_positives)
         for number in range(task_count):
             view.check(tasks[number].status, seen)
         if pairs != NULL and keys.outside is not None:

@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
-from cesium._counters cimport BATCH_GETS, count_more
+from cesium._counters cimport BATCH_GETS, count_filters, count_more
 from cesium._engine cimport TableCore, engine_is_shut
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._keys cimport KEY_INSIDE, EncodedKeys, KeyCodec
@@ -138,6 +138,7 @@ cdef class TableReads:
         cdef bytes data
         cdef uint8_t *destination = row
         cdef bint deleted
+        count_filters(self.engine.counters, &found.filters)
         if status != STATUS_OK:
             version.check(status, seen)
             return missing

@@ -6,6 +6,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from cesium._counters cimport FilterCounts
 from cesium._cursor cimport Cursor
 from cesium._interval cimport IntervalSet
 from cesium._layout cimport STATUS_OK
@@ -24,6 +25,7 @@ cdef struct Found:
     Position position
     const PageSource *source
     Segment *segment            # NULL when a memtable answered
+    FilterCounts filters        # of this lookup, whatever it found
 
 cdef class Version:
     cdef readonly TableShape shape
@@ -58,7 +60,7 @@ cdef int version_fill_inputs(VersionSource *items, uint32_t count, Cursor *curso
 
 # Batch lookup of fixed keys with fixed values: pairs (key, output index), sorted by key.  Rows are
 # copied to rows + index * value_width (rows NULL: not wanted), found[index] set to 1.  `pairs` is
-# overwritten.
+# overwritten, `filters` added to.
 cdef int version_find_pairs(const Shape *shape, VersionSource *items, uint32_t count,
                             SortPair *pairs, uint64_t pair_count, uint8_t *rows,
-                            uint8_t *found) noexcept nogil
+                            uint8_t *found, FilterCounts *filters) noexcept nogil

@@ -7,6 +7,7 @@ from libc.string cimport memcpy, memset
 from cesium._batch_ahead cimport (
     BatchAhead, batch_ahead_group, batch_ahead_group_done, batch_ahead_init,
 )
+from cesium._counters cimport FilterCounts
 from cesium._cursor cimport Cursor
 from cesium._faults cimport fault_counter, faults_seen, load_lost
 from cesium._interval cimport interval_set_find
@@ -179,8 +180,10 @@ cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, 
     cdef uint32_t place
     cdef uint64_t hashed = 0
     cdef bint is_hashed = False
+    cdef bint excluded
     cdef bint exact
     cdef int status
+    memset(&found.filters, 0, sizeof(FilterCounts))
     for index in range(count):
         item = &items[index]
         if item.run == NULL:
@@ -215,7 +218,10 @@ cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, 
         if segment.filter_blocks and not is_hashed:
             hashed = hash_key(shape, key)
             is_hashed = True
-        if segment.filter_blocks and not segment_may_contain(segment, hashed):
+        excluded = segment.filter_blocks != 0 and not segment_may_contain(segment, hashed)
+        found.filters.lookups += segment.filter_blocks != 0
+        if excluded:
+            found.filters.negatives += 1
             status = STATUS_NOT_FOUND
         elif warm_only:
             status = find_if_warm(shape, segment, key, &found.position)
@@ -226,6 +232,8 @@ cdef int version_find(const Shape *shape, VersionSource *items, uint32_t count, 
             found.source = &item.run.sources[place]
             return STATUS_OK
         if status == STATUS_NOT_FOUND:
+            if segment.filter_blocks and not excluded:
+                found.filters.false_positives += 1
             status = segment_whole(segment)
         if status != STATUS_OK:
             return status
@@ -296,7 +304,7 @@ cdef int find_in_memtable(const Shape *shape, VersionSource *item, SortPair *pai
 
 cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, uint64_t pair_count,
                          uint64_t *left, SortPair *rest, uint8_t *rows, uint8_t *found,
-                         BatchAhead *ahead) noexcept nogil:
+                         BatchAhead *ahead, FilterCounts *filters) noexcept nogil:
     """Groups of lookups move together through fences and pages, so that their misses overlap.
 
     What is left stays in order, those that the filter excludes among the others: the next source
@@ -316,6 +324,8 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
     cdef uint32_t slot
     cdef uint64_t done = 0
     cdef uint64_t before
+    cdef uint64_t searched = 0
+    cdef uint64_t hits = 0
     cdef int status
     memset(&key, 0, sizeof(Key))
     while done < pair_count:
@@ -332,6 +342,7 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
             else:
                 count += 1
         done += taken
+        searched += count
         status = segment_route_heads(segment, heads, count, ordinals)
         if status == STATUS_NOT_FOUND:      # it has range-deletes and no entries
             for index in range(taken):
@@ -361,6 +372,7 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
                 slot = searches[lane].position
                 if slot < searches[lane].count and searches[lane].heads[slot] == heads[lane]:
                     take_row(shape, pages[lane], slot, group[index].payload, rows, found)
+                    hits += 1
                     continue
             key.head = group[index].key
             if interval_set_find(segment.markers, &key) == NULL:
@@ -368,11 +380,16 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
                 left[0] += 1
         # Not before: to look at the clock is to wait for all that is being loaded.
         batch_ahead_group_done(ahead)
+    if segment.filter_blocks:
+        filters.lookups += pair_count
+        filters.negatives += pair_count - searched
+        filters.false_positives += searched - hits
     return segment_whole(segment)
 
 
 cdef int find_in_run(const Shape *shape, VersionSource *item, SortPair *pairs,
-                     uint64_t *pair_count, uint8_t *rows, uint8_t *found) noexcept nogil:
+                     uint64_t *pair_count, uint8_t *rows, uint8_t *found,
+                     FilterCounts *filters) noexcept nogil:
     cdef SegmentRun *run = item.run
     cdef Segment *segment
     cdef BatchAhead ahead
@@ -401,7 +418,7 @@ cdef int find_in_run(const Shape *shape, VersionSource *item, SortPair *pairs,
             end += 1
         # `rest` never overtakes the pairs being read: at most as many are left as were taken.
         status = find_in_segment(shape, segment, pairs + index, end - index, &left, pairs, rows,
-                                 found, &ahead)
+                                 found, &ahead, filters)
         if status != STATUS_OK:
             return status
         index = end
@@ -411,7 +428,7 @@ cdef int find_in_run(const Shape *shape, VersionSource *item, SortPair *pairs,
 
 cdef int version_find_pairs(const Shape *shape, VersionSource *items, uint32_t count,
                             SortPair *pairs, uint64_t pair_count, uint8_t *rows,
-                            uint8_t *found) noexcept nogil:
+                            uint8_t *found, FilterCounts *filters) noexcept nogil:
     cdef uint32_t index
     cdef int status
     for index in range(count):
@@ -420,7 +437,7 @@ cdef int version_find_pairs(const Shape *shape, VersionSource *items, uint32_t c
         if items[index].run == NULL:
             status = find_in_memtable(shape, &items[index], pairs, &pair_count, rows, found)
         else:
-            status = find_in_run(shape, &items[index], pairs, &pair_count, rows, found)
+            status = find_in_run(shape, &items[index], pairs, &pair_count, rows, found, filters)
         if status != STATUS_OK:
             return status
     return STATUS_OK

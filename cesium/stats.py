@@ -82,6 +82,8 @@ class Stats:
     commits are kept all the same.
     tiers: newest first.  directory_bytes: all files of the store.
     counters: what was done since the store was opened, by name.
+    filter_false_positive_rate: of the questions to filters about keys that their segments do not
+    have, the share that was answered with a needless yes; None before any was asked.
     write_amplification: bytes written to the journal, by flushes, merges and loads, over the bytes
     of keys and values put; None before anything was put.
     read_amplification: sources that a range merges, and that a get of a missing key may ask.
@@ -116,6 +118,7 @@ class Stats:
     directory_bytes: int
     tiers: tuple[Tier, ...]
     counters: dict[str, int]
+    filter_false_positive_rate: float | None
     write_amplification: float | None
     read_amplification: float
     space_amplification: float | None
@@ -174,6 +177,8 @@ def _text(name: str, value: Any) -> str:
         return bytes_text(value)
     if name.endswith("_amplification"):
         return f"{value:.2f}"
+    if name.endswith("_rate"):
+        return f"{value:.2%}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -240,6 +245,7 @@ def stats(engine: StoreEngine) -> Stats:
         directory_bytes=on_drive,
         tiers=tiers,
         counters=counts,
+        filter_false_positive_rate=_false_positive_rate(counts),
         write_amplification=_written(counts, engine.core_engine.bytes_put),
         read_amplification=len(newer) + bool(base) + bool(live["entries"]),
         space_amplification=on_drive * entries / (rows * entry_bytes) if rows else None,
@@ -271,6 +277,12 @@ def _written(counts: dict[str, int], bytes_put: int) -> float | None:
         counts[name] for name in ("journal_bytes", "flush_bytes", "merge_bytes", "load_bytes")
     )
     return written / put if put else None
+
+
+def _false_positive_rate(counts: dict[str, int]) -> float | None:
+    wrong = counts["filter_false_positives"]
+    absent = wrong + counts["filter_negatives"]
+    return wrong / absent if absent else None
 
 
 def bytes_of_source(source: Source) -> int:

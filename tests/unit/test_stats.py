@@ -132,6 +132,50 @@ def test_every_call_is_counted_once() -> None:
     assert counts["checkpoints"] >= 1
 
 
+def filter_counts(store: cesium.Store) -> tuple[int, int, int]:
+    counts = store.stats().counters
+    names = ("lookups", "negatives", "false_positives")
+    return tuple(counts[f"filter_{name}"] for name in names)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("key", ["u8", "str"])
+@pytest.mark.parametrize("way", ["get", "get_many", "threads", "contains_many"])
+def test_what_filters_answer_is_counted(tmp_path: Path, key: str, way: str) -> None:
+    """A load over another: its segment has a filter, and the one below has none."""
+
+    def encoded(numbers: np.ndarray) -> Any:
+        return numbers if key == "u8" else [f"{number:06d}" for number in numbers.tolist()]
+
+    def look_up(store: cesium.Store, numbers: np.ndarray) -> None:
+        keys = encoded(numbers.astype(np.uint64))
+        if way == "get":
+            for one in keys if key == "str" else keys.tolist():
+                store.get(one)
+        elif way == "contains_many":
+            store.contains_many(keys)
+        else:
+            store.get_many(keys, threads=2 if way == "threads" else None)
+
+    options = cesium.Options(key, "f8", background=False)
+    with cesium.open(tmp_path, options=options) as store:
+        store.bulk_load(encoded(KEYS * 2), VALUES)
+        store.bulk_load(encoded(KEYS[::2] * 2 + 1), VALUES[::2])  # 1, 5, 9 ...
+        assert [tier.segments for tier in store.stats().tiers] == [1, 1]
+    with cesium.open(tmp_path, options=options) as store:
+        assert store.stats().filter_false_positive_rate is None
+        present, absent, outside = KEYS[::2] * 2 + 1, KEYS[1:] * 2, KEYS + 2 * ROWS
+        look_up(store, present[:9_000])  # the first of a page is looked up twice, counted once
+        assert filter_counts(store) == (9_000, 0, 0)
+        look_up(store, outside)  # of the bounds of all segments: no filter is asked
+        assert filter_counts(store) == (9_000, 0, 0)
+        look_up(store, absent[:10_000])
+        lookups, negatives, wrong = filter_counts(store)
+        assert lookups == 19_000 and negatives + wrong == 10_000
+        assert wrong < 300  # some 1 %
+        assert store.stats().filter_false_positive_rate == wrong / 10_000
+        assert f"{wrong / 10_000:.2%}" in str(store.stats())
+
+
 def test_bytes_and_amplification(tmp_path: Path) -> None:
     with opened(tmp_path / "store", durability="process") as store:
         assert store.stats().write_amplification is None
