@@ -13,6 +13,7 @@ from operator import attrgetter
 
 from cesium._segment import SegmentReader
 from cesium._segment_view import SegmentView
+from cesium.errors import CorruptionError
 from cesium.overlap import record_bounds
 
 Key = int | bytes
@@ -37,11 +38,14 @@ def hidden_rows(reader: SegmentReader, older: Iterable[Iterable[SegmentReader]])
     """Rows of older sources that range-deletes of this segment hide, about."""
     if not reader.record.markers:
         return 0
-    intervals = [
-        Interval(low, high, encoded(low), None if high is None else encoded(high))
-        for low, high in SegmentView(reader).markers()
-    ]
-    return sum(rows_inside(below, intervals) for source in older for below in source)
+    try:
+        intervals = [
+            Interval(low, high, encoded(low), None if high is None else encoded(high))
+            for low, high in SegmentView(reader).markers()
+        ]
+        return sum(rows_inside(below, intervals) for source in older for below in source)
+    except (OSError, CorruptionError):
+        return 0  # only an estimate: who needs what is damaged is told, and closing does not
 
 
 def rows_inside(reader: SegmentReader, intervals: list[Interval]) -> int:
