@@ -164,24 +164,27 @@ cdef void moved(ScanAhead *ahead, const Position *position, int direction, bint 
 # --- as a source of pages ------------------------------------------------------------------------
 
 
-cdef int ahead_seek(void *context, const Key *key, Position *position) noexcept nogil:
-    cdef ScanAhead *ahead = <ScanAhead *>context
-    cdef int64_t before = monotonic_nanoseconds()
-    cdef int status = ahead.inner.seek(ahead.inner.context, key, position)
+cdef int jumped_to(ScanAhead *ahead, const Position *position, int64_t before,
+                   int status) noexcept nogil:
+    """The input was sought, since `before`, and has the status that is given back."""
     if status == STATUS_OK and position.page != NULL:
         moved(ahead, position, ahead.cursor.direction,
               monotonic_nanoseconds() - before > WAIT_NANOSECONDS, True)
     return status
+
+
+cdef int ahead_seek(void *context, const Key *key, Position *position) noexcept nogil:
+    cdef ScanAhead *ahead = <ScanAhead *>context
+    cdef int64_t before = monotonic_nanoseconds()
+    return jumped_to(ahead, position, before,
+                     ahead.inner.seek(ahead.inner.context, key, position))
 
 
 cdef int ahead_edge(void *context, Position *position, int direction) noexcept nogil:
     cdef ScanAhead *ahead = <ScanAhead *>context
     cdef int64_t before = monotonic_nanoseconds()
-    cdef int status = ahead.inner.edge(ahead.inner.context, position, direction)
-    if status == STATUS_OK and position.page != NULL:
-        moved(ahead, position, ahead.cursor.direction,
-              monotonic_nanoseconds() - before > WAIT_NANOSECONDS, True)
-    return status
+    return jumped_to(ahead, position, before,
+                     ahead.inner.edge(ahead.inner.context, position, direction))
 
 
 cdef int ahead_step(void *context, Position *position, int direction) noexcept nogil:

@@ -32,6 +32,19 @@ cdef int run_edge_from(SegmentRun *run, int64_t index, int direction,
     return STATUS_OK
 
 
+cdef int run_onward(SegmentRun *run, uint32_t index, int direction,
+                    Position *position) noexcept nogil:
+    """What was found in segment `index`, or else the nearest entry behind it."""
+    cdef int status
+    if position.page != NULL:
+        return adopt(run, index, position)
+    # A cursor asks the segments that it stops in, not one that it only passes through.
+    status = segment_whole(run.segments[index])
+    if status != STATUS_OK:
+        return status
+    return run_edge_from(run, <int64_t>index + direction, direction, position)
+
+
 cdef int run_seek(void *context, const Key *key, Position *position) noexcept nogil:
     cdef SegmentRun *run = <SegmentRun *>context
     cdef uint32_t index = run_route(run, key)
@@ -42,12 +55,7 @@ cdef int run_seek(void *context, const Key *key, Position *position) noexcept no
     status = run.sources[index].seek(run.sources[index].context, key, position)
     if status != STATUS_OK:
         return status
-    if position.page != NULL:
-        return adopt(run, index, position)
-    status = segment_whole(run.segments[index])
-    if status != STATUS_OK:
-        return status
-    return run_edge_from(run, index + 1, 1, position)
+    return run_onward(run, index, 1, position)
 
 
 cdef int run_step(void *context, Position *position, int direction) noexcept nogil:
@@ -58,13 +66,7 @@ cdef int run_step(void *context, Position *position, int direction) noexcept nog
     status = run.sources[index].step(run.sources[index].context, position, direction)
     if status != STATUS_OK:
         return status
-    if position.page != NULL:
-        return adopt(run, index, position)
-    # A cursor asks the segments that it stops in, not one that it only passes through.
-    status = segment_whole(run.segments[index])
-    if status != STATUS_OK:
-        return status
-    return run_edge_from(run, <int64_t>index + direction, direction, position)
+    return run_onward(run, index, direction, position)
 
 
 cdef int run_edge(void *context, Position *position, int direction) noexcept nogil:
