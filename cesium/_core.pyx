@@ -1,5 +1,7 @@
 """Single operations and batches of a table: see _core.pxd for the contract."""
 
+import numbers
+import operator
 from collections import namedtuple
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -30,7 +32,7 @@ from cesium._reads cimport TableReads
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, version_find
 from cesium import _reads
-from cesium.errors import ClosedError, LimitError, ReadOnlyError
+from cesium.errors import ClosedError, LimitError, ReadOnlyError, SchemaError
 
 LEVELS = ("none", "process", "interval", "sync")
 DURABILITY_ERROR = "durability is one of 'sync', 'interval', 'process', 'none', not {!r}"
@@ -45,6 +47,7 @@ Commit.__doc__ = """What a batch write did: its commit sequence, durability reac
 
 cdef object MISSING = _reads.MISSING
 cdef object KEEP = object()     # what a decision says to leave as it is
+cdef object REMOVE = object()   # in the place of a replacement; MISSING is the user's, too
 cdef const uint64_t *FAULTS = fault_counter()
 
 
@@ -229,13 +232,13 @@ cdef class CompiledTable(TableReads):
         if PySlice_Check(key):
             self._delete_slice(key)
             return
-        self.exchange(key, MISSING, True)
+        self.exchange(key, REMOVE, True)
 
     def pop(self, key, *default):
         """Removes `key` and returns its value; `default`, or KeyError, when it is not there."""
         if len(default) > 1:
             raise TypeError(f"pop takes a key and one default, not {len(default)}")
-        value = self.exchange(key, MISSING, not default)
+        value = self.exchange(key, REMOVE, not default)
         return default[0] if value is MISSING else value
 
     def setdefault(self, key, default):
@@ -244,7 +247,7 @@ cdef class CompiledTable(TableReads):
         return default if value is MISSING else value
 
     cdef object exchange(self, object key, object replacement, bint required):
-        """With the writer lock: looks a key up, then removes it (replacement MISSING) or stores the
+        """With the writer lock: looks a key up, then removes it (replacement REMOVE) or stores the
         replacement where there was nothing.  Returns the old value or MISSING."""
         cdef Key encoded
         cdef Value stored
@@ -253,7 +256,7 @@ cdef class CompiledTable(TableReads):
         cdef uint64_t position = 0
         cdef uint64_t sequence = 0
         cdef JournalWriter journal
-        cdef bint removes = replacement is MISSING
+        cdef bint removes = replacement is REMOVE
         cdef bint full
         self.check_writable()
         if not removes:
@@ -292,6 +295,8 @@ cdef class CompiledTable(TableReads):
         """
         codec = self.values_codec
         wanted = MISSING if expected is MISSING else codec.encode_value(expected)
+        if new is not MISSING:
+            codec.encode_value(new)     # refused whatever is there
 
         def decide(old):
             if old is MISSING or expected is MISSING:
@@ -303,18 +308,21 @@ cdef class CompiledTable(TableReads):
 
     def put_if_absent(self, key, value):
         """Stores `value` under `key` if nothing is there; whether it did."""
+        if value is MISSING:
+            raise SchemaError("cesium.MISSING stands for absence; it cannot be stored")
         return self.compare_and_set(key, MISSING, value)
 
     def increment(self, key, by=1):
         """Adds `by` to the number under `key`, or to 0, in one commit; returns the sum.
 
-        SchemaError when the sum does not fit (nothing changes), TypeError when values are no
-        numbers.
+        SchemaError when the sum does not fit or, of whole numbers, `by` is none (nothing changes),
+        TypeError when values are no numbers.
         """
-        dtype = self.values_codec.dtype
-        if dtype is None or dtype.kind not in "iufc":
-            raise TypeError(f"values are {self.values_codec.spec!r}, and only numbers increment")
         codec = self.values_codec
+        dtype = codec.dtype
+        if dtype is None or dtype.kind not in "iufc":
+            raise TypeError(f"values are {codec.spec!r}, and only numbers increment")
+        by = exact_number(by, dtype.kind)
 
         def add(old):
             # As it will be read again: a sum in "f4" is rounded.
@@ -497,6 +505,24 @@ cdef class CompiledTable(TableReads):
             header.key_block_bytes = 8 + parts[2].bytes
         sequence = self.commit_frame(parts, part_count, NULL, low, high, unbounded, level)
         return Commit(sequence, LEVELS[level], 1)
+
+cdef object exact_number(object by, str kind):
+    """A number that Python adds exactly, or as a double: numpy's scalars wrap around and round."""
+    if isinstance(by, np.generic):
+        by = by.item()
+    try:
+        if kind == "f" and not isinstance(by, complex):
+            return float(by) if isinstance(by, numbers.Real) else by
+        if kind in "iu":
+            return int(by) if isinstance(by, float) and by.is_integer() else operator.index(by)
+    except OverflowError as error:
+        raise SchemaError(f"{by!r} is too large for a floating-point number") from error
+    except TypeError as error:
+        if isinstance(by, numbers.Number):
+            raise SchemaError(f"whole numbers increment by a whole number, not {by!r}") from error
+        raise
+    return by
+
 
 cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values, Batch *batch):
     cdef const uint64_t[::1] heads

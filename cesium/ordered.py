@@ -18,17 +18,17 @@ class OrderedReads(TableReads):
         return 0 if self.keys_codec.width else b""
 
     def first(self) -> tuple[Any, Any]:
-        """The pair with the smallest key; KeyError when the store is empty."""
+        """The pair with the smallest key; KeyError when there is none."""
         return self._edge(False)
 
     def last(self) -> tuple[Any, Any]:
-        """The pair with the largest key; KeyError when the store is empty."""
+        """The pair with the largest key; KeyError when there is none."""
         return self._edge(True)
 
     def _edge(self, reverse: bool) -> tuple[Any, Any]:
         pair = self._nearest(self._lowest, None, reverse)
         if pair is None:
-            raise KeyError("the store is empty")
+            raise KeyError("nothing is there")
         return pair
 
     def floor(self, key: Any) -> tuple[Any, Any] | None:

@@ -176,6 +176,7 @@ class Store(OrderedReads, CompiledTable):
         """The store as it is at this commit, for reading, however it is written to from now on.
 
         Use it as a context manager, or `close` it: it keeps the files and memtables that it reads.
+        It does not keep the store open.
         """
         self._check_open()
         return Snapshot(self._engine)

@@ -84,6 +84,61 @@ def test_an_increment_that_does_not_fit_changes_nothing() -> None:
     assert store[1] == 200 and 2 not in store and store.sequence == sequence
 
 
+@pytest.mark.parametrize(
+    ("value", "stored", "by", "total"),
+    [
+        ("i8", 100, np.int8(100), 200),
+        ("i8", 100, np.uint8(200), 300),
+        ("i8", 2**40, np.int32(1), 2**40 + 1),
+        ("u8", 2**63 + 1, np.int64(1), 2**63 + 2),
+        ("i8", 2**60 + 1, 1.0, 2**60 + 2),
+        ("i8", 5, True, 6),
+        ("f8", 16777217.0, np.float32(1), 16777218.0),
+        ("f8", 0.5, 2**60, 2.0**60),
+        ("c16", 1j, np.complex64(1), 1 + 1j),
+    ],
+    ids=str,
+)
+def test_increments_are_exact_whatever_number_is_added(
+    value: str, stored: Any, by: Any, total: Any
+) -> None:
+    store = in_memory(value)
+    store[1] = stored
+    assert store.increment(1, by) == total == store[1]
+    assert store.increment(2, by) == store[2] == by
+
+
+def test_increments_that_are_refused() -> None:
+    store = in_memory("i8")
+    store[1] = 2**63 - 1
+    for by in (np.int64(5), 1, 0.5, float("inf"), 1j):
+        with pytest.raises(cesium.SchemaError):
+            store.increment(1, by)
+    floats = in_memory("f8")
+    with pytest.raises(cesium.SchemaError):
+        floats.increment(1, 10**400)
+    assert store[1] == 2**63 - 1 and not floats
+
+
+def test_missing_is_never_a_value() -> None:
+    store = in_memory("i8")
+    store[1] = 5
+    for call in (store.setdefault, store.put_if_absent, store.put):
+        for key in (1, 2):
+            with pytest.raises(cesium.SchemaError):
+                call(key, cesium.MISSING)
+    assert dict(store.items()) == {1: 5}
+    assert store.pop(2, cesium.MISSING) is cesium.MISSING
+
+
+def test_a_value_that_does_not_fit_is_refused_whatever_is_there() -> None:
+    store = in_memory("i8")
+    store[1] = 1
+    for expected in (1, 2, cesium.MISSING):
+        with pytest.raises(cesium.SchemaError):
+            store.compare_and_set(1, expected, "garbage")
+
+
 @pytest.mark.parametrize("value", ["bytes", "str", "json", "bool", "M8[s]", [("a", "i8")]], ids=str)
 def test_only_numbers_increment(value: Any) -> None:
     with pytest.raises(TypeError, match="only numbers increment"):
