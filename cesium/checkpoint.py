@@ -90,15 +90,19 @@ class SegmentOutput:
             blobs=blobs,
             counters=self.engine.core_engine.counters,
         )
-        adapt(self.engine)
+        try:
+            adapt(self.engine)
+        except BaseException:  # nobody else has it yet
+            builder.abort()
+            raise
         return builder
 
     def finish(self, builder: SegmentBuilder) -> SegmentRecord | None:
         """Completes a segment, durably but for its name; None when it would be empty."""
         made = builder.finish()
-        adapt(self.engine)
         if not made["rows"] and not made["range_deletes"]:
             self.engine.files.unlink(segment_name(made["id"]))
+            adapt(self.engine)
             return None
         if builder.blobs.made_file is not None:
             self.known_blobs[builder.blobs.blob_id] = builder.blobs.made_file
@@ -123,6 +127,7 @@ class SegmentOutput:
             run=0 if made["range_deletes"] else self.run,
         )
         self.records.append(record)
+        adapt(self.engine)  # not before: what is not listed would not be removed if this fails
         return record
 
     def discard(self) -> None:

@@ -51,7 +51,7 @@ from cesium.file_system import warn_once
 from cesium.files import UNFINISHED, Files, MemoryFiles
 from cesium.host import EngineHost
 from cesium.journal import PROCESS_STEP_BYTES, SYNC_STEP_BYTES, Journal
-from cesium.lock import WriterLock
+from cesium.lock import WriterLock, is_signed
 from cesium.manifest import Manifest
 from cesium.options import Options
 from cesium.schema import new_codecs, stored_codecs
@@ -198,7 +198,9 @@ class StoreEngine(Exclusive):
                 raise FileNotFoundError(f"there is no store at {self.path}")
             new_codecs(options, self.path)  # refused before anything is made
             self.files.make_directory()
-        elif not self.files.exists("LOCK"):  # which is made only in a directory of ours
+        elif not is_signed(self.files):
+            # Before anything is opened: a LOCK of somebody else's, closed again, would lose the
+            # POSIX lock that this process may hold on it.
             check_own(self.files, self.files.list(), options.flag)
         self.lock = self.files.lock()
         names = self.files.list()

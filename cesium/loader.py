@@ -137,8 +137,21 @@ def load_in_runs(
 
     Many are merged to one in between: each that is read has a mapping, and its fences in memory.
     """
-    runs: list[SegmentOutput] = []
+    # Runs, then what was merged of RUNS_MOST of them, and so on: no row is merged more often than
+    # there are levels.  The higher, the older; each in order.
+    levels: list[list[SegmentOutput]] = [[]]
     bounds: list[tuple[bytes, bytes]] = []
+
+    def make_place(level: int) -> None:
+        if len(levels[level]) < RUNS_MOST:
+            return
+        if level + 1 == len(levels):
+            levels.append([])
+        make_place(level + 1)
+        merged = merge_runs(engine, levels[level], TIER_BASE, RUN)
+        levels[level] = []
+        levels[level + 1].append(merged)
+        engine.core_engine.counters.add("load_bytes", bytes_of(merged))
 
     def write_next(first: int) -> None:
         rows = sorted_rows(
@@ -148,20 +161,20 @@ def load_in_runs(
             threads,
         )
         bounds.append(bounds_of(rows))
-        runs.append(write_run(engine, rows, TIER_BASE, threads, None, RUN))
-        engine.core_engine.counters.add("load_bytes", bytes_of(runs[-1]))
+        levels[0].append(write_run(engine, rows, TIER_BASE, threads, None, RUN))
+        engine.core_engine.counters.add("load_bytes", bytes_of(levels[0][-1]))
 
     try:
         for first in range(0, keys.count, most_rows):
+            make_place(0)
             write_next(first)
-            if len(runs) == RUNS_MOST:
-                runs = [merge_runs(engine, runs, TIER_BASE, RUN)]
-                engine.core_engine.counters.add("load_bytes", bytes_of(runs[0]))
         whole = min(lower for lower, _ in bounds), max(upper for _, upper in bounds)
+        runs = [run for level in reversed(levels) for run in level]
         return merge_runs(engine, runs, tier_of(engine, whole), LOAD, progress), whole
     except BaseException:
-        for run in runs:
-            run.discard()
+        for level in levels:
+            for run in level:
+                run.discard()
         raise
 
 

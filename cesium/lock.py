@@ -13,13 +13,18 @@ Thread safety: a WriterLock is acquired and released by one thread at a time.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from cesium._lock import LockFile
 from cesium.errors import LockedError
+
+if TYPE_CHECKING:
+    from cesium.files import Files
 
 RECORD_BYTES = 256
 
@@ -58,6 +63,13 @@ class WriterLock:
             os.pwrite(self._file.fd, data, 0)
         except OSError:
             pass  # a full drive does not keep anyone from opening; the record is a courtesy
+
+
+def is_signed(files: Files) -> bool:
+    """Whether a directory's LOCK may be one of ours, by its size."""
+    with contextlib.suppress(FileNotFoundError):
+        return files.size("LOCK") == RECORD_BYTES
+    return False
 
 
 def _read_record(fd: int) -> dict[str, object]:

@@ -146,7 +146,8 @@ def failed(engine: StoreEngine, error: BaseException) -> None:
     """Keeps a failure (cesium/upkeep.py); with too many memtables waiting the store is stalled."""
     inner = engine.core_engine
     engine.upkeep.note(engine.path, error)
-    inner.stalled = inner.poisoned is None and not has_room(engine, waiting(engine))
+    with WriteGuard(inner, closing=True):  # or a flush in between would be forgotten
+        inner.stalled = inner.poisoned is None and not has_room(engine, waiting(engine))
 
 
 def loads_wait(engine: StoreEngine) -> bool:

@@ -10,7 +10,7 @@ FLAGS = ("c", "n", "w", "r")
 DURABILITIES = ("sync", "interval", "process", "none")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
-MEMORY_LIMIT_LEAST = 1 << 20
+MEMORY_LIMIT_LEAST, MEMORY_LIMIT_MOST = 1 << 20, 1 << 60
 MEMTABLE_SHARE = 8  # a memtable may take this part of the memory limit,
 MEMTABLE_BYTES_MOST = 64 << 20  # and no more than a segment's worth
 JOURNAL_SHARE = 4  # a journal may take this part of the memory limit on the drive,
@@ -75,8 +75,8 @@ class Options:
                 f"durability is one of {', '.join(map(repr, DURABILITIES))}, "
                 f"not {self.durability!r}"
             )
-        if self.memory_limit_bytes < MEMORY_LIMIT_LEAST:
-            raise ValueError(f"memory_limit is at least 1 MiB, not {self.memory_limit!r}")
+        if not MEMORY_LIMIT_LEAST <= self.memory_limit_bytes <= MEMORY_LIMIT_MOST:
+            raise ValueError(f"memory_limit is 1 MiB to 1 EiB, not {self.memory_limit!r}")
         if self.blob_threshold is not None and not (
             BLOB_THRESHOLD_LEAST <= self.blob_threshold_bytes <= VALUE_BYTES_MOST
         ):

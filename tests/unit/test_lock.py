@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import cesium
 from cesium.errors import LockedError
 from cesium.lock import RECORD_BYTES, WriterLock
 
@@ -32,6 +33,19 @@ def start_holder(path: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     return holder
+
+
+def test_a_lock_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    """Closing any descriptor of a file gives up the POSIX locks that its process has on it."""
+    theirs = tmp_path / "LOCK"
+    (tmp_path / "CURRENT").write_text("a database of another kind")
+    probe = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    with theirs.open("w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        with pytest.raises(FileExistsError, match="CURRENT"):
+            cesium.open(tmp_path, key="u8", value="u8")
+        done = subprocess.run([sys.executable, "-c", probe, str(theirs)], capture_output=True)
+        assert b"BlockingIOError" in done.stderr
 
 
 def test_another_process_is_named(tmp_path: Path) -> None:

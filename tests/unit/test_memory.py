@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium import budget, loader
+from cesium import budget, checkpoint, loader
 from cesium._counters import Counters
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -181,6 +181,64 @@ def test_many_runs_are_merged_in_groups(tmp_path: Path, monkeypatch: pytest.Monk
         assert dict(store.items()) == dict(zip(keys.tolist(), values.tolist(), strict=True))
         assert store.verify().ok
         assert len(list((tmp_path / "s").glob("segment-*"))) == store.stats().segments
+
+
+def test_runs_of_a_load_are_merged_by_levels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row is merged once a level, of which there are log4(100 runs), and not once a group."""
+    monkeypatch.setattr(loader, "run_rows", lambda engine, keys: 10)
+    monkeypatch.setattr(loader, "RUNS_MOST", 4)
+    merge_runs, merged = loader.merge_runs, []
+
+    def counted(*arguments: Any) -> Any:
+        output = merge_runs(*arguments)
+        merged.append(sum(record.rows for record in output.records))
+        return output
+
+    monkeypatch.setattr(loader, "merge_runs", counted)
+    keys = shuffled(1000)
+    with opened(tmp_path / "s", background=False) as store:
+        store.bulk_load(keys, keys)
+        assert merged[-1] == 1000 and sum(merged) <= 4 * 1000
+        assert store.keys().arrays().tolist() == list(range(1000))
+
+
+@pytest.mark.parametrize("call", range(1, 4))
+def test_what_fails_beside_the_budget_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    left = [call]
+
+    def interrupted(engine: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+
+    options = {"key": "u8", "value": "bytes", "durability": "process", "background": False}
+    with cesium.open(tmp_path / "s", options=cesium.Options(**options)) as store:
+        store[1] = b"1"
+        before = sorted(os.listdir(store.path))
+        with monkeypatch.context() as patch:
+            for module in (checkpoint, loader):
+                patch.setattr(module, "adapt", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.bulk_load(range(10), [b"x" * 100_000] * 10, threads=1)
+        assert left[0] <= 0 and sorted(os.listdir(store.path)) == before
+        store.bulk_load(range(10), [b"y"] * 10)
+        assert len(store) == 10
+
+
+@pytest.mark.parametrize("limit", [1 << 64, "99999999999GiB", (1 << 20) - 1, -1])
+def test_a_limit_that_is_none_is_refused_before_anything_is_done(
+    tmp_path: Path, limit: Any
+) -> None:
+    with cesium.open(tmp_path / "s", key="u8", value="u8") as store:
+        store[1] = 1
+    with pytest.raises(ValueError, match="memory_limit"):
+        cesium.open(tmp_path / "s", key="u8", value="u8", flag="n", memory_limit=limit)
+    with cesium.open(tmp_path / "s", memory_limit=1 << 60) as store:
+        assert store[1] == 1
 
 
 def test_a_load_that_is_sorted_takes_nothing_to_sort_it() -> None:
