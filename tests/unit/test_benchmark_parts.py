@@ -143,6 +143,28 @@ def test_threads_work_at_the_same_time() -> None:
     assert calls == 180 and seconds > 0
 
 
+def test_threads_that_work_one_after_another_add_no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads, each of which has the machine to itself for a second of a made clock."""
+    now = [0.0]
+    alone = threading.Lock()
+
+    class Alone(Tape):
+        def run(self, seconds: float) -> tuple[int, float]:
+            with alone:
+                now[0] += 1.0
+                return 100, 1.0
+
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    tapes = [Alone(100, lambda first, end: None, lambda number: None) for _ in range(2)]
+    assert timing.run_threads(tapes, 1.0) == (200, 2.0)
+
+
+def test_threads_with_nothing_left_to_do_have_no_calls() -> None:
+    tapes = [Tape(0, lambda first, end: None, lambda number: None) for _ in range(2)]
+    calls, seconds = timing.run_threads(tapes, 1.0)
+    assert calls == 0 and seconds > 0
+
+
 def test_an_error_in_a_thread_is_raised() -> None:
     def slices(first: int, end: int) -> None:
         raise KeyError("gone")
