@@ -9,7 +9,7 @@ keys and values, `engines` put every engine behind one interface, `workloads` sa
 it and know no engine, `worker` does one workload with one engine in a process of its own, `plan`
 says what is done, `runner` in which order, `shares` compares with the drive. What comes of it is a
 report: `reading` checks one, `report` is the table on the terminal, `html` the page, `compare` lays
-two beside each other. docs/benchmarks.md argues the settings.
+two beside each other, `keeping` writes files. docs/benchmarks.md argues the settings.
 
 Everything is written below one directory of its own (`workspace`), which is removed in the end.
 """

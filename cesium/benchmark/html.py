@@ -13,13 +13,13 @@ report's, and the first plot shows every work beside the best peer.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cesium.benchmark.charts import Axis, Bar, Curve, bars, logarithmic_axis, plot
 from cesium.benchmark.elements import Markup, element, joined, percent
+from cesium.benchmark.keeping import write_file
 from cesium.benchmark.machine_tables import machine_section
 from cesium.benchmark.over_time import WINDOWS, rates_of, time_plot
 from cesium.benchmark.page_style import STYLE
@@ -43,16 +43,9 @@ def write(report: dict[str, Any], file: Path) -> None:
     """Writes the page of a report.
 
     ReportError (a ValueError) when the object is no report; OSError when the file cannot be
-    written, and then nothing is left of it.
+    written, and then what was there stays.
     """
-    text = page(report)
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}.new")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(file)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+    write_file(file, page(report))
 
 
 def page(report: dict[str, Any]) -> str:

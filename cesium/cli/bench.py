@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from cesium.cli._gate import EXIT_INTERRUPTED, say
+from cesium.cli._gate import EXIT_ERROR, EXIT_INTERRUPTED, message_of, say
 from cesium.cli._show import PATH
 from cesium.cli._text import to_json
 
@@ -107,6 +107,7 @@ def bench(
 
     cesium bench compare A.json B.json lays two reports (-o FILE) beside each other.
     """
+    from cesium.benchmark.keeping import check_file
     from cesium.benchmark.runner import Run
     from cesium.benchmark.workspace import abandoned, check_directory
 
@@ -115,6 +116,8 @@ def bench(
     for file in (output, html):
         if file is not None and not file.absolute().parent.is_dir():
             raise click.UsageError(f"no directory for {file}")
+        if file is not None:
+            check_file(file)
     written = plan.written_bytes()
     if written > ASK_ABOVE_BYTES and not yes:
         text = f"this writes about {written / 1e9:.0f} GB to {directory}"
@@ -125,20 +128,20 @@ def bench(
         say(f"note: {path} is left from a benchmark that was killed: remove it")
     with _progress() as progress:
         report = Run(plan, directory, progress).go()
-    if output is not None:
-        output.write_text(to_json(report) + "\n")
-    if html is not None:
-        from cesium.benchmark.html import write
-
-        write(report, html)
-    if as_json:
-        click.echo(to_json(report))
-    else:
-        _show(report)
+    try:
+        if as_json:
+            click.echo(to_json(report))
+        else:
+            _show(report)
+    finally:  # kept even when nobody reads what is shown
+        kept = _keep(report, output, html)
     if report["left_out"]:
         say(f"note: the time was over before these began: {', '.join(report['left_out'])}")
     if report["interrupted"]:
         say("interrupted")
+    if not kept:
+        context.exit(EXIT_ERROR)
+    if report["interrupted"]:
         context.exit(EXIT_INTERRUPTED)
 
 
@@ -220,6 +223,27 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(task, description=text, completed=done, total=total or None)
 
         yield progress
+
+
+def _keep(report: Any, output: Path | None, page: Path | None) -> bool:
+    """Writes the files that were asked for; says which could not be, and goes on with the next."""
+    from cesium.benchmark.html import write
+    from cesium.benchmark.keeping import write_file
+
+    wanted: list[tuple[Path | None, Callable[[Path], None]]] = [
+        (output, lambda file: write_file(file, to_json(report) + "\n")),
+        (page, lambda file: write(report, file)),
+    ]
+    kept = True
+    for file, keep in wanted:
+        if file is None:
+            continue
+        try:
+            keep(file)
+        except OSError as error:
+            say(message_of(error))
+            kept = False
+    return kept
 
 
 def _show(report: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import signal
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from benchmark_jobs import job
 from benchmark_reports import full_report
+from cesium.benchmark.keeping import check_file, write_file
 from cesium.benchmark.plan import Plan
 from cesium.benchmark.reading import parsed
 from cesium.benchmark.report import show
@@ -207,6 +209,58 @@ def test_two_reports_are_compared_and_drawn(tmp_path: Path) -> None:
     assert "Usage: cesium bench compare" in run("bench", "compare", "--help").stdout.replace(
         "main bench", "cesium bench"
     )
+
+
+def test_a_report_is_shown_though_its_files_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drive is full when the run is over; the page is tried though the report failed."""
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "a temporary name")
+
+    kept, page = tmp_path / "kept.json", tmp_path / "page.html"
+    kept.write_text("of before")
+    with monkeypatch.context() as patch:
+        patch.setattr("cesium.benchmark.keeping.Path.replace", full)
+        found = run("bench", tmp_path, *QUICK, "--json", "-o", kept, "--html", page)
+    assert found.exit_code == 1
+    assert json.loads(found.stdout)["results"]
+    assert found.stderr.splitlines() == [
+        f"cesium: No space left on device: {file}" for file in (kept, page)
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
+    assert kept.read_text() == "of before"
+
+
+@pytest.mark.parametrize("option", ["-o", "--html"])
+def test_files_that_cannot_be_written_are_refused_before_the_run(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the run began")
+
+    monkeypatch.setattr(Run, "go", never)
+    assert f"Is a directory: {tmp_path}" in fail(1, "bench", tmp_path, *QUICK, option, tmp_path)
+    long = tmp_path / ("n" * 300)
+    assert f"File name too long: {long}" in fail(1, "bench", tmp_path, *QUICK, option, long)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_stay_as_they_are_until_they_are_replaced(tmp_path: Path) -> None:
+    file, link = tmp_path / "report.json", tmp_path / "link.json"
+    check_file(file)
+    assert list(tmp_path.iterdir()) == []
+    file.write_text("of before")
+    link.symlink_to("report.json")
+    for each in (file, link, Path("/dev/null")):
+        check_file(each)
+        assert file.read_text() == "of before"
+    write_file(link, "of now")
+    write_file(Path("/dev/null"), "of nobody")
+    assert link.is_symlink() and file.read_text() == "of now"
+    assert Path("/dev/null").is_char_device()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "report.json"]
 
 
 def test_a_directory_called_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
