@@ -26,7 +26,14 @@ from cesium.benchmark.page_style import STYLE
 from cesium.benchmark.reading import Report, Result, Work, parsed
 from cesium.benchmark.standing import OWN, Standing, by_work, counts, ranked, standings
 from cesium.benchmark.tables import table
-from cesium.benchmark.texts import count_text, data_text, figure_text, micros_text, ratio_text
+from cesium.benchmark.texts import (
+    above_whole_text,
+    count_text,
+    data_text,
+    figure_text,
+    micros_text,
+    ratio_text,
+)
 from cesium.figures import seconds_text
 
 __all__ = ["page", "write"]
@@ -298,20 +305,33 @@ def _share_section(report: Report) -> Markup:
     if not limits:
         return Markup()
     cards = (
-        element("div", element("h3", f"Of {limit}"), bars(list(_shares(pairs))), class_="card wide")
+        element(
+            "div",
+            element("h3", f"Of {limit}"),
+            bars(list(_shares(pairs))),
+            *_above_whole(limit, pairs),
+            class_="card wide",
+        )
         for limit, pairs in limits.items()
     )
     said = (
         "What cesium reached of what the drive itself did in the same run. The solid line is the "
-        "whole, the dotted one the best peer's share. More than the whole means that memory "
-        "answered a part."
+        "whole, the dotted one the best peer's share."
     )
     return joined(element("p", said), element("div", *cards, class_="stack"))
 
 
+def _fractions(pairs: Sequence[tuple[Result, Result | None]]) -> list[float]:
+    return [each.share[1] for pair in pairs for each in pair if each and each.share]
+
+
+def _above_whole(limit: str, pairs: Sequence[tuple[Result, Result | None]]) -> Iterator[Markup]:
+    if max(_fractions(pairs)) > 1:
+        yield element("p", above_whole_text(limit), class_="data")
+
+
 def _shares(pairs: Sequence[tuple[Result, Result | None]]) -> Iterator[Bar]:
-    fractions = [each.share[1] for pair in pairs for each in pair if each and each.share]
-    widest = max(1.0, *fractions)
+    widest = max(1.0, *_fractions(pairs))
     for own, peer in pairs:
         assert own.share is not None
         text = f"{own.share[1] * 100:.3g} %"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -10,7 +10,14 @@ from rich.text import Text
 
 from cesium.benchmark.reading import Drive, Engine, Latency, Report, Result, Work
 from cesium.benchmark.standing import OWN, Standing, by_work, standings
-from cesium.benchmark.texts import count_text, data_text, figure_text, micros_text, ratio_text
+from cesium.benchmark.texts import (
+    above_whole_text,
+    count_text,
+    data_text,
+    figure_text,
+    micros_text,
+    ratio_text,
+)
 from cesium.benchmark.workloads import WORKLOADS
 from cesium.figures import bytes_text
 
@@ -128,21 +135,33 @@ def _rates(
     engines: Columns = {name: [] for name in names}
     compared: list[Text] = []
     shares: list[Text] = []
+    shown: list[Result] = []
     for work, results in works.items():
         by_engine = {result.engine: result for result in results}
         for name, cells in engines.items():
             cells.append(_figure(by_engine.get(name)))
         compared.append(_beside(beside.get(work)))
-        shares.append(_share(by_engine.get(OWN, results[0])))
+        shown.append(by_engine.get(OWN, results[0]))
+        shares.append(_share(shown[-1]))
     columns = dict(engines)
     if any(cell.plain for cell in compared):
         columns["beside best peer"] = compared
     if any(cell.plain for cell in shares):
         columns["of the drive"] = shares
     tables = _tables("a second, or time", titles, columns, width)
-    said = "Medians, and half of what lies between the lowest and the highest run; what an engine "
-    note = Text(said + "does not offer is left empty.", style="dim")
-    return Group("", Text(data, style="bold"), *tables, note)
+    medians = (
+        "Medians, and half of what lies between the lowest and the highest run; what an engine "
+    )
+    said = [medians + "does not offer is left empty.", *_above_whole(shown)]
+    below = [Text(line, style="dim") for line in said]
+    return Group("", Text(data, style="bold"), *tables, *below)
+
+
+def _above_whole(results: Iterable[Result]) -> list[str]:
+    """A line for each limit of which a result has more than the whole."""
+    shares = [result.share for result in results if result.share is not None]
+    limits = dict.fromkeys(limit for limit, fraction in shares if fraction > 1)
+    return [above_whole_text(limit) for limit in limits]
 
 
 def _tables(corner: str, titles: Sequence[Text], columns: Columns, width: int) -> list[Table]:

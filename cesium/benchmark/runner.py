@@ -138,7 +138,8 @@ class Run:
         store = stores / peer
         job = Job(
             name, peer, shape.key, shape.value_bytes, plan.rows_of(shape), case.threads, plan.seed,
-            plan.repeats, plan.seconds, plan.rate, plan.cache_bytes, str(store), str(scratch),
+            plan.repeats, plan.seconds_of(name), plan.rate, plan.cache_bytes, str(store),
+            str(scratch),
         )  # fmt: skip
         row = self.rows.setdefault((case, peer), Row(job))
         if row.error is None and row.not_offered is None:

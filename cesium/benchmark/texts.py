@@ -5,6 +5,13 @@ from __future__ import annotations
 from cesium.benchmark.reading import Work
 from cesium.figures import seconds_text
 
+# Why a share of a limit, by the words that the limit's name begins with, may be above 1.
+ABOVE_WHOLE = {
+    "sync": "a run of few syncs counts one more or less, and the drive's own figure varies",
+    "random read": "memory answered a part, or one read of the drive several calls",
+    "sequential read": "memory answered a part",
+    "sequential write": "fewer bytes were written than the rows have, or memory held a part",
+}
 THOUSANDS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -54,3 +61,9 @@ def data_text(work: Work) -> str:
 def size_text(size: int) -> str:
     """Bytes without a fraction where there is none: "8 B", "64 KiB"."""
     return f"{size} B" if size % 1024 or not size else f"{size // 1024} KiB"
+
+
+def above_whole_text(limit: str) -> str:
+    """What a share of more than the whole of a drive's limit means."""
+    reasons = (reason for start, reason in ABOVE_WHOLE.items() if limit.startswith(start))
+    return f"More than the whole of {limit}: {next(reasons, 'the figure of the drive varies')}."

@@ -201,6 +201,7 @@ def _plan(
         "rows": rows, "seconds": seconds, "rate": rate, "cache_bytes": cache, "seed": seed,
         "threads": tuple(dict.fromkeys(threads)) or None,
         "rounds" if plan.rounds > 1 else "repeats": runs,
+        "sync_seconds": None if seconds is None else 0.0,  # what is asked for holds for all
     }  # fmt: skip
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return replace(plan, workloads=names, engines=peers, shapes=shapes, more=more, **chosen)

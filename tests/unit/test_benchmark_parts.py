@@ -366,5 +366,7 @@ def test_plans() -> None:
     assert plan.rows_of(Shape()) == plan.rows_of(Shape("u64", 100)) == 1_000_000
     assert plan.rows_of(Shape("u64", 65536)) == 1_000_000 * 128 // 65544
     assert replace(plan, fewer_wide=False).rows_of(Shape("u64", 65536)) == 1_000_000
+    quick = Plan.of("quick")
+    assert quick.seconds_of("put-sync") >= 0.4 > quick.seconds_of("get-hit") == quick.seconds
     with pytest.raises(ValueError, match="'huge': quick, standard, full"):
         Plan.of("huge")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmark_reports import ENGINES, failed, full_report, growth, latency, result
 from cesium.benchmark import charts, html, over_time
 from cesium.benchmark.compare import Comparison, cells, compare, compare_files, show
 from cesium.benchmark.noise import STUDENT_T, ratio
 from cesium.benchmark.reading import ReportError, parsed, read
+from cesium.benchmark.report import show as show_report
 from cesium.benchmark.standing import standings
 from cesium.benchmark.texts import count_text, data_text, figure_text, ratio_text
 from cesium.errors import Error
@@ -413,6 +416,31 @@ def test_a_page_needs_nothing_but_itself() -> None:
         if "href" in attributes:
             target = attributes["href"] or ""
             assert tag == "a" and target.startswith("#") and f'id="{target[1:]}"' in page
+
+
+SYNCS = "a run of few syncs counts one more or less"
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [("syncs, one after another", SYNCS),
+     ("random reads, depth 8", "memory answered a part, or one read of the drive several calls"),
+     ("sequential write", "fewer bytes were written than the rows have")],
+)  # fmt: skip
+def test_a_share_above_the_whole_is_explained_by_its_limit(limit: str, reason: str) -> None:
+    def shown(fraction: float) -> tuple[str, str]:
+        share = {"of": limit, "fraction": fraction}
+        report = small(result("put-sync", "cesium", "ops/s", 5.0, share=share))
+        console = Console(file=io.StringIO(), width=200, record=True)
+        show_report(parsed(report), console)
+        return console.export_text(), " ".join(Outline(html.page(report)).words)
+
+    for text in shown(1.2):
+        assert f"More than the whole of {limit}: {reason}" in text
+        assert (SYNCS in text) == (limit[:4] == "sync")
+        assert ("memory answered" in text) == (limit[:6] == "random")
+    for text in shown(0.9):
+        assert "More than the whole" not in text
 
 
 def test_texts_of_a_report_are_no_markup() -> None:
