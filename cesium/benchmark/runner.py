@@ -184,3 +184,14 @@ class Run:
                 if row.runs or row.error is not None
             ],
         }
+
+
+def offered_by_none(report: dict[str, Any]) -> dict[str, str]:
+    """Of a report: the workloads that no engine offered on any rows, and why not."""
+    rows = {result["workload"] for result in report["results"]}
+    refusals = [engine["not_offered"] for engine in report["engines"].values()]
+    reasons: dict[str, dict[str, None]] = {}  # in order, each once
+    for name, reason in (item for refused in refusals for item in refused.items()):
+        if name not in rows and all(name in refused for refused in refusals):
+            reasons.setdefault(name, {})[reason] = None
+    return {name: "; ".join(each) for name, each in reasons.items()}

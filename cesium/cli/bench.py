@@ -108,7 +108,7 @@ def bench(
     cesium bench compare A.json B.json lays two reports (-o FILE) beside each other.
     """
     from cesium.benchmark.keeping import check_file
-    from cesium.benchmark.runner import Run
+    from cesium.benchmark.runner import Run, offered_by_none
     from cesium.benchmark.workspace import abandoned, check_directory
 
     plan = _plan(**chosen)
@@ -135,6 +135,8 @@ def bench(
             _show(report)
     finally:  # kept even when nobody reads what is shown
         kept = _keep(report, output, html)
+    for name, reason in offered_by_none(report).items():
+        say(f"note: {name}: not offered: {reason}")
     if report["left_out"]:
         say(f"note: the time was over before these began: {', '.join(report['left_out'])}")
     if report["interrupted"]:

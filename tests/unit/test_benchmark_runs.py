@@ -263,6 +263,17 @@ def test_files_stay_as_they_are_until_they_are_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "report.json"]
 
 
+def test_a_workload_that_no_engine_offers_is_named(tmp_path: Path) -> None:
+    found = run("bench", tmp_path, *QUICK, "--workload", "cold-get", "--workload", "put-interval")
+    assert found.exit_code == 0
+    # SQLite has no puts like that, but cesium has: there is a row.
+    assert {line.split("\t")[0] for line in found.stdout.splitlines()[1:]} == {
+        "get-hit", "open", "put-interval"
+    }  # fmt: skip
+    said = "cesium: note: cold-get: not offered: a store of less than 8 MiB is never cold"
+    assert found.stderr.splitlines() == [said]
+
+
 def test_a_directory_called_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "compare").mkdir()
