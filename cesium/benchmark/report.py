@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -135,31 +135,30 @@ def _rates(
     engines: Columns = {name: [] for name in names}
     compared: list[Text] = []
     shares: list[Text] = []
-    shown: list[Result] = []
     for work, results in works.items():
         by_engine = {result.engine: result for result in results}
         for name, cells in engines.items():
             cells.append(_figure(by_engine.get(name)))
         compared.append(_beside(beside.get(work)))
-        shown.append(by_engine.get(OWN, results[0]))
-        shares.append(_share(shown[-1]))
+        shares.append(_share(by_engine.get(OWN)))
     columns = dict(engines)
     if any(cell.plain for cell in compared):
         columns["beside best peer"] = compared
     if any(cell.plain for cell in shares):
-        columns["of the drive"] = shares
+        columns[f"{OWN}, of the drive"] = shares
     tables = _tables("a second, or time", titles, columns, width)
     medians = (
         "Medians, and half of what lies between the lowest and the highest run; what an engine "
     )
-    said = [medians + "does not offer is left empty.", *_above_whole(shown)]
+    said = [medians + "does not offer is left empty.", *_above_whole(works)]
     below = [Text(line, style="dim") for line in said]
     return Group("", Text(data, style="bold"), *tables, *below)
 
 
-def _above_whole(results: Iterable[Result]) -> list[str]:
-    """A line for each limit of which a result has more than the whole."""
-    shares = [result.share for result in results if result.share is not None]
+def _above_whole(works: Works) -> list[str]:
+    """A line for each limit of which the column of shares has more than the whole."""
+    own = [each for results in works.values() for each in results if each.engine == OWN]
+    shares = [each.share for each in own if each.share is not None]
     limits = dict.fromkeys(limit for limit, fraction in shares if fraction > 1)
     return [above_whole_text(limit) for limit in limits]
 
@@ -207,8 +206,8 @@ def _beside(found: Standing | None) -> Text:
     return Text(f"{ratio_text(found.ratio.value)} x {found.best.engine}", style=style)
 
 
-def _share(result: Result) -> Text:
-    if result.share is None:
+def _share(result: Result | None) -> Text:
+    if result is None or result.share is None:
         return Text("")
     limit, fraction = result.share
     return Text(f"{fraction:.1%} of {limit}" if fraction < 2 else f"{fraction:.1f} x {limit}")

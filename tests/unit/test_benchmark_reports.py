@@ -443,6 +443,22 @@ def test_a_share_above_the_whole_is_explained_by_its_limit(limit: str, reason: s
         assert "More than the whole" not in text
 
 
+def test_a_peers_share_is_not_shown_as_cesiums() -> None:
+    def shown(*results: dict[str, Any]) -> str:
+        console = Console(file=io.StringIO(), width=200, record=True)
+        show_report(parsed(small(*results, machine={})), console)
+        return console.export_text()
+
+    share = {"of": "sequential write", "fraction": 1.5}
+    peer = result("load-sorted", "lmdb", "rows/s", 5.0, share=share)
+    text = shown(peer)
+    assert "of the drive" not in text and "of sequential write" not in text
+    own = result("load-shuffled", "cesium", "rows/s", 5.0, share=share | {"fraction": 0.25})
+    text = shown(peer, own)
+    assert "cesium, of the drive" in text and "25.0% of sequential write" in text
+    assert "150.0%" not in text and "More than the whole" not in text
+
+
 def test_texts_of_a_report_are_no_markup() -> None:
     nasty = '"><script>alert(1)</script>&amp;'
     report = small(

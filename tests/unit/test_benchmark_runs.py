@@ -301,7 +301,7 @@ def test_nothing_is_cut_off_on_a_narrow_terminal(columns: int) -> None:
     shown = console.export_text()
     assert "…" not in shown and max(map(len, shown.splitlines())) <= columns
     start = shown.index("u64 + 8 B")
-    for name in (*report.engines, "beside best peer", "of the drive"):
+    for name in (*report.engines, "beside best peer", "cesium, of the drive"):
         assert name in shown[start:]
     results = [result for result in report.results if result.median]
     for result in results:
