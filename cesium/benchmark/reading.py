@@ -25,6 +25,8 @@ FORMAT = "cesium-bench"
 VERSION = 1
 UNITS = ("ops/s", "rows/s", "s")
 PERCENTILES = ("p50", "p90", "p99", "p99_9", "max")
+# A percentile of fewer calls than these is that of one or two of them.
+CALLS_LEAST = {"p99": 200, "p99_9": 2000}
 
 # A full report of all engines is below 2 MiB; more is some other file, or meant to do harm.
 FILE_BYTES_MAX = 64 << 20
@@ -98,7 +100,10 @@ class RandomRead:
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """What the drive itself did.  Rates in bytes a second, sync times in microseconds."""
+    """What the drive itself did.  Rates in bytes a second, sync times in microseconds.
+
+    sync_us: without the percentiles for which there were too few syncs, if their count is told.
+    """
 
     sequential_read: float | None = None
     sequential_write: float | None = None
@@ -184,6 +189,12 @@ def _engine(item: _Object) -> Engine:
 
 def _drive(drive: _Object) -> Drive:
     sync = drive.inner("sync_us")
+    count = sync.maybe_number("count")
+    enough = [
+        name for name in PERCENTILES
+        if sync.content.get(name) is not None
+        and (count is None or count >= CALLS_LEAST.get(name, 1))
+    ]  # fmt: skip
     return Drive(
         drive.maybe_number("sequential_read"),
         drive.maybe_number("sequential_write"),
@@ -196,7 +207,7 @@ def _drive(drive: _Object) -> Drive:
             )
             for item in drive.each("random_read")
         ),
-        {name: sync.number(name) for name in PERCENTILES if sync.content.get(name) is not None},
+        {name: sync.number(name) for name in enough},
     )
 
 

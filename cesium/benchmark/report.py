@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from cesium.benchmark.reading import Drive, Engine, Latency, Report, Result, Work
+from cesium.benchmark.reading import CALLS_LEAST, Drive, Engine, Latency, Report, Result, Work
 from cesium.benchmark.standing import OWN, Standing, by_work, standings
 from cesium.benchmark.texts import (
     above_whole_text,
@@ -22,8 +22,7 @@ from cesium.benchmark.workloads import WORKLOADS
 from cesium.figures import bytes_text
 
 STYLES = {"better": "green", "worse": "bold red"}
-# A percentile of fewer calls than these is that of one or two of them.
-CALLS_LEAST = (("p50", 1), ("p99", 200), ("p99_9", 2000))
+SHOWN_PERCENTILES = ("p50", "p99", "p99_9")
 
 COLUMNS = ("workload", "key", "value", "rows", "threads", "engine", "unit", "median", "low",
            "high", "error")  # fmt: skip
@@ -233,5 +232,7 @@ def _percentiles(latency: Latency | None) -> str:
     if latency is None:
         return ""
     return ", ".join(
-        micros_text(getattr(latency, name)) for name, least in CALLS_LEAST if latency.count >= least
+        micros_text(getattr(latency, name))
+        for name in SHOWN_PERCENTILES
+        if latency.count >= CALLS_LEAST.get(name, 1)
     )

@@ -55,6 +55,24 @@ def test_a_report_is_read_whole(tmp_path: Path) -> None:
     assert found.engines["numpy"].bound and not found.engines["lmdb"].bound
 
 
+@pytest.mark.parametrize(
+    ("count", "names"),
+    [(44, ["p50", "p90", "max"]), (200, ["p50", "p90", "p99", "max"]),
+     (2000, ["p50", "p90", "p99", "p99_9", "max"])],
+)  # fmt: skip
+def test_percentiles_of_too_few_syncs_are_left_out(count: int, names: list[str]) -> None:
+    report = full_report()
+    report["drive"]["sync_us"]["count"] = count
+    found = parsed(report)
+    assert list(found.drive.sync_us) == names
+    console = Console(file=io.StringIO(), width=200, record=True)
+    show_report(found, console)
+    line = next(line for line in console.export_text().splitlines() if "small append" in line)
+    assert ("p99 " in line) == ("p99" in names)
+    assert ("p99.9" in line) == ("p99_9" in names)
+    assert ("sync, p99.9" in html.page(report)) == ("p99_9" in names)
+
+
 def test_what_an_interrupted_run_lacks_may_be_absent() -> None:
     report = full_report() | {"interrupted": True}
     for member in ("machine", "drive", "engines"):
