@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,21 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class Finite(click.FloatRange):
+    """A number above 0; neither nan nor infinity, nor what overflows in a product."""
+
+    name = "number"
+
+    def __init__(self) -> None:
+        super().__init__(0, 1e9, min_open=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):  # which compares with no bound
+            self.fail(f"{value} is not a number above 0", param, ctx)
+        return found
+
+
 POSITIVE = click.IntRange(1)
 
 
@@ -72,19 +88,21 @@ POSITIVE = click.IntRange(1)
 @click.option("--workload", "workloads", multiple=True, metavar="NAME", help="Only these.")
 @click.option("--engine", "engine_names", multiple=True, metavar="NAME", help="Only these.")
 @click.option("--key", "keys", multiple=True, metavar="TYPE", help="u64, composite or url.")
-@click.option("--value", "values", multiple=True, type=POSITIVE, metavar="BYTES", help="8 or more.")
+@click.option(
+    "--value", "values", multiple=True, type=click.IntRange(8), metavar="BYTES", help="8 or more."
+)
 @click.option("--threads", multiple=True, type=POSITIVE, metavar="N", help="Readers, loaders.")
 @click.option("--rows", type=POSITIVE, metavar="N", help="Rows of a store.")
 @click.option(
     "--times-memory",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(),
     metavar="X",
     help="Rows of so many times the machine's memory, in place of --rows.",
 )
 @click.option("--runs", type=POSITIVE, metavar="N", help="Runs of each; medians are shown.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="About, of a run.")
+@click.option("--seconds", type=Finite(), help="About, of a run.")
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), metavar="N",
+    "--rate", type=Finite(), metavar="N",
     help="Latencies of so many calls a second that begin on time, as those of clients would.",
 )  # fmt: skip
 @click.option("--cache", type=Size(), metavar="SIZE", help="Of each engine's own; 256MiB.")
@@ -141,7 +159,8 @@ def bench(
         say(f"note: the time was over before these began: {', '.join(report['left_out'])}")
     if report["interrupted"]:
         say("interrupted")
-    if not kept:
+    results = report["results"]
+    if not kept or (results and all(each["error"] for each in results)):
         context.exit(EXIT_ERROR)
     if report["interrupted"]:
         context.exit(EXIT_INTERRUPTED)

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from benchmark_jobs import job
 from benchmark_reports import full_report
+from cesium.benchmark.job import Job
 from cesium.benchmark.keeping import check_file, write_file
 from cesium.benchmark.plan import Plan
 from cesium.benchmark.reading import parsed
@@ -327,6 +328,37 @@ def test_refusals_name_what_is_valid(tmp_path: Path) -> None:
     assert "GB free" in fail(1, "bench", tmp_path, "--quick", "--rows", 1 << 50, "--yes")
     assert "a size is" in fail(2, "bench", tmp_path, "--cache", "much")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("option", ["--seconds", "--rate", "--times-memory"])
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e+308", "0", "-1", "much"])
+def test_numbers_that_mean_no_amount_are_refused(tmp_path: Path, option: str, number: str) -> None:
+    said = fail(2, "bench", tmp_path, *QUICK, f"{option}={number}")
+    assert option in said and number in said
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 7])
+def test_values_have_8_bytes_or_more(tmp_path: Path, size: int) -> None:
+    said = fail(2, "bench", tmp_path, *QUICK, "--value", size)
+    assert "--value" in said and "x>=8" in said
+
+
+def test_a_run_without_a_single_figure_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = {"cesium", "sqlite"}
+
+    def perform(self: Workers, job: Job, timeout: float) -> dict[str, Any]:
+        if job.engine in failing:
+            return {"error": "OSError: the drive is gone"}
+        return {"outcome": {"runs": [1.0], "histograms": [], "extra": {}}}
+
+    monkeypatch.setattr(Workers, "perform", perform)
+    found = run("bench", tmp_path, *QUICK)
+    assert found.exit_code == 1 and found.stdout.count("the drive is gone") == 4
+    failing.remove("sqlite")
+    found = run("bench", tmp_path, *QUICK)
+    assert found.exit_code == 0 and found.stdout.count("the drive is gone") == 2
 
 
 def test_a_directory_that_must_not_be_written(
