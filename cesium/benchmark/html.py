@@ -194,12 +194,18 @@ def _throughput_section(report: Report, numbers: dict[str, int]) -> Markup:
     )
     hatched = " Hatched: a bound, which has no keyed, durable writes." if bounds else ""
     said = "Medians, best first; the line across a bar goes from the slowest to the fastest run."
+    if any(map(_durability, report.results)):
+        said += " Synced: the engine waits for the drive at each commit, others need not."
     return joined(element("p", said + hatched), element("div", *cards, class_="cards"))
 
 
 def _lower_is_better(results: Sequence[Result]) -> Iterator[Markup]:
     if results[0].lower_is_better:
         yield element("p", "A time: shorter is better.", class_="data")
+
+
+def _durability(result: Result) -> str:
+    return ", synced" if result.durability == "sync" else ""
 
 
 def _bars(results: Sequence[Result], numbers: dict[str, int], bounds: set[str]) -> Iterator[Bar]:
@@ -212,7 +218,7 @@ def _bars(results: Sequence[Result], numbers: dict[str, int], bounds: set[str]) 
         if each.median is None:
             yield Bar(each.engine, f"failed: {each.error}", kind=kind)
             continue
-        text = figure_text(each.median, each.unit)
+        text = figure_text(each.median, each.unit) + _durability(each)
         yield Bar(
             each.engine,
             text if not each.error else f"{text}, then failed: {each.error}",

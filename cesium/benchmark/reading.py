@@ -66,7 +66,8 @@ class Result:
 
     unit: "ops/s", "rows/s", or "s", where lower is better.  runs: a figure per run; empty when it
     failed, which `error` then explains.  share: of what limit of the drive, and which fraction.
-    over_time: seconds since the start, and rows so far.
+    over_time: seconds since the start, and rows so far.  durability: "sync" where the engine syncs
+    every commit and others need not.
     """
 
     work: Work
@@ -82,6 +83,7 @@ class Result:
     error: str | None = None
     space_amplification: float | None = None
     write_amplification: float | None = None
+    durability: str | None = None
 
     @property
     def lower_is_better(self) -> bool:
@@ -245,6 +247,7 @@ def _result(item: _Object) -> Result:
         error,
         _space_amplification(item),
         item.maybe_number("write_amplification"),
+        item.text("durability", "") or None,
     )
 
 

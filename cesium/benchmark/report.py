@@ -22,10 +22,11 @@ from cesium.benchmark.workloads import WORKLOADS
 from cesium.figures import bytes_text
 
 STYLES = {"better": "green", "worse": "bold red"}
+SYNCED_MARK = "*"
 SHOWN_PERCENTILES = ("p50", "p99", "p99_9")
 
 COLUMNS = ("workload", "key", "value", "rows", "threads", "engine", "unit", "median", "low",
-           "high", "error")  # fmt: skip
+           "high", "error", "durability")  # fmt: skip
 
 Works = Mapping[Work, Sequence[Result]]
 
@@ -67,7 +68,8 @@ def lines(report: Report) -> list[str]:
     for each in report.results:
         work = each.work
         cells = (work.workload, work.key, work.value, work.rows, work.threads, each.engine,
-                 each.unit, each.median, each.low, each.high, each.error)  # fmt: skip
+                 each.unit, each.median, each.low, each.high, each.error,
+                 each.durability)  # fmt: skip
         found.append("\t".join("" if cell is None else str(cell) for cell in cells))
     return found
 
@@ -149,9 +151,21 @@ def _rates(
     medians = (
         "Medians, and half of what lies between the lowest and the highest run; what an engine "
     )
-    said = [medians + "does not offer is left empty.", *_above_whole(works)]
+    said = [medians + "does not offer is left empty.", *_synced(works), *_above_whole(works)]
     below = [Text(line, style="dim") for line in said]
     return Group("", Text(data, style="bold"), *tables, *below)
+
+
+def _synced(works: Works) -> list[str]:
+    if any(_mark(each) for results in works.values() for each in results):
+        return [
+            f"{SYNCED_MARK} synced: the engine waits for the drive at each commit, others need not."
+        ]
+    return []
+
+
+def _mark(result: Result) -> str:
+    return SYNCED_MARK if result.durability == "sync" else ""
 
 
 def _above_whole(works: Works) -> list[str]:
@@ -192,6 +206,7 @@ def _figure(result: Result | None) -> Text:
     if result.median is None:
         return Text("failed", style="bold red")
     found = Text(figure_text(result.median, result.unit).removesuffix("/s").removesuffix(" rows"))
+    found.append(_mark(result))
     if len(result.runs) > 1 and result.median > 0:
         apart = (max(result.runs) - min(result.runs)) / 2 / result.median
         found.append(f" ±{apart * 100:2.0f}%", style="dim")
@@ -202,7 +217,9 @@ def _beside(found: Standing | None) -> Text:
     if found is None or found.ratio is None or found.best is None:
         return Text("")
     style = STYLES.get(found.ratio.verdict, "")
-    return Text(f"{ratio_text(found.ratio.value)} x {found.best.engine}", style=style)
+    return Text(
+        f"{ratio_text(found.ratio.value)} x {found.best.engine}{_mark(found.best)}", style=style
+    )
 
 
 def _share(result: Result | None) -> Text:

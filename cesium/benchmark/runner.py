@@ -69,6 +69,8 @@ class Row:
             "over_time": None,
             "error": self.error,
         }
+        if workload.commits and "process" not in engine(self.job.engine).durabilities:
+            found["durability"] = "sync"  # which others are spared
         return found | self.extra
 
 

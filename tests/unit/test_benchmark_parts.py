@@ -16,11 +16,13 @@ from benchmark_jobs import job
 from cesium import _ring
 from cesium._histogram import LatencyHistogram
 from cesium.benchmark import drive, machine, timing, workspace
-from cesium.benchmark.engines import ENGINES
+from cesium.benchmark.engines import ENGINES, installed
 from cesium.benchmark.plan import PROFILES, Case, Plan
+from cesium.benchmark.runner import Row
 from cesium.benchmark.shapes import KEY_TYPES, Shape, make_rows, misses, zipfian
 from cesium.benchmark.shares import share
 from cesium.benchmark.timing import Tape
+from cesium.benchmark.workloads import WORKLOADS
 
 
 def histogram_of(values: list[int], expected: int = 0) -> LatencyHistogram:
@@ -308,6 +310,17 @@ def test_shares_of_the_drive() -> None:
         assert share(limit, measured, job(), rate) == {"of": text, "fraction": fraction}
     assert share(None, measured, job(), 1.0) is None
     assert share("write", None, job(), 1.0) is None
+
+
+@pytest.mark.parametrize("workload", list(WORKLOADS))
+@pytest.mark.parametrize("name", ["cesium", "sqlite", "zodb", "duckdb"])
+def test_rows_say_when_only_they_are_synced(workload: str, name: str) -> None:
+    if not installed(name):
+        pytest.skip("not installed")
+    row = Row(job(workload=workload, engine=name), runs=[1.0])
+    compared = workload.startswith(("delete", "ycsb", "mixed", "growth"))
+    marked = compared and not workload.startswith("ycsb-c") and name in ("zodb", "duckdb")
+    assert row.as_dict(None).get("durability") == ("sync" if marked else None)
 
 
 # -- the workspace

@@ -19,6 +19,7 @@ from cesium.benchmark import charts, html, over_time
 from cesium.benchmark.compare import Comparison, cells, compare, compare_files, show
 from cesium.benchmark.noise import STUDENT_T, ratio
 from cesium.benchmark.reading import ReportError, parsed, read
+from cesium.benchmark.report import lines as report_lines
 from cesium.benchmark.report import show as show_report
 from cesium.benchmark.standing import standings
 from cesium.benchmark.texts import count_text, data_text, figure_text, ratio_text
@@ -475,6 +476,27 @@ def test_a_peers_share_is_not_shown_as_cesiums() -> None:
     text = shown(peer, own)
     assert "cesium, of the drive" in text and "25.0% of sequential write" in text
     assert "150.0%" not in text and "More than the whole" not in text
+
+
+def test_figures_of_engines_that_sync_every_commit_are_marked() -> None:
+    def shown(**others: str) -> tuple[str, str, list[str]]:
+        report = parsed(given := small(
+            result("delete", "cesium", "ops/s", 500e3),
+            result("delete", "zodb", "ops/s", 2e3, **others),
+            machine={}, engines={name: {} for name in ("cesium", "zodb")},
+        ))  # fmt: skip
+        console = Console(file=io.StringIO(), width=200, record=True)
+        show_report(report, console)
+        words = " ".join(Outline(html.page(given)).words)
+        return console.export_text(), words, report_lines(report)
+
+    terminal, page, lines = shown(durability="sync")
+    assert "2.00 k* ±" in terminal and "x zodb*" in terminal and "* synced: " in terminal
+    assert "500 k ±" in terminal
+    assert "2.00 k/s, synced" in page and "Synced: " in page and "500 k/s," not in page
+    assert [line.split("\t")[-1] for line in lines] == ["durability", "", "sync"]
+    terminal, page, _ = shown()
+    assert "*" not in terminal and "ynced" not in page
 
 
 def test_texts_of_a_report_are_no_markup() -> None:

@@ -21,7 +21,8 @@ class Workload:
 
     unit: "ops/s", "rows/s" or "s" (less is better).  needs: "nothing", a "loaded" store that is
     only read, or a "copy" of one.  limit: what of the drive bounds it, a name of `shares`.
-    threaded: several threads are worth a row of their own.
+    threaded: several threads are worth a row of their own.  commits: it writes by commits of the
+    durability "process", or of the only one that an engine has.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Workload:
     needs: str = "loaded"
     limit: str | None = None
     threaded: bool = False
+    commits: bool = False
 
 
 _ALL = [
@@ -61,22 +63,35 @@ _ALL = [
     Workload("range-1pct-reverse", "range of 1 %, reverse", "ops/s", reads.range_1pct_reverse),
     Workload("scan", "full scan to arrays", "rows/s", reads.scan, threaded=True),
     Workload("iterate", "iteration, row by row", "rows/s", reads.iterate),
-    Workload("delete", "delete, process", "ops/s", writes.delete, "copy"),
-    Workload("delete-range", "delete_range of 100 rows", "rows/s", writes.delete_range, "copy"),
-    Workload("ycsb-a", "YCSB A", "ops/s", mixes.ycsb_a, "copy"),
-    Workload("ycsb-a-uniform", "YCSB A, uniform", "ops/s", mixes.ycsb_a_uniform, "copy"),
-    Workload("ycsb-b", "YCSB B", "ops/s", mixes.ycsb_b, "copy"),
+    Workload("delete", "delete, process", "ops/s", writes.delete, "copy", commits=True),
+    Workload(
+        "delete-range",
+        "delete_range of 100 rows",
+        "rows/s",
+        writes.delete_range,
+        "copy",
+        commits=True,
+    ),
+    Workload("ycsb-a", "YCSB A", "ops/s", mixes.ycsb_a, "copy", commits=True),
+    Workload(
+        "ycsb-a-uniform", "YCSB A, uniform", "ops/s", mixes.ycsb_a_uniform, "copy", commits=True
+    ),
+    Workload("ycsb-b", "YCSB B", "ops/s", mixes.ycsb_b, "copy", commits=True),
     Workload("ycsb-c", "YCSB C", "ops/s", mixes.ycsb_c, "copy"),
     Workload("ycsb-c-uniform", "YCSB C, uniform", "ops/s", mixes.ycsb_c_uniform, "copy"),
-    Workload("ycsb-d", "YCSB D, latest", "ops/s", mixes.ycsb_d, "copy"),
-    Workload("ycsb-e", "YCSB E", "ops/s", mixes.ycsb_e, "copy"),
-    Workload("ycsb-f", "YCSB F", "ops/s", mixes.ycsb_f, "copy"),
-    Workload("mixed", "gets beside a writer", "ops/s", mixes.mixed, "copy", threaded=True),
+    Workload("ycsb-d", "YCSB D, latest", "ops/s", mixes.ycsb_d, "copy", commits=True),
+    Workload("ycsb-e", "YCSB E", "ops/s", mixes.ycsb_e, "copy", commits=True),
+    Workload("ycsb-f", "YCSB F", "ops/s", mixes.ycsb_f, "copy", commits=True),
+    Workload(
+        "mixed", "gets beside a writer", "ops/s", mixes.mixed, "copy", threaded=True, commits=True
+    ),
     Workload("cold-get", "cold get", "ops/s", cold.cold_get, limit="read"),
     Workload("cold-get-many", "cold get_many", "rows/s", cold.cold_get_many, limit="queue"),
     Workload("open", "open and first get", "s", lifecycle.open_store),
     Workload("recover", "open and first get after SIGKILL", "s", lifecycle.recover),
-    Workload("growth", "puts from empty, over time", "rows/s", lifecycle.growth, "nothing"),
+    Workload(
+        "growth", "puts from empty, over time", "rows/s", lifecycle.growth, "nothing", commits=True
+    ),
 ]
 
 WORKLOADS = {workload.name: workload for workload in _ALL}
