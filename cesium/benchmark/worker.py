@@ -45,15 +45,19 @@ def perform(job: Job) -> dict[str, Any]:
 
 
 def serve() -> None:
-    """Answers jobs until standard input ends."""
+    """Answers jobs until standard input ends, or nobody reads the answers any more."""
     for line in iter(sys.stdin.readline, ""):
         asked = json.loads(line)
         job = Job(**asked["job"])
         with suppress(ImportError):  # which the job then tells
             engines.engine(job.engine)
         answer = in_process_of_its_own(job, asked["timeout"])
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # the benchmark was killed; what is left goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
 
 
 def in_process_of_its_own(job: Job, timeout: float) -> dict[str, Any]:

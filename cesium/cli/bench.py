@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import click
 
 from cesium.cli._gate import EXIT_ERROR, EXIT_INTERRUPTED, message_of, say
 from cesium.cli._show import PATH
+from cesium.cli._signals import ending_as_by_ctrl_c
 from cesium.cli._text import to_json
 
 ASK_ABOVE_BYTES = 10e9
@@ -121,7 +122,7 @@ def bench(
 
     Runs in DIR (here, when it is not given), in a directory of its own that is removed again: no
     other file is touched.  Engines that are installed take part; pip install 'cesiumdb[peers]' for
-    more.  Ctrl-C ends it and shows what there is by then.
+    more.  Ctrl-C (or SIGTERM, SIGHUP) ends it and shows what there is by then.
 
     cesium bench compare A.json B.json lays two reports (-o FILE) beside each other.
     """
@@ -144,15 +145,16 @@ def bench(
         click.confirm(f"{text}, and removes it again; go on?", abort=True, err=True)
     for path in abandoned(directory):
         say(f"note: {path} is left from a benchmark that was killed: remove it")
-    with _progress() as progress:
-        report = Run(plan, directory, progress).go()
-    try:
-        if as_json:
-            click.echo(to_json(report))
-        else:
-            _show(report)
-    finally:  # kept even when nobody reads what is shown
-        kept = _keep(report, output, html)
+    with ending_as_by_ctrl_c():
+        with _progress() as progress:
+            report = Run(plan, directory, progress).go()
+        try:
+            if as_json:
+                click.echo(to_json(report))
+            else:
+                _show(report)
+        finally:  # kept even when nobody reads what is shown
+            kept = _keep(report, output, html)
     for name, reason in offered_by_none(report).items():
         say(f"note: {name}: not offered: {reason}")
     if report["left_out"]:
@@ -235,16 +237,21 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    with Progress(
+    bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=console, transient=True, disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("starting", total=None)
+    )  # fmt: skip
+    task = bar.add_task("starting", total=None)
 
-        def progress(text: str, done: int, total: int) -> None:
-            bar.update(task, description=text, completed=done, total=total or None)
+    def progress(text: str, done: int, total: int) -> None:
+        bar.update(task, description=text, completed=done, total=total or None)
 
+    bar.start()
+    try:
         yield progress
+    finally:
+        with suppress(OSError):  # the terminal may be gone, and the report is still to be kept
+            bar.stop()
 
 
 def _keep(report: Any, output: Path | None, page: Path | None) -> bool:

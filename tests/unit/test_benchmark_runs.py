@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +26,10 @@ from cesium.benchmark.report import show
 from cesium.benchmark.runner import Run
 from cesium.benchmark.shapes import Shape
 from cesium.benchmark.texts import figure_text
-from cesium.benchmark.worker import Workers
+from cesium.benchmark.worker import PROGRAM, Workers
 from cesium.benchmark.workloads import WORKLOADS
 from cesium.benchmark.workspace import NoRoom
+from cesium.cli._signals import ending_as_by_ctrl_c
 from command_line import COMMAND, ENVIRONMENT, fail, on_terminal, run, succeed
 
 PATIENCE_SECONDS = 60.0
@@ -381,10 +383,27 @@ def test_help_names_what_there_is() -> None:
     assert "--quick" in run("bench", "--help").stdout
 
 
-def test_ctrl_c_shows_what_there_is_and_cleans_up(tmp_path: Path) -> None:
-    """A real SIGINT, in the midst of the first workload of many."""
-    command = [*COMMAND, "bench", str(tmp_path), "--quick", "--rows", "2000", "--seconds", "0.3",
-               "--engine", "cesium", "--json"]  # fmt: skip
+def test_a_worker_whose_benchmark_was_killed_ends_without_a_word(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, *sys.path]
+    asked = {"job": job(store=str(tmp_path), scratch=str(tmp_path)).as_dict(), "timeout": 120.0}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()
+        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_show_what_there_is_and_clean_up(tmp_path: Path, number: signal.Signals) -> None:
+    """A real signal, in the midst of the first workload of many."""
+    heard = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # under nohup, too
+    command = [*COMMAND[:2], heard + COMMAND[2], "bench", str(tmp_path),
+               "--quick", "--rows", "2000", "--seconds", "0.3", "--engine", "cesium", "--json",
+               ]  # fmt: skip
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
     ) as process:
@@ -392,11 +411,27 @@ def test_ctrl_c_shows_what_there_is_and_cleans_up(tmp_path: Path) -> None:
         while not list(tmp_path.glob(".cesium-bench-*/u64-8/cesium")):  # the first loaded store
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, error = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, error
     report = json.loads(out)
     assert report["interrupted"]
     assert 0 < len(report["results"]) < len(WORKLOADS)
-    assert "interrupted" in error
+    assert error == "cesium: interrupted\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_signals_the_second_does_not_break_into_the_end() -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with ending_as_by_ctrl_c():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        for each, handler in zip((signal.SIGTERM, signal.SIGHUP), before):
+            signal.signal(each, handler)
