@@ -379,6 +379,14 @@ def test_much_is_not_written_without_asking(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_package_is_the_command() -> None:
+    command = [sys.executable, "-m", "cesium.cli", "bench"]
+    done = subprocess.run([*command, "--help"], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("Usage: cesium bench ")
+    done = subprocess.run([*command, "--rows=0"], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("cesium: ")
+
+
 def test_help_names_what_there_is() -> None:
     assert "--quick" in run("bench", "--help").stdout
 
