@@ -72,6 +72,7 @@ class Loop:
         self.model: Model = {}
         self.states: dict[int, Model] = {}
         self.runs = 0
+        gc.collect()  # what other tests left: it must not go in the midst of a run
         self.resources = resources(directory)
         self.poisoned: Counter[str] = Counter()
         files = FailingFiles(self.base)

@@ -101,6 +101,7 @@ NUMBERS = """
 import ctypes, os, sys
 from cesium.lock import WriterLock
 lock = WriterLock(sys.argv[1])
+lock.sign()
 other = WriterLock(sys.argv[1] + ".other")
 other.release()
 if ctypes.PyDLL(None).fork() == 0:

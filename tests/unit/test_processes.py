@@ -48,7 +48,8 @@ writes = {
     "put": (1, 1), "delete": (1,), "pop": (1,), "setdefault": (1, 1), "update": ({1: 1},),
     "clear": (), "put_many": ([1], [1]), "delete_many": ([1],), "delete_range": (1, 2),
     "bulk_load": ([1], [1]), "checkpoint": (), "compact": (), "__setitem__": (1, 1),
-    "__delitem__": (1,), "sync": (),
+    "__delitem__": (1,), "sync": (), "compare_and_set": (1, 1, 2), "put_if_absent": (1, 1),
+    "increment": (1,),
 }
 reads = {
     "get": (1,), "get_many": ([1],), "contains_many": ([1],), "first": (), "last": (),
@@ -56,6 +57,7 @@ reads = {
     "keys": (), "values": (), "items": (), "verify": (), "stats": (), "__getitem__": (1,),
     "__contains__": (1,), "__len__": (), "__iter__": (), "__reversed__": (), "__bool__": (),
     "__enter__": (), "__reduce__": (), "memory": (), "view": (1,),
+    "snapshot": (),
 }
 properties = ["sequence", "durable_sequence"]
 ranges = {
