@@ -28,7 +28,7 @@ class OrderedReads(TableReads):
     def _edge(self, reverse: bool) -> tuple[Any, Any]:
         pair = self._nearest(self._lowest, None, reverse)
         if pair is None:
-            raise KeyError("nothing is there")
+            raise KeyError("the table is empty")
         return pair
 
     def floor(self, key: Any) -> tuple[Any, Any] | None:
