@@ -33,6 +33,13 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient() -> Iterator[None]:
+    """On a slow drive a test looks idle long before it is: what it wrote stays in the journal."""
+    with mock.patch("cesium.background.IDLE_SECONDS", 30.0):
+        yield
+
+
 @pytest.fixture(scope="module")
 def foreground() -> Iterator[None]:
     """Stores without threads of their own: their directory changes only when they are called."""

@@ -110,7 +110,9 @@ def journal_seeds() -> list[bytes]:
         with stores.scratch() as directory:
             spec = tuple(key) if isinstance(key, list) else key
             dtype = [tuple(field) for field in value] if isinstance(value, list) else value
-            store = cesium.open(directory / "s", key=spec, value=dtype)
+            # Without threads: an idle checkpoint would take the journal away.
+            options = cesium.Options(spec, dtype, background=False)
+            store = cesium.open(directory / "s", options=options)
             keys: list[Any] = {
                 0: [5, 1, 2**40], 1: ["", "b" * 700, "c"], 2: [b"", b"b" * 700, b"c"],
                 3: [1, -7, 300], 4: [("", 1), ("b" * 700, 2), ("c", -3)],
