@@ -14,7 +14,7 @@ from operator import attrgetter
 from cesium._segment import SegmentReader
 from cesium._segment_view import SegmentView
 from cesium.errors import CorruptionError
-from cesium.overlap import record_bounds
+from cesium.overlap import encoded_bound, record_bounds
 
 Key = int | bytes
 
@@ -29,18 +29,13 @@ class Interval:
     upper: bytes | None
 
 
-def encoded(bound: Key) -> bytes:
-    """A bound as a record says it: fixed keys are heads, which are big-endian there."""
-    return bound.to_bytes(8, "big") if isinstance(bound, int) else bound
-
-
 def hidden_rows(reader: SegmentReader, older: Iterable[Iterable[SegmentReader]]) -> int:
     """Rows of older sources that range-deletes of this segment hide, about."""
     if not reader.record.markers:
         return 0
     try:
         intervals = [
-            Interval(low, high, encoded(low), None if high is None else encoded(high))
+            Interval(low, high, encoded_bound(low), None if high is None else encoded_bound(high))
             for low, high in SegmentView(reader).markers()
         ]
         return sum(rows_inside(below, intervals) for source in older for below in source)

@@ -29,7 +29,7 @@ from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.events import Fact, event
 from cesium.maintenance import tidy
 from cesium.origin import LOAD, RUN
-from cesium.overlap import Bounds, overlaps, source_bounds
+from cesium.overlap import Bounds, encoded_bound, overlaps, source_bounds
 from cesium.state import SegmentRecord, attach_payload
 
 RUN_ROWS_LEAST = 1 << 13  # that are sorted at once, however small the memory limit
@@ -189,11 +189,7 @@ def sorted_rows(
 
 def bounds_of(rows: LoadRows) -> tuple[bytes, bytes]:
     """The smallest and the largest key, as bytes."""
-
-    def as_bytes(key: int | bytes) -> bytes:
-        return key.to_bytes(8, "big") if isinstance(key, int) else key
-
-    return as_bytes(rows.key(0)), as_bytes(rows.key(rows.count - 1))
+    return encoded_bound(rows.key(0)), encoded_bound(rows.key(rows.count - 1))
 
 
 def bytes_of(output: SegmentOutput) -> int:

@@ -16,6 +16,11 @@ def record_bounds(record: SegmentRecord) -> Bounds:
     return record.lower, None if record.upper == UNBOUNDED_UPPER else record.upper
 
 
+def encoded_bound(bound: int | bytes) -> bytes:
+    """A bound as records say it: fixed keys are heads, which are big-endian there."""
+    return bound.to_bytes(8, "big") if isinstance(bound, int) else bound
+
+
 def source_bounds(source: Source) -> Bounds | None:
     """The interval of keys that a source touches; None for an empty one."""
     if isinstance(source, MemtableSnapshot):
