@@ -123,6 +123,24 @@ def value_bytes(values: Any) -> list[bytes]:
     return list(values.view("V8").tolist() if values.dtype == np.uint64 else values.tolist())
 
 
+def key_array(shape: Shape, keys: list[Any]) -> Any:
+    """Python keys as a range gives them: an array, a pair of arrays (composite), a list (url)."""
+    if shape.key == "url":
+        return keys
+    array = np.array(keys, np.uint64)
+    if shape.key == "u64":
+        return array
+    columns = array.reshape(-1, 2)
+    return columns[:, 0], columns[:, 1]
+
+
+def value_array(shape: Shape, values: list[Any]) -> Any:
+    """Python values, int or bytes, as an array."""
+    if shape.numeric_values:
+        return np.array(values, np.uint64)
+    return np.frombuffer(b"".join(values), f"V{shape.value_bytes}")
+
+
 def make_keys(kind: str, rows: int, random: Any) -> Keys:
     """So many different keys, ascending."""
     if kind == "u64":

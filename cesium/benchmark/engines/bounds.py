@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cesium.benchmark.engines.base import Engine, NotOffered, Settings
-from cesium.benchmark.shapes import Keys, Rows, value_singles
+from cesium.benchmark.shapes import Keys, Rows, key_array, value_array, value_singles
 
 
 class _InMemory(Engine):
@@ -36,10 +36,20 @@ class _InMemory(Engine):
     def rows(self, rows: Rows) -> Any:
         return self.keys(rows.keys), self.values(rows.values)
 
-    def _value_array(self, values: list[Any]) -> Any:
-        if self.shape.numeric_values:
-            return np.array(values, np.uint64)
-        return np.frombuffer(b"".join(values), f"V{self.shape.value_bytes}")
+    def _use(self, mapping: Any) -> None:
+        self.dict = mapping
+        self.get = mapping.get
+        self.put = mapping.__setitem__
+        self.delete = mapping.__delitem__
+
+    def load(self, rows: Any, ordered: bool, threads: int = 1) -> None:
+        self.put_many(rows)
+
+    def put_many(self, rows: Any) -> None:
+        self.dict.update(zip(*rows))
+
+    def get_many(self, batch: Any) -> Any:
+        return value_array(self.shape, [self.dict[key] for key in batch])
 
 
 class Dict(_InMemory):
@@ -57,19 +67,7 @@ class Dict(_InMemory):
         return "Python objects in memory; no order, no files"
 
     def open(self) -> None:
-        self.dict: dict[Any, Any] = {}
-        self.get = self.dict.get
-        self.put = self.dict.__setitem__
-        self.delete = self.dict.__delitem__
-
-    def load(self, rows: Any, ordered: bool, threads: int = 1) -> None:
-        self.dict.update(zip(*rows))
-
-    def put_many(self, rows: Any) -> None:
-        self.dict.update(zip(*rows))
-
-    def get_many(self, batch: Any) -> Any:
-        return self._value_array([self.dict[key] for key in batch])
+        self._use({})
 
 
 class SortedDict(_InMemory):
@@ -89,29 +87,11 @@ class SortedDict(_InMemory):
     def open(self) -> None:
         import sortedcontainers
 
-        self.dict: Any = sortedcontainers.SortedDict()
-        self.get = self.dict.get
-        self.put = self.dict.__setitem__
-        self.delete = self.dict.__delitem__
-
-    def load(self, rows: Any, ordered: bool, threads: int = 1) -> None:
-        self.dict.update(zip(*rows))
-
-    def put_many(self, rows: Any) -> None:
-        self.dict.update(zip(*rows))
-
-    def get_many(self, batch: Any) -> Any:
-        return self._value_array([self.dict[key] for key in batch])
+        self._use(sortedcontainers.SortedDict())
 
     def range(self, lower: Any, upper: Any, reverse: bool = False) -> tuple[Any, Any]:
         keys = list(self.dict.irange(lower, upper, (True, False), reverse))
-        values = self._value_array([self.dict[key] for key in keys])
-        if self.shape.key == "url":
-            return keys, values
-        if self.shape.key == "u64":
-            return np.array(keys, np.uint64), values
-        columns = np.array(keys, np.uint64).reshape(-1, 2)
-        return (columns[:, 0], columns[:, 1]), values
+        return key_array(self.shape, keys), self.get_many(keys)
 
     def iterate(self) -> Iterable[tuple[Any, Any]]:
         found: Iterable[tuple[Any, Any]] = iter(self.dict.items())

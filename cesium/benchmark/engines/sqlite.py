@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cesium.benchmark.engines.base import Engine, NotOffered, Settings
-from cesium.benchmark.shapes import Keys, Rows, value_singles
+from cesium.benchmark.shapes import Keys, Rows, value_array, value_singles
 
 COLUMNS = {"u64": ("a",), "composite": ("a", "b"), "url": ("a",)}
 TABLES = {
@@ -125,12 +125,7 @@ class Sqlite(Engine):
             keys = batch[start : start + 10_000]
             marks = ",".join("?" * len(keys))
             found.update(self.execute(f"SELECT a, v FROM t WHERE a IN ({marks})", keys))
-        return self._value_array([found[key] for key in batch])
-
-    def _value_array(self, values: list[Any]) -> Any:
-        if self.shape.numeric_values:
-            return np.array(values, np.uint64)
-        return np.frombuffer(b"".join(values), f"V{self.shape.value_bytes}")
+        return value_array(self.shape, [found[key] for key in batch])
 
     def range(self, lower: Any, upper: Any, reverse: bool = False) -> tuple[Any, Any]:
         bounds = [(lower, self.lower), (upper, self.upper)]
@@ -142,7 +137,7 @@ class Sqlite(Engine):
             [part for key, _ in bounds if key is not None for part in key],
         ).fetchall()
         columns = list(zip(*rows)) or [()] * (len(COLUMNS[self.shape.key]) + 1)
-        values = self._value_array(list(columns.pop()))
+        values = value_array(self.shape, list(columns.pop()))
         if self.shape.key == "url":
             return list(columns[0]), values
         keys = [np.array(column, np.uint64) for column in columns]

@@ -9,13 +9,12 @@ import BTrees.LLBTree
 import BTrees.LOBTree
 import BTrees.OLBTree
 import BTrees.OOBTree
-import numpy as np
 import transaction
 import ZODB
 import ZODB.FileStorage
 
 from cesium.benchmark.engines.base import Engine, Settings
-from cesium.benchmark.shapes import Keys, Rows, value_singles
+from cesium.benchmark.shapes import Keys, Rows, key_array, value_array, value_singles
 
 OBJECTS = 10_000_000  # of the cache: its bytes are the limit that counts
 
@@ -105,12 +104,7 @@ class Zodb(Engine):
 
     def get_many(self, batch: Any) -> Any:
         tree = self.tree
-        return self._value_array([tree[key] for key in batch])
-
-    def _value_array(self, values: list[Any]) -> Any:
-        if self.shape.numeric_values:
-            return np.array(values, np.uint64)
-        return np.frombuffer(b"".join(values), f"V{self.shape.value_bytes}")
+        return value_array(self.shape, [tree[key] for key in batch])
 
     def range(self, lower: Any, upper: Any, reverse: bool = False) -> tuple[Any, Any]:
         keys = list(self.tree.keys(lower, upper, excludemax=upper is not None))
@@ -118,13 +112,7 @@ class Zodb(Engine):
         if reverse:  # a BTree has no order but its own
             keys.reverse()
             found.reverse()
-        values = self._value_array(found)
-        if self.shape.key == "url":
-            return keys, values
-        if self.shape.key == "u64":
-            return np.array(keys, np.uint64), values
-        columns = np.array(keys, np.uint64).reshape(-1, 2)
-        return (columns[:, 0], columns[:, 1]), values
+        return key_array(self.shape, keys), value_array(self.shape, found)
 
     def iterate(self) -> Iterable[tuple[Any, Any]]:
         found: Iterable[tuple[Any, Any]] = iter(self.tree.items())
