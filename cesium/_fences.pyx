@@ -260,6 +260,8 @@ cdef int route_in_tree(const Fences *fences, const Key *key, uint32_t *ordinal) 
         if level == 0:
             break
         number = child_of(fences, page, slot)
+        if number < fences.leaf_numbers[0]:
+            return STATUS_CORRUPT       # the page was lost meanwhile: what it names is no fence
     ordinal[0] = fences.leaf_ordinals[
         last_at_most(fences.leaf_numbers, fences.leaf_count, number)] + slot
     return STATUS_OK

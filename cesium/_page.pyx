@@ -310,14 +310,16 @@ cdef uint32_t copy_inline_key(const uint8_t *page, uint32_t slot,
                               uint8_t *destination) noexcept nogil:
     """The bytes of the key that lie in the page (all, or the first 512); at most 512."""
     cdef uint32_t prefix_bytes = header_of(page).prefix_bytes
-    cdef Entry *entry = entries_of(page) + slot
+    # Looked at once: a page that gets lost meanwhile has lengths of zero from then on.
+    cdef uint32_t offset = entries_of(page)[slot].offset
+    cdef uint32_t key_bytes = entries_of(page)[slot].key_bytes
     cdef uint64_t head = __builtin_bswap64(heads_of(page)[slot])
     memcpy(destination, page + PAGE_HEADER_BYTES, prefix_bytes)
     destination += prefix_bytes
-    memcpy(destination, &head, min(<uint32_t>8, <uint32_t>entry.key_bytes))
-    if entry.key_bytes > 8:
-        memcpy(destination + 8, page + entry.offset, entry.key_bytes - 8)
-    return prefix_bytes + entry.key_bytes
+    memcpy(destination, &head, min(<uint32_t>8, key_bytes))
+    if key_bytes > 8:
+        memcpy(destination + 8, page + offset, key_bytes - 8)
+    return prefix_bytes + key_bytes
 
 
 cdef int page_copy_key(const Shape *shape, const uint8_t *page, uint32_t slot,
