@@ -28,6 +28,7 @@ from segment_files import NAME, build, open_segment
 
 pytestmark = pytest.mark.crash
 
+
 def cuts(footer: dict[str, Any]) -> list[int]:
     """Where to cut: on and inside pages, in each part of the file."""
     places = [
