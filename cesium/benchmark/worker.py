@@ -46,6 +46,9 @@ def perform(job: Job) -> dict[str, Any]:
 
 def serve() -> None:
     """Answers jobs until standard input ends, or nobody reads the answers any more."""
+    answers = open(os.dup(sys.stdout.fileno()), "w")
+    # What an engine prints (DuckDB a progress bar, after two seconds) is no answer.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in iter(sys.stdin.readline, ""):
         asked = json.loads(line)
         job = Job(**asked["job"])
@@ -53,10 +56,10 @@ def serve() -> None:
             engines.engine(job.engine)
         answer = in_process_of_its_own(job, asked["timeout"])
         try:
-            sys.stdout.write(json.dumps(answer) + "\n")
-            sys.stdout.flush()
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
         except BrokenPipeError:  # the benchmark was killed; what is left goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), answers.fileno())
             return
 
 
