@@ -31,6 +31,7 @@ from cesium.report import Problem, Report
 from cesium.snapshot import Snapshot
 from cesium.stats import Stats
 from cesium.store import Store, open
+from cesium.transactions import Savepoint, Transaction, retry
 from cesium.values import Codec as ValueCodec
 
 __version__ = "0.1.0"
@@ -53,11 +54,14 @@ __all__ = [
     "Range",
     "ReadOnlyError",
     "Report",
+    "Savepoint",
     "SchemaError",
     "Snapshot",
     "Stats",
     "StorageFullError",
     "Store",
+    "Transaction",
     "ValueCodec",
     "open",
+    "retry",
 ]

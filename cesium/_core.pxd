@@ -10,12 +10,13 @@ from cesium._counters cimport (
     BATCH_DELETES, BATCH_PUTS, PUT_LATENCY, RANGE_DELETES, Ticker, clock_nanoseconds, count_more,
     histogram_record, ticker_tick, ticker_weight,
 )
-from cesium._engine cimport Batch, Engine, TableCore, key_of_row
+from cesium._engine cimport Batch, Engine, Operation, TableCore, key_of_row
 from cesium._frames cimport JOURNAL_PUT
-from cesium._journal cimport JournalPart, JournalWriter
+from cesium._journal cimport JournalWriter
 from cesium._keys cimport EncodedKeys
 from cesium._layout cimport KIND_DELETE
-from cesium._page cimport Key, Shape, Value
+from cesium._operations cimport JournaledOperation
+from cesium._page cimport Key, Value
 from cesium._ranges cimport sweep_around
 from cesium._reads cimport TableReads
 from cesium._values cimport EncodedValues
@@ -33,13 +34,10 @@ cdef class CompiledTable(TableReads):
     cdef object write_value(self, object value, Value *out, uint8_t *row)
     cdef object write_small(self, object value, Value *out, uint8_t *row)
     cdef object exchange(self, object key, object replacement, bint required)
-    cdef object revise(self, object key, object decision)
     cdef object finish(self, uint64_t sequence, uint64_t position, JournalWriter journal,
                        int level, bint full)
     cdef object commit_batch(self, EncodedKeys keys, EncodedValues values, int level)
-    cdef uint64_t commit_frame(self, const JournalPart *parts, int part_count, const Batch *batch,
-                               const Key *lower, const Key *upper, bint unbounded,
-                               int level) except 0
+    cdef uint64_t commit_operation(self, JournaledOperation operation, int level) except 0
 
 cdef enum:
     SWEEP_DELETES = 1024        # that may leave a gap worth a look
@@ -70,9 +68,10 @@ cdef inline int count_exchange(CompiledTable table, bint removes, const Key *key
         sweep_around(table.core, key)
     return 0
 
-# A batch, or (NULL) a range-delete, was applied.
-cdef inline void count_batch(Engine engine, const Batch *batch) noexcept:
-    if batch == NULL:
+# A batch, or (of no rows) a range-delete, was applied.
+cdef inline void count_operation(Engine engine, const Operation *applied) noexcept:
+    cdef const Batch *batch = &applied.batch
+    if batch.count == 0:
         count_more(&engine.counters.totals[RANGE_DELETES], 1)
     else:
         count_more(&engine.counters.totals[
@@ -84,6 +83,3 @@ cdef inline int sweep_batch(TableCore core, const Batch *batch) except -1:
         key_of_row(batch.heads, batch.key_offsets, batch.key_data, 0, &key)
         sweep_around(core, &key)
     return 0
-
-# Points a Batch at encoded arrays; the list returned keeps them alive.
-cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values, Batch *batch)

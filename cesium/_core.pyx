@@ -1,38 +1,34 @@
 """Single operations and batches of a table: see _core.pxd for the contract."""
 
-import numbers
-import operator
 from collections import namedtuple
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.slice cimport PySlice_Check
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
-import numpy as np
-
-from cesium._engine cimport Batch, Engine, TableCore
+from cesium._engine cimport Engine, Operation, TableCore
 from cesium._faults cimport fault_counter, faults_seen
 from cesium._frames cimport (
-    JOURNAL_DELETE, JOURNAL_DELETE_RANGE, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES,
-    JOURNAL_FRAME_COMMIT, JOURNAL_HIGH_UNBOUNDED, JOURNAL_PUT, JournalOperationHeader,
+    JOURNAL_DELETE, JOURNAL_FIXED_KEYS, JOURNAL_FIXED_VALUES, JOURNAL_FRAME_COMMIT, JOURNAL_PUT,
 )
-from cesium._journal cimport JournalPart, JournalWriter
+from cesium._journal cimport JournalWriter
 from cesium._keys cimport KEY_INSIDE, EncodedKeys, KeyCodec
 from cesium._layout cimport (
     KIND_DELETE, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW, STATUS_FULL, STATUS_NOT_FOUND,
     STATUS_OK, VALUE_INLINE_BYTES,
 )
 from cesium._memtable cimport memtable_find
+from cesium._operations cimport JournaledOperation, batch_operation, range_operation
 from cesium._page cimport (
-    Key, Position, Shape, Value, kind_of, page_copy_row, page_value_bytes, page_value_inline,
+    Key, Position, Value, kind_of, page_copy_row, page_value_bytes, page_value_inline,
 )
-from cesium._ranges cimport EncodedRange, key_from
+from cesium._ranges cimport key_from
 from cesium._reads cimport TableReads
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, version_find
 from cesium import _reads
-from cesium.errors import ClosedError, LimitError, ReadOnlyError, SchemaError
+from cesium.errors import ClosedError, LimitError, ReadOnlyError
 
 LEVELS = ("none", "process", "interval", "sync")
 DURABILITY_ERROR = "durability is one of 'sync', 'interval', 'process', 'none', not {!r}"
@@ -46,7 +42,8 @@ Commit = namedtuple("Commit", ("sequence", "durability", "rows"))
 Commit.__doc__ = """What a batch write did: its commit sequence, durability reached, rows given."""
 
 cdef object MISSING = _reads.MISSING
-cdef object KEEP = object()     # what a decision says to leave as it is
+KEEP = object()                 # what a decision says to leave as it is
+cdef object LEAVE = KEEP        # quicker to read than a module's attribute
 cdef object REMOVE = object()   # in the place of a replacement; MISSING is the user's, too
 cdef const uint64_t *FAULTS = fault_counter()
 
@@ -287,51 +284,7 @@ cdef class CompiledTable(TableReads):
             self.finish(sequence, position, journal, self.level, full)
         return old
 
-    def compare_and_set(self, key, expected, new):
-        """Stores `new` under `key` if its value is `expected`; whether it was, in one commit.
-
-        MISSING stands for absence: expected, nothing may be there; new, the key is removed.  Values
-        are the same if they are equal, or encoded to the same bytes (so NaN is NaN).
-        """
-        codec = self.values_codec
-        wanted = MISSING if expected is MISSING else codec.encode_value(expected)
-        if new is not MISSING:
-            codec.encode_value(new)     # refused whatever is there
-
-        def decide(old):
-            if old is MISSING or expected is MISSING:
-                return new if old is expected else KEEP
-            same = codec.encode_value(old) == wanted or (old == expected) is True
-            return new if same else KEEP
-
-        return self.revise(key, decide) is not KEEP
-
-    def put_if_absent(self, key, value):
-        """Stores `value` under `key` if nothing is there; whether it did."""
-        if value is MISSING:
-            raise SchemaError("cesium.MISSING stands for absence; it cannot be stored")
-        return self.compare_and_set(key, MISSING, value)
-
-    def increment(self, key, by=1):
-        """Adds `by` to the number under `key`, or to 0, in one commit; returns the sum.
-
-        SchemaError when the sum does not fit or, of whole numbers, `by` is none (nothing changes),
-        TypeError when values are no numbers.
-        """
-        codec = self.values_codec
-        dtype = codec.dtype
-        if dtype is None or dtype.kind not in "iufc":
-            raise TypeError(f"values are {codec.spec!r}, and only numbers increment")
-        by = exact_number(by, dtype.kind)
-
-        def add(old):
-            # As it will be read again: a sum in "f4" is rounded.
-            total = by if old is MISSING else old + by
-            return codec.decode_value(codec.encode_value(total))
-
-        return self.revise(key, add)
-
-    cdef object revise(self, object key, object decision):
+    def _revise(self, key, decision):
         """With the writer lock: decision(value, or MISSING) says what takes its place.
 
         MISSING removes the key, KEEP leaves all as it is.  Returns what was decided.
@@ -354,7 +307,7 @@ cdef class CompiledTable(TableReads):
             old = self.lookup(key, MISSING)
             new = decision(old)
             removes = new is MISSING
-            if new is not KEEP and not (removes and old is MISSING):
+            if new is not LEAVE and not (removes and old is MISSING):
                 if not removes:
                     _value_holder = self.write_small(new, &stored, row)
                 sequence = self.commit_locked(JOURNAL_DELETE if removes else JOURNAL_PUT, &encoded,
@@ -416,10 +369,7 @@ cdef class CompiledTable(TableReads):
 
     cdef object commit_batch(self, EncodedKeys keys, EncodedValues values, int level):
         cdef Engine engine = self.engine
-        cdef Batch batch
-        cdef JournalPart parts[5]
-        cdef JournalOperationHeader header
-        cdef int part_count
+        cdef JournaledOperation operation
         cdef uint64_t sequence
         if keys.count == 0:
             engine.begin_write()        # what is refused with rows is refused without
@@ -427,32 +377,29 @@ cdef class CompiledTable(TableReads):
             if level >= LEVEL_INTERVAL or (level and engine.unjournaled):
                 engine.host.sync()      # for what came before
             return Commit(engine.sequence, LEVELS[level], 0)
-        holders = fill_batch(self.shape, keys, values, &batch)
-        holders.append(fill_parts(self.shape, self.core.table_id, keys, values, &batch, &header,
-                                  parts, &part_count))
-        if frame_bytes(parts, part_count) > engine.frame_bytes_most and values is not None:
+        operation = batch_operation(self.core, keys, values)
+        if operation.bytes() > engine.frame_bytes_most and values is not None:
             return self._load_encoded(keys, values, LEVELS[level])
-        sequence = self.commit_frame(parts, part_count, &batch, NULL, NULL, False, level)
-        sweep_batch(self.core, &batch)
+        sequence = self.commit_operation(operation, level)
+        sweep_batch(self.core, &operation.operation.batch)
         return Commit(sequence, LEVELS[level], keys.count)
 
-    cdef uint64_t commit_frame(self, const JournalPart *parts, int part_count, const Batch *batch,
-                               const Key *lower, const Key *upper, bint unbounded,
-                               int level) except 0:
-        """Journals one operation, applies it (a batch, or NULL for a range-delete), finishes."""
+    cdef uint64_t commit_operation(self, JournaledOperation operation, int level) except 0:
+        """Journals one operation, applies it, and finishes."""
         cdef Engine engine = self.engine
+        cdef Operation *applied = &operation.operation
         cdef uint64_t position = 0
         cdef uint64_t sequence
         cdef JournalWriter journal
         cdef bint full
         engine.begin_commit()
         try:
-            engine.append(JOURNAL_FRAME_COMMIT, parts, part_count, 1, &position)
-            if batch != NULL:
-                self.core.apply_batch(batch)
+            engine.append(JOURNAL_FRAME_COMMIT, operation.parts, operation.part_count, 1, &position)
+            if applied.batch.count:
+                self.core.apply_batch(&applied.batch)
             else:
-                self.core.apply_delete_range(lower, upper, unbounded)
-            count_batch(engine, batch)
+                self.core.apply_delete_range(&applied.lower, &applied.upper, applied.unbounded)
+            count_operation(engine, applied)
             engine.sequence += 1
             sequence = engine.sequence
             journal = engine.journal
@@ -464,148 +411,7 @@ cdef class CompiledTable(TableReads):
 
     def _delete_encoded(self, lower, upper, durability=None):
         """delete_range over encoded bounds: [lower, upper), upper None = no upper end."""
-        cdef EncodedRange interval = EncodedRange(self.core, lower, upper)
-        cdef Key *low = &interval.bounds.lower
-        cdef Key *high = &interval.bounds.upper
-        cdef bint unbounded = interval.bounds.unbounded
-        cdef JournalPart parts[4]
-        cdef JournalOperationHeader header
-        cdef uint64_t heads[2]
-        cdef uint32_t lengths[2]
-        cdef int part_count = 2
-        cdef uint64_t sequence
+        cdef JournaledOperation operation = range_operation(self.core, lower, upper)
         cdef int level = self.level_of(durability)
         self.check_writable()
-        if unbounded:
-            memset(high, 0, sizeof(Key))
-        memset(&header, 0, sizeof(header))
-        header.table_id = self.core.table_id
-        header.kind = JOURNAL_DELETE_RANGE
-        header.flags = JOURNAL_HIGH_UNBOUNDED if unbounded else 0
-        header.row_count = 1
-        parts[0].data = &header
-        parts[0].bytes = sizeof(header)
-        joined = b""
-        if self.shape.key_width:
-            header.flags |= JOURNAL_FIXED_KEYS
-            heads[0] = low.head
-            heads[1] = high.head
-            parts[1].data = heads
-            parts[1].bytes = 16
-            header.key_block_bytes = 16
-        else:
-            lengths[0] = low.bytes
-            lengths[1] = high.bytes
-            parts[1].data = lengths
-            parts[1].bytes = 8
-            joined = lower + (b"" if unbounded else upper)
-            parts[2].data = PyBytes_AS_STRING(joined)
-            parts[2].bytes = len(joined)
-            part_count = 3
-            header.key_block_bytes = 8 + parts[2].bytes
-        sequence = self.commit_frame(parts, part_count, NULL, low, high, unbounded, level)
-        return Commit(sequence, LEVELS[level], 1)
-
-cdef object exact_number(object by, str kind):
-    """A number that Python adds exactly, or as a double: numpy's scalars wrap around and round."""
-    if isinstance(by, np.generic):
-        by = by.item()
-    try:
-        if kind == "f" and not isinstance(by, complex):
-            return float(by) if isinstance(by, numbers.Real) else by
-        if kind in "iu":
-            return int(by) if isinstance(by, float) and by.is_integer() else operator.index(by)
-    except OverflowError as error:
-        raise SchemaError(f"{by!r} is too large for a floating-point number") from error
-    except TypeError as error:
-        if isinstance(by, numbers.Number):
-            raise SchemaError(f"whole numbers increment by a whole number, not {by!r}") from error
-        raise
-    return by
-
-
-cdef list fill_batch(const Shape *shape, EncodedKeys keys, EncodedValues values, Batch *batch):
-    cdef const uint64_t[::1] heads
-    cdef const int64_t[::1] offsets
-    cdef const uint8_t[::1] data
-    cdef const uint8_t[:, ::1] rows
-    memset(batch, 0, sizeof(Batch))
-    batch.count = keys.count
-    batch.kind = KIND_DELETE if values is None else KIND_VALUE
-    if shape.key_width:
-        heads = keys.heads
-        batch.heads = &heads[0]
-    else:
-        offsets = keys.offsets
-        batch.key_offsets = &offsets[0]
-        data = keys.data
-        batch.key_data = &data[0] if data.shape[0] else NULL
-    if values is not None:
-        if shape.value_width:
-            rows = values.rows
-            batch.rows = &rows[0, 0]
-        else:
-            offsets = values.offsets
-            batch.value_offsets = &offsets[0]
-            data = values.data
-            batch.value_data = &data[0] if data.shape[0] else NULL
-    return [keys, values]
-
-
-cdef object add_variable(object offsets, object data, JournalPart *parts, int *part_count,
-                         uint64_t *block_bytes):
-    """The two parts of a variable-length block: lengths, then bytes."""
-    cdef const uint32_t[::1] lengths = np.diff(offsets).astype(np.uint32)
-    cdef const uint8_t[::1] content = data
-    cdef uint64_t lengths_bytes = lengths.shape[0] * 4
-    parts[part_count[0]].data = &lengths[0]
-    parts[part_count[0]].bytes = lengths_bytes
-    parts[part_count[0] + 1].data = &content[0] if content.shape[0] else NULL
-    parts[part_count[0] + 1].bytes = content.shape[0]
-    part_count[0] += 2
-    block_bytes[0] = ((lengths_bytes + 7) & ~<uint64_t>7) + content.shape[0]
-    return lengths
-
-
-cdef object fill_parts(const Shape *shape, uint32_t table_id, EncodedKeys keys,
-                       EncodedValues values, const Batch *batch, JournalOperationHeader *header,
-                       JournalPart *parts, int *part_count):
-    """The pieces of a batch's journal operation; the list returned keeps them alive."""
-    cdef uint64_t block_bytes = 0
-    holders = []
-    memset(header, 0, sizeof(JournalOperationHeader))
-    header.table_id = table_id
-    header.kind = JOURNAL_DELETE if values is None else JOURNAL_PUT
-    header.row_count = <uint32_t>batch.count
-    parts[0].data = header
-    parts[0].bytes = sizeof(JournalOperationHeader)
-    part_count[0] = 1
-    if shape.key_width:
-        header.flags |= JOURNAL_FIXED_KEYS
-        parts[1].data = batch.heads
-        parts[1].bytes = batch.count * 8
-        header.key_block_bytes = batch.count * 8
-        part_count[0] = 2
-    else:
-        holders.append(add_variable(keys.offsets, keys.data, parts, part_count, &block_bytes))
-        header.key_block_bytes = block_bytes
-    if values is None:
-        return holders
-    if shape.value_width:
-        header.flags |= JOURNAL_FIXED_VALUES
-        parts[part_count[0]].data = batch.rows
-        parts[part_count[0]].bytes = batch.count * shape.value_width
-        header.value_block_bytes = batch.count * shape.value_width
-        part_count[0] += 1
-    else:
-        holders.append(add_variable(values.offsets, values.data, parts, part_count, &block_bytes))
-        header.value_block_bytes = block_bytes
-    return holders
-
-
-cdef uint64_t frame_bytes(const JournalPart *parts, int part_count) noexcept:
-    cdef uint64_t total = 0
-    cdef int index
-    for index in range(part_count):
-        total += parts[index].bytes
-    return total
+        return Commit(self.commit_operation(operation, level), LEVELS[level], 1)

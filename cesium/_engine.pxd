@@ -40,6 +40,7 @@ cdef class Engine:
     cdef public bint read_only
     cdef public object poisoned         # the exception that stopped writing, or None
     cdef public bint untold             # it was poisoned in the background, and no call raised yet
+    cdef public bint reserved           # a transaction is open, and other commits wait for it
     cdef public bint stalled            # memtables that cannot be written out fill the memory
     cdef public object host             # Python's side: cesium.host.EngineHost
     cdef public JournalWriter journal   # the file appended to; None: nothing written since opening
@@ -68,8 +69,10 @@ cdef class Engine:
     cdef void unlock(self) noexcept
     cdef int begin_write(self) except -1
     # The same for a commit: a stalled engine makes room first, or raises why it cannot; one whose
-    # maintenance lags waits a little (set_pace).
+    # maintenance lags waits a little (set_pace): both are `make_way`; and it waits for the
+    # transaction that has reserved the commits, which itself uses make_way and begin_write.
     cdef int begin_commit(self) except -1
+    cdef int make_way(self) except -1
     cdef void wait_for_pace(self) noexcept
     cdef void end_write(self) noexcept
     # Both append one commit of sequence + 1 and give the position to sync to; the caller applies it
@@ -97,6 +100,12 @@ cdef struct Batch:                  # rows of one operation, as encoded; all bor
     const uint8_t *rows
     const int64_t *value_offsets
     const uint8_t *value_data
+
+cdef struct Operation:              # of a commit: a batch, or (no rows) a range-delete
+    Batch batch
+    Key lower
+    Key upper
+    bint unbounded
 
 # The key of one row of a batch: a head, or (heads NULL) bytes between two offsets; borrowed.
 cdef inline void key_of_row(const uint64_t *heads, const int64_t *offsets, const uint8_t *data,
@@ -133,10 +142,12 @@ cdef class TableCore:
     cdef public uint64_t memtable_share_bytes   # and what others leave it (cesium/budget.py)
     cdef uint64_t checks                # calls since the memtable was last checked (debug builds)
 
-    # All three need the writer lock; they take `lock` themselves.
+    # All four need the writer lock; they take `lock` themselves.
     cdef int apply_one(self, const Key *key, const Value *value) except -1
     cdef int apply_batch(self, const Batch *batch) except -1
     cdef int apply_delete_range(self, const Key *lower, const Key *upper, bint unbounded) except -1
+    # Several operations, which become visible at once; the rows of batches are in key order.
+    cdef int apply_operations(self, const Operation *operations, uint32_t count) except -1
     # Whether the memtable, or the journal, is due to be written out (writer lock held).
     cdef bint is_full(self) noexcept
     # Pins the live memtable into an empty snapshot; `lock` is held, exclusive.  STATUS_NOT_FOUND:
@@ -146,3 +157,6 @@ cdef class TableCore:
     # In a debug build, checks every invariant of the live memtable; otherwise nothing.
     cdef int self_check(self) except -1
     cdef int fail_half_applied(self, int status) except -1
+
+# Puts a batch into a memtable that nobody else sees.
+cdef int draft_batch(Memtable draft, const Batch *batch, Counters counters) except -1

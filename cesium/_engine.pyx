@@ -17,8 +17,8 @@ from cesium._layout cimport (
     STATUS_POISONED,
 )
 from cesium._memtable cimport (
-    Memtable, MemtableCounters, MemtableSnapshot, memtable_counters, memtable_delete_range,
-    memtable_check, memtable_markers, memtable_pin, memtable_put,
+    Memtable, MemtableCounters, MemtableSnapshot, MemtableState, memtable_check, memtable_counters,
+    memtable_delete_range, memtable_markers, memtable_pin, memtable_put,
 )
 from cesium._native cimport SortPair, sort_columns, sort_strings
 from cesium._page cimport Key, TableShape, Value
@@ -94,8 +94,8 @@ cdef class Engine:
 
     host must have open_journal() -> JournalWriter and rotate_journal(bytes) -> JournalWriter,
     called under the writer lock, and journal_writer(), the last one that either of them gave;
-    journal_path(number); memtable_full(core), make_room(), schedule_sync() and checkpoint() are
-    called with no lock.
+    journal_path(number); memtable_full(core), make_room(), wait_for_turn(), schedule_sync() and
+    checkpoint() are called with no lock.
     """
 
     def __cinit__(self, object host, bint journaled, bint unjournaled, uint64_t sequence,
@@ -158,12 +158,21 @@ cdef class Engine:
         """Whether the calling thread is inside a write."""
         return self.writer_thread == pthread_self()
 
-    cdef int begin_commit(self) except -1:
+    cdef int make_way(self) except -1:
         if self.stalled:
             self.host.make_room()
         if self.bytes_put >= self.pace_check:
             self.wait_for_pace()
-        return self.begin_write()
+        return 0
+
+    cdef int begin_commit(self) except -1:
+        self.make_way()
+        self.begin_write()
+        while self.reserved:        # looked at under the lock, under which it is set
+            self.end_write()
+            self.host.wait_for_turn()
+            self.begin_write()
+        return 0
 
     def set_pace(self, rate):
         """From now on commits put at most `rate` bytes a second (0: as many as they like).
@@ -360,19 +369,24 @@ cdef class Engine:
 cdef class WriteGuard:
     """`with WriteGuard(engine):` holds the writer lock, for the Python side of flush and recovery.
 
-    closing: also where no write may begin, because the store is read-only or poisoned.
+    closing: also where no write may begin, because the store is read-only or poisoned.  commits:
+    for a commit, which waits for the transaction that has reserved them.
     """
 
     cdef Engine engine
     cdef bint closing
+    cdef bint commits
 
-    def __cinit__(self, Engine engine, bint closing=False):
+    def __cinit__(self, Engine engine, bint closing=False, bint commits=False):
         self.engine = engine
         self.closing = closing
+        self.commits = commits
 
     def __enter__(self):
         if self.closing:
             self.engine.take_writer()
+        elif self.commits:
+            self.engine.begin_commit()
         else:
             self.engine.begin_write()
         return self
@@ -423,7 +437,8 @@ cdef class TableCore:
     cdef int apply_batch(self, const Batch *batch) except -1:
         cdef int status
         with nogil:
-            status = apply_rows(self, batch)
+            status = put_sorted(self.live.state, batch, self.shape.shape.value_width,
+                                self.engine.counters, &self.engine.lock)
         if status != STATUS_OK:
             self.fail_half_applied(status)
         return 0
@@ -434,6 +449,26 @@ cdef class TableCore:
         with nogil:
             pthread_rwlock_wrlock(&self.engine.lock)
             status = memtable_delete_range(self.live.state, lower, upper, unbounded)
+            pthread_rwlock_unlock(&self.engine.lock)
+        if status != STATUS_OK:
+            self.fail_half_applied(status)
+        return 0
+
+    cdef int apply_operations(self, const Operation *operations, uint32_t count) except -1:
+        cdef uint32_t index
+        cdef int status = STATUS_OK
+        with nogil:
+            pthread_rwlock_wrlock(&self.engine.lock)
+            for index in range(count):
+                if operations[index].batch.count:
+                    status = put_rows(self.live.state, &operations[index].batch,
+                                      self.shape.shape.value_width, NULL)
+                else:
+                    status = memtable_delete_range(
+                        self.live.state, &operations[index].lower, &operations[index].upper,
+                        operations[index].unbounded)
+                if status != STATUS_OK:
+                    break
             pthread_rwlock_unlock(&self.engine.lock)
         if status != STATUS_OK:
             self.fail_half_applied(status)
@@ -536,16 +571,17 @@ cdef class TableCore:
         return counters
 
 
-cdef int put_row(TableCore core, const Batch *batch, uint64_t row) noexcept nogil:
+cdef int put_row(MemtableState *live, const Batch *batch, uint32_t value_width,
+                 uint64_t row) noexcept nogil:
     cdef Key key
     cdef Value value
     key_of_row(batch.heads, batch.key_offsets, batch.key_data, row, &key)
-    value_of_row(batch, core.shape.shape.value_width, row, &value)
-    return memtable_put(core.live.state, &key, &value)
+    value_of_row(batch, value_width, row, &value)
+    return memtable_put(live, &key, &value)
 
 
-cdef int put_pair(TableCore core, const Batch *batch, const SortPair *pair,
-                  bint carried) noexcept nogil:
+cdef int put_pair(MemtableState *live, const Batch *batch, uint32_t value_width,
+                  const SortPair *pair, bint carried) noexcept nogil:
     """Put a row that was sorted: its head, with its value if `carried`, else with its number."""
     cdef Key key
     cdef Value value
@@ -557,11 +593,24 @@ cdef int put_pair(TableCore core, const Batch *batch, const SortPair *pair,
         value.data = <const uint8_t *>&pair.payload
         value.bytes = 8
     else:
-        value_of_row(batch, core.shape.shape.value_width, pair.payload, &value)
-    return memtable_put(core.live.state, &key, &value)
+        value_of_row(batch, value_width, pair.payload, &value)
+    return memtable_put(live, &key, &value)
 
 
-cdef int apply_rows(TableCore core, const Batch *batch) noexcept nogil:
+cdef int put_rows(MemtableState *live, const Batch *batch, uint32_t value_width,
+                  const uint64_t *order) noexcept nogil:
+    """Puts all rows, in the order given (NULL: as they stand)."""
+    cdef uint64_t row
+    cdef int status = STATUS_OK
+    for row in range(batch.count):
+        status = put_row(live, batch, value_width, order[row] if order != NULL else row)
+        if status != STATUS_OK:
+            break
+    return status
+
+
+cdef int put_sorted(MemtableState *live, const Batch *batch, uint32_t value_width,
+                    Counters counters, pthread_rwlock_t *lock) noexcept nogil:
     """In key order, so that neighbours meet in cache; the sort is stable, so the last one wins.
 
     Values of 8 bytes travel with the keys: 2 M random rows of u8 -> f8 are put more than twice as
@@ -573,8 +622,8 @@ cdef int apply_rows(TableCore core, const Batch *batch) noexcept nogil:
     cdef const uint64_t *carried = NULL
     cdef uint64_t held = batch.count * sizeof(SortPair) if batch.count > 16 else 0
     cdef int status = STATUS_OK
-    count_more(&core.engine.counters.buffer_bytes, held)
-    if core.shape.shape.value_width == 8 and <uintptr_t>batch.rows % 8 == 0:
+    count_more(&counters.buffer_bytes, held)
+    if value_width == 8 and <uintptr_t>batch.rows % 8 == 0:
         carried = <const uint64_t *>batch.rows
     if batch.count > 16:
         if batch.heads != NULL:
@@ -587,16 +636,24 @@ cdef int apply_rows(TableCore core, const Batch *batch) noexcept nogil:
                                              order, 1):
                 status = STATUS_NO_MEMORY
     if status == STATUS_OK:
-        pthread_rwlock_wrlock(&core.engine.lock)
-        for row in range(batch.count):
-            if pairs != NULL:
-                status = put_pair(core, batch, pairs + row, carried != NULL)
-            else:
-                status = put_row(core, batch, order[row] if order != NULL else row)
-            if status != STATUS_OK:
-                break
-        pthread_rwlock_unlock(&core.engine.lock)
+        if lock != NULL:
+            pthread_rwlock_wrlock(lock)
+        if pairs == NULL:
+            status = put_rows(live, batch, value_width, order)
+        else:
+            for row in range(batch.count):
+                status = put_pair(live, batch, value_width, pairs + row, carried != NULL)
+                if status != STATUS_OK:
+                    break
+        if lock != NULL:
+            pthread_rwlock_unlock(lock)
     free(pairs)
     free(order)
-    count_more(&core.engine.counters.buffer_bytes, -held)
+    count_more(&counters.buffer_bytes, -held)
     return status
+
+
+cdef int draft_batch(Memtable draft, const Batch *batch, Counters counters) except -1:
+    # The GIL is kept: it is what keeps others off the draft.
+    cdef int status = put_sorted(draft.state, batch, draft.shape.value_width, counters, NULL)
+    return raise_plain(status) if status != STATUS_OK else 0

@@ -41,9 +41,9 @@ cdef void gap_pass(Gaps *gaps, const uint8_t *page, uint32_t from_slot, uint32_t
 cdef void gap_end(Gaps *gaps, const uint8_t *page, uint32_t slot,
                   const PageSource *source) noexcept nogil
 
-# How many entries in a row, from a slot each and in one direction, have equal heads in two pages: one
-# at least, for the caller has compared those.  (A page may get lost, and be zeros, at any moment:
-# an answer of none would stop the caller for ever, and so would more than the pages have.)
+# How many entries in a row, from a slot each and in one direction, have equal heads in two pages:
+# one at least, for the caller has compared those.  (A page may get lost, and be zeros, at any
+# moment: an answer of none would stop the caller for ever, and so would more than the pages have.)
 cdef inline uint32_t equal_heads(const uint8_t *a, uint32_t a_slot, uint32_t a_count,
                                  const uint8_t *b, uint32_t b_slot, uint32_t b_count,
                                  int direction) noexcept nogil:

@@ -101,9 +101,6 @@ cdef class WideBytesCodec(KeyCodec):
 
     cdef bytes locate(self, object key, int *status):
         cdef bytes raw = bytes_of(key, self.spec)
-        if len(raw) == self.part_width:     # nothing to cut off or to fill up: two thirds of a put
-            status[0] = KEY_INSIDE
-            return raw
         status[0] = KEY_BETWEEN if raw[self.part_width:].strip(b"\0") else KEY_INSIDE
         return raw[:self.part_width].ljust(self.part_width, b"\0")
 

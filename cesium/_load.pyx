@@ -14,7 +14,6 @@ from libc.string cimport memset
 from cesium._builder cimport (
     SegmentBuilder, builder_add, builder_add_columns, builder_add_pairs, builder_bytes,
 )
-from cesium._core cimport fill_batch
 from cesium._counters cimport Counters, count_more
 from cesium._engine cimport Batch, key_of_row, value_of_row
 from cesium._keys cimport EncodedKeys
@@ -22,6 +21,7 @@ from cesium._layout cimport STATUS_OK
 from cesium._native cimport (
     SortPair, compare_bytes, is_sorted_strings, is_sorted_u64, sort_columns, sort_strings,
 )
+from cesium._operations cimport fill_batch
 from cesium._page cimport Key, Shape, TableShape, Value
 from cesium._values cimport EncodedValues
 
@@ -54,7 +54,8 @@ cdef class LoadRows:
         cdef int failed = 0
         self.counters = counters
         self.table_shape = shape
-        self.holders = fill_batch(&shape.shape, keys, values, &self.batch)
+        fill_batch(&shape.shape, keys, values, &self.batch)
+        self.holders = (keys, values)
         self.count = self.batch.count
         with nogil:
             if self.batch.heads != NULL:

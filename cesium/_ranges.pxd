@@ -23,9 +23,13 @@ cdef class View:
     cdef VersionSource *items           # the live memtable first, then the version's sources
     cdef uint32_t count
     cdef uint64_t changes               # of the live memtable when it was pinned
+    cdef list drafts                    # of a transaction: MemtableSnapshot, newest first; or None
     cdef const Shape *shape
 
+    cdef int pin_now(self, TableCore core) except -1
+    cdef int lay_over(self, TableCore core, View below, list above) except -1
     cdef int check(self, int status, uint64_t seen) except -1       # as Version.check
+    cdef int sweep_behind(self, Cursor *cursor) except -1
     cdef int rank_bounds(self, EncodedRange interval, uint64_t *most, bint *exact) except -1
 
 cdef class EncodedRange:                # [lower, upper): heads or bytes; upper None = unbounded

@@ -3,13 +3,19 @@ from typing import Any, Self
 
 from cesium._engine import TableCore
 from cesium._keys import EncodedKeys, KeyCodec
+from cesium._memtable import MemtableSnapshot
 from cesium._values import EncodedValues, ValueCodec
 from cesium._version import Version
 
 _Encoded = int | bytes
 
 class View:
-    def __new__(cls, core: TableCore) -> Self: ...
+    def __new__(
+        cls,
+        core: TableCore,
+        below: View | None = None,
+        above: list[MemtableSnapshot] | None = None,
+    ) -> Self: ...
     @property
     def core(self) -> TableCore: ...
     @property

@@ -62,9 +62,37 @@ cdef int key_from(object encoded, bint fixed, Key *key) except -1:
 
 
 cdef class View:
-    """View(core): the table as of now."""
+    """View(core): the table as of now.
 
-    def __cinit__(self, TableCore core):
+    View(core, below, above): drafts, newest first, above another view (or None: nothing).
+    """
+
+    def __cinit__(self, TableCore core, View below=None, list above=None):
+        if above is None:
+            self.pin_now(core)
+        else:
+            self.lay_over(core, below, above)
+
+    cdef int lay_over(self, TableCore core, View below, list above) except -1:
+        cdef uint32_t first = <uint32_t>len(above), index
+        cdef MemtableSnapshot draft
+        self.core = core
+        self.shape = &core.shape.shape
+        self.drafts = above
+        self.version = Version(core.shape, [], False) if below is None else below.version
+        self.live = None if below is None else below.live
+        self.count = first + (0 if below is None else below.count)
+        self.items = <VersionSource *>calloc(self.count + 1, sizeof(VersionSource))
+        if self.items == NULL:
+            raise MemoryError
+        for index, draft in enumerate(above):
+            memtable_root_source(draft.root, &self.items[index].source)
+            self.items[index].markers = memtable_root_markers(draft.root)
+        for index in range(first, self.count):
+            self.items[index] = below.items[index - first]
+        return 0
+
+    cdef int pin_now(self, TableCore core) except -1:
         cdef Engine engine = core.engine
         cdef MemtableSnapshot snapshot = MemtableSnapshot.__new__(MemtableSnapshot)
         cdef uint32_t first = 0
@@ -96,6 +124,7 @@ cdef class View:
             self.items[0].markers = memtable_root_markers(self.live.root)
         for index in range(self.version.count):
             self.items[first + index] = self.version.items[index]
+        return 0
 
     def __dealloc__(self):
         free(self.items)
@@ -103,15 +132,22 @@ cdef class View:
     cdef int check(self, int status, uint64_t seen) except -1:
         return self.version.check(status, seen)
 
+    cdef int sweep_behind(self, Cursor *cursor) except -1:
+        """Leaves a range-delete over the widest gap crossed; not over one that drafts made."""
+        if self.drafts is None:
+            sweep(self.core, self.version.number, self.changes, cursor)
+        return 0
+
     def row_count(self):
         """Exact number of visible rows: constant time when no source overlaps another's business
         (one run, no markers), else counted, and remembered with the version."""
         cdef uint64_t count = 0
-        if self.live is None and self.version.row_count is not None:
+        cdef bint plain = self.live is None and self.drafts is None
+        if plain and self.version.row_count is not None:
             return self.version.row_count
         count = RangeReader(self, EncodedRange(self.core, 0 if self.shape.key_width else b"",
                                                None)).count()
-        if self.live is None:
+        if plain:
             self.version.row_count = count
         return count
 
@@ -171,9 +207,7 @@ cdef class View:
                 if status != STATUS_OK:
                     break
         self.check(status, seen)
-        if self.live is not None:
-            most[0] += memtable_root_entries(self.live.root)
-        for source in self.version.sources:
+        for source in (self.live, *self.version.sources, *(self.drafts or ())):
             if isinstance(source, MemtableSnapshot):
                 snapshot = source
                 most[0] += memtable_root_entries(snapshot.root)
@@ -278,7 +312,7 @@ cdef class RangeReader:
         except BaseException:
             rows.count = before         # what was copied may be zeros, and nobody shall have it
             raise
-        sweep(self.view.core, self.view.version.number, self.view.changes, self.cursor)
+        self.view.sweep_behind(self.cursor)
         if status == STATUS_NOT_FOUND:
             self.exhausted = True
         self.left -= rows.count - before
@@ -309,7 +343,7 @@ cdef class RangeReader:
             with nogil:
                 status = cursor_skip(self.cursor, &self.pending, self.left, &count)
             self.view.check(status, self.seen)
-            sweep(self.view.core, self.view.version.number, self.view.changes, self.cursor)
+            self.view.sweep_behind(self.cursor)
         else:
             count = most
         self.exhausted = True
@@ -322,7 +356,7 @@ cdef class RangeReader:
         with nogil:
             status = cursor_skip(self.cursor, &self.pending, min(rows, self.left), &skipped)
         self.view.check(status, self.seen)
-        sweep(self.view.core, self.view.version.number, self.view.changes, self.cursor)
+        self.view.sweep_behind(self.cursor)
         self.left -= skipped
         return skipped
 

@@ -90,6 +90,9 @@ cdef class TableReads:
         """What there is to read: the moment that was fixed, or the table as it is now."""
         return self.pinned()
 
+    def _note_range(self, lower, upper, bint reverse, limit, bint values):
+        """A range will be read; transactions look at it again when they commit."""
+
     cdef object lookup_key(self, object key, Key *out):
         """Encodes a key to look up; None when no stored key can equal it.
 

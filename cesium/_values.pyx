@@ -384,8 +384,6 @@ cdef class FixedStringCodec(ValueCodec):
         return 0
 
     cdef bytes _data(self, object value):
-        if type(value) is bytes and not self.is_text:
-            return value
         if self.is_text:
             if isinstance(value, str):
                 return value.encode("utf-32-le", "surrogatepass")

@@ -57,6 +57,7 @@ from cesium.options import Options
 from cesium.schema import new_codecs, stored_codecs
 from cesium.state import Edit, SegmentRecord, State, TableRecord, attached
 from cesium.syncing import IntervalSync
+from cesium.turn import Turn
 from cesium.upkeep import Upkeep, poisoning
 
 OPEN_ATTEMPTS = 20  # beside a writer in another process, which changes files
@@ -98,6 +99,7 @@ class StoreEngine(Exclusive):
         self.make_room: Callable[[StoreEngine, bool], None] = lambda engine, must: None
         self.checkpoint: Callable[[StoreEngine], None] = lambda engine: None
         self.interval_sync = IntervalSync(self)
+        self.turn = Turn()
         self.upkeep = Upkeep()
         self.retired: dict[int, SegmentReader] = {}  # merged away, still in the manifest
         self._id_lock = threading.Lock()
@@ -148,10 +150,8 @@ class StoreEngine(Exclusive):
                     raise
 
     def _open(self, options: Options, slots_max: int) -> None:
-        if self.writable and not self.in_memory:
-            names = self._take_lock(options)
-        else:
-            names = names_of(self.files)
+        locks = self.writable and not self.in_memory
+        names = self._take_lock(options) if locks else names_of(self.files)
         with collector_paused():
             manifest = Manifest.load(self.files, names, durably=self.writable)
         if manifest is None or options.flag == "n":

@@ -55,5 +55,8 @@ class EngineHost:
         owner = self._owner()
         owner.make_room(owner, True)
 
+    def wait_for_turn(self) -> None:
+        self._owner().turn.wait()
+
     def sync(self) -> None:
         sync(self._owner())

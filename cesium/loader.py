@@ -289,7 +289,7 @@ def attach(
 ) -> tuple[list[SegmentRecord], JournalWriter | None, int]:
     """The commit of a load: journal frame, then visible.  Returns what to sync to."""
     inner = engine.core_engine
-    with WriteGuard(inner):
+    with WriteGuard(inner, commits=True):
         tier = output.tier
         if tier == TIER_BASE and overlaps_store(engine, bounds):
             tier = TIER_NEW  # a commit came in between

@@ -53,16 +53,14 @@ class Range:
         self._limit = limit
         self._yields = yields
 
-    def _reader(self, reverse: bool | None = None) -> RangeReader:
+    def _reader(self, values: bool) -> RangeReader:
         store = self._store
         store._check_open()
-        empty = self._lower is None
         lower = store._lowest if self._lower is None else self._lower
+        limit = 0 if self._lower is None else self._limit
+        store._note_range(lower, self._upper, self._reverse, limit, values)
         return RangeReader(
-            store._view(),
-            EncodedRange(store.core, lower, self._upper),
-            self._reverse if reverse is None else reverse,
-            0 if empty else self._limit,
+            store._view(), EncodedRange(store.core, lower, self._upper), self._reverse, limit
         )
 
     def __iter__(self) -> Iterator[Any]:
@@ -73,7 +71,7 @@ class Range:
 
     def __len__(self) -> int:
         """The exact number of rows."""
-        return int(self._reader().count())
+        return int(self._reader(False).count())
 
     def __bool__(self) -> bool:
         return next(iter(self), None) is not None
@@ -147,12 +145,12 @@ class Range:
         (None: one).
         """
         count = 1 if threads is None else at_least("threads", threads, 1)
-        return self._decode(self._reader(), None, count)
+        return self._decode(self._reader(self._yields != KEYS), None, count)
 
     def batches(self, rows: int = 65536) -> Iterator[Any]:
         """The rows of one snapshot in pieces of at most `rows`, each as `arrays` gives them."""
         rows = at_least("a batch's number of rows", rows, 1)
-        reader = self._reader()
+        reader = self._reader(self._yields != KEYS)
 
         def pieces() -> Iterator[Any]:
             while True:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -31,8 +31,10 @@ from cesium.pace import PAGE_BYTES
 from cesium.progress import reporting
 from cesium.ranges import at_least
 from cesium.report import Report
+from cesium.revisions import Revisions
 from cesium.snapshot import Snapshot
 from cesium.stats import Stats, stats
+from cesium.transactions import Transaction
 from cesium.verify import verify
 
 THREADS_MOST = 4  # what a load takes when nobody says: the drive is full by then
@@ -74,7 +76,7 @@ def _reopen(kind: type[Store], path: str, options: Options) -> Store:
     return kind(acquire(path, options), options)
 
 
-class Store(OrderedReads, CompiledTable):
+class Store(OrderedReads, Revisions, CompiledTable):
     """An open store: a mapping in key order, with batches, ranges and loads beside it.
 
     Made by `cesium.open`.  Any method may be called from any thread; use it as a context manager,
@@ -112,6 +114,25 @@ class Store(OrderedReads, CompiledTable):
         rows = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
         keys = [key for key, _ in rows]
         return self.put_many(keys, [value for _, value in rows])
+
+    def update_many(
+        self,
+        keys: Any,
+        function: Callable[..., Any],
+        *arguments: Any,
+        default: Any = None,
+        durability: str | None = None,
+    ) -> Commit:
+        """Stores function(values, *arguments) for a batch of keys, in one atomic commit.
+
+        function: a ufunc, or a function of the values as `get_many` gives them, keys that are not
+        there holding `default` or zero; it returns as many.  Each key once (ValueError).  So
+        store.update_many(keys, np.add, 1) counts.  Other writers wait meanwhile.
+        """
+        with self.transaction(durability=durability) as transaction:
+            transaction.update_many(keys, function, *arguments, default=default)
+        assert transaction.committed is not None
+        return transaction.committed
 
     def clear(self) -> Commit:
         """Removes everything, in one atomic commit."""
@@ -171,6 +192,17 @@ class Store(OrderedReads, CompiledTable):
         return sequence
 
     # -- keeping
+
+    def transaction(self, optimistic: bool = False, durability: str | None = None) -> Transaction:
+        """A transaction, for a with statement: all of what is done in it happens, or nothing.
+
+        It reads the store as it is when it begins, and its own writes.  An exception rolls it back.
+        Until it ends, all other writes to the store wait.  optimistic: they do not; the end raises
+        ConflictError when something that was read has changed (cesium.retry does it again).
+        durability: a higher level than the store's for its commit.
+        """
+        self._check_writable()
+        return Transaction(self, optimistic, durability)
 
     def snapshot(self) -> Snapshot:
         """The store as it is at this commit, for reading, however it is written to from now on.

@@ -46,9 +46,6 @@ def perform(job: Job) -> dict[str, Any]:
 
 def serve() -> None:
     """Answers jobs until standard input ends, or nobody reads the answers any more."""
-    answers = open(os.dup(sys.stdout.fileno()), "w")
-    # What an engine prints (DuckDB a progress bar, after two seconds) is no answer.
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in iter(sys.stdin.readline, ""):
         asked = json.loads(line)
         job = Job(**asked["job"])
@@ -56,10 +53,10 @@ def serve() -> None:
             engines.engine(job.engine)
         answer = in_process_of_its_own(job, asked["timeout"])
         try:
-            answers.write(json.dumps(answer) + "\n")
-            answers.flush()
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
         except BrokenPipeError:  # the benchmark was killed; what is left goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), answers.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return
 
 

@@ -302,6 +302,35 @@ class Run:
             self._level(durability),
         )
 
+    def transaction(
+        self,
+        rows: Rows,
+        deleted: Iterable[Any],
+        interval: tuple[Any, Any],
+        durability: str | None = None,
+    ) -> None:
+        """A range-delete, deletes and puts in one commit, part of them behind a savepoint."""
+        gone = list(deleted)
+
+        def apply(state: Rows) -> None:
+            for key in [*state]:
+                if interval[0] <= key < interval[1]:
+                    del state[key]
+            for key in gone:
+                state.pop(key, None)
+            state.update(rows)
+
+        def call() -> cesium.Commit:
+            with self.store.transaction(self.rng.random() < 0.5, durability) as transaction:
+                transaction.delete_range(*interval)
+                with transaction.savepoint():
+                    transaction.delete_many(gone)
+                    transaction.update(rows)
+            assert transaction.committed is not None
+            return transaction.committed
+
+        self.commit(apply, call, self._level(durability))
+
     def bulk_load(self, rows: Rows) -> None:
         self.commit(
             lambda state: state.update(rows),

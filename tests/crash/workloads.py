@@ -59,6 +59,20 @@ def deletes(run: Run) -> None:
             run.checkpoint()
 
 
+def transactions(run: Run) -> None:
+    """Operations of several kinds in one frame: all of them, or none."""
+    run.put_many(dict.fromkeys(range(KEYS), -1.0))
+    for number in range(22):
+        key = run.rng.randrange(KEYS)
+        gone = [run.rng.randrange(KEYS) for _ in range(run.rng.randrange(1, 9))]
+        run.transaction(
+            {other: float(number) for other in some_rows(run, 25)}, gone,
+            (key, key + run.rng.randrange(1, 9)), "sync" if number % 7 == 3 else None,
+        )  # fmt: skip
+        if number % 8 == 6:
+            run.checkpoint()
+
+
 def checkpoints(run: Run) -> None:
     """A flush, an edit of the manifest and the end of the journal, again and again."""
     for number in range(14):
@@ -424,6 +438,8 @@ WORKLOADS: dict[str, tuple[Workload, dict[str, Any]]] = {
     "batches": (batches, {}),
     "batches-process": (batches, {"durability": "process"}),
     "deletes": (deletes, {"durability": "process"}),
+    "transactions": (transactions, {"durability": "process"}),
+    "transactions-sync": (transactions, {}),
     "checkpoints": (checkpoints, {}),
     "merges": (merges, {}),
     "joins": (joins, {}),
@@ -459,6 +475,7 @@ CORNERS: dict[str, tuple[str, ...]] = {
     "batches": (*ALWAYS, "rotation"),
     "batches-process": (*ALWAYS, "dead journal file behind a hole", "hole with a frame after it"),
     "deletes": (*ALWAYS, "flush"),
+    "transactions": (*ALWAYS, "flush", "hole with a frame after it"),
     "checkpoints": (*ALWAYS, "manifest rewritten", "flush"),
     "merges": (*ALWAYS, "merge", "flush", "orphan removed"),
     "blobs": (*ALWAYS, "merge", "flush", "load", "orphan removed", "blob file reclaimed"),

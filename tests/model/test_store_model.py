@@ -10,6 +10,7 @@ with fresh seeds; CESIUM_FUZZ_SEED fixes the first of them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -258,6 +259,10 @@ class Json(ValueForm):
 # --- the model and the lock-step ------------------------------------------------------------------
 
 
+class RolledBack(Exception):
+    """Ends a transaction that shall not have happened."""
+
+
 class Model:
     """What the store ought to hold: a dict by order, and the orders sorted."""
 
@@ -291,6 +296,68 @@ class Model:
 
     def pairs(self, orders: list[Any]) -> list[tuple[Any, Any]]:
         return [(order, self.rows[order][1]) for order in orders]
+
+
+class InTransaction:
+    """A transaction in the place of a store: its writes are counted, for they give no sequence."""
+
+    def __init__(self, transaction: cesium.Transaction) -> None:
+        self._transaction = transaction
+        self.sequence = 0
+
+    def __getattr__(self, name: str) -> Any:
+        """Reads, and the writes whose answer is the store's, too."""
+        return getattr(self._transaction, name)
+
+    def _counted(self, rows: int) -> cesium.Commit:
+        self.sequence += 1
+        return cesium.Commit(self.sequence, "process", rows)
+
+    def put(self, key: Any, value: Any) -> int:
+        self._transaction.put(key, value)
+        return self._counted(1).sequence
+
+    def delete(self, key: Any) -> int:
+        self._transaction.delete(key)
+        return self._counted(1).sequence
+
+    def put_many(self, keys: Any, values: Any) -> cesium.Commit:
+        self._transaction.put_many(keys, values)
+        return self._counted(len(self._transaction.keys_codec.encode_array(keys)))
+
+    def delete_many(self, keys: Any) -> cesium.Commit:
+        self._transaction.delete_many(keys)
+        return self._counted(len(self._transaction.keys_codec.encode_array(keys)))
+
+    def compare_and_set(self, key: Any, expected: Any, new: Any) -> bool:
+        there = key in self._transaction
+        done = self._transaction.compare_and_set(key, expected, new)
+        self.sequence += done and not (new is cesium.MISSING and not there)
+        return done
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._transaction[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._transaction[key]
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._transaction[key]
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._transaction
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._transaction)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self._transaction)
+
+    def __len__(self) -> int:
+        return len(self._transaction)
+
+    def __bool__(self) -> bool:
+        return bool(self._transaction)
 
 
 class Lockstep:
@@ -594,6 +661,43 @@ class Lockstep:
         self.check()
         self.events["killed"] += 1
 
+    def do_transaction(self) -> None:
+        """Several steps that become visible at once, or, rolled back, never happened."""
+        store, sequence = self.store, self.store.sequence
+        before = self.model.copy(), set(self.recent)
+        optimistic = self.rng.random() < 0.5
+        with contextlib.suppress(RolledBack), store.transaction(optimistic) as transaction:
+            self.store = InTransaction(transaction)
+            try:
+                self.do_steps(transaction)
+                assert self.store.get is not None and store.sequence == sequence
+                if self.rng.random() < 0.2:
+                    raise RolledBack
+            except BaseException:
+                self.model, self.recent = before
+                raise
+            finally:
+                self.store = store
+        if transaction.committed is None:
+            self.events["rollback"] += 1
+        assert store.sequence <= sequence + 1
+        self.events[f"{'optimistic ' * optimistic}transaction"] += 1
+
+    def do_steps(self, transaction: cesium.Transaction) -> None:
+        for _ in range(self.rng.randrange(1, 6)):
+            mark = None
+            if self.rng.random() < 0.3:
+                mark = transaction.savepoint(), self.model.copy(), set(self.recent)
+            for _ in range(self.rng.randrange(4)):
+                getattr(self, f"do_{self.rng.choice(self.IN_TRANSACTIONS)}")()
+                getattr(self, f"read_{self.rng.choice(self.READS)}")()
+            if mark is not None and self.rng.random() < 0.5:
+                mark[0].rollback()
+                self.model, self.recent = mark[1:]
+                self.events["savepoint"] += 1
+        if self.rng.random() < 0.3:
+            self.check()
+
     # -- reads
 
     def read_points(self) -> None:
@@ -780,10 +884,14 @@ class Lockstep:
 
     WRITES = (
         ("put", 10, 2), ("put_many", 6, 1), ("update", 2, 1), ("setdefault", 2, 1),
-        ("compare_and_set", 1, 2),
+        ("compare_and_set", 1, 2), ("transaction", 1.5, 1.5),
         ("delete", 1, 8), ("del", 1, 2), ("pop", 1, 2), ("delete_many", 1, 6),
         ("delete_range", 1, 5), ("clear", 0, 0.1), ("bulk_load", 2, 0.5),
         ("checkpoint", 0.7, 0.7), ("compact", 0.4, 0.4), ("reopen", 0.4, 0.4), ("kill", 0.5, 0.5),
+    )  # fmt: skip
+    IN_TRANSACTIONS = (
+        "put", "put", "put_many", "update", "setdefault", "compare_and_set", "delete", "del", "pop",
+        "delete_many", "delete_range", "clear",
     )  # fmt: skip
     READS = ("points", "many", "nearest", "range", "prefix")
 
@@ -832,7 +940,8 @@ IN_ALL = (
     *ALWAYS, "delete_range over segments", "killed", "joins", "rebuilds", "tier 0 into base",
     "merge that was due", "flush to tier 0", "flush to base", "load to tier 0", "load to base",
     "overflow run in a segment", "blob file made", "blob file gone", "reopened", "clear",
-    "read across a change", "snapshot",
+    "read across a change", "snapshot", "transaction", "optimistic transaction", "rollback",
+    "savepoint",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ AssertionError.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import sys
@@ -186,6 +187,32 @@ class Subject:
     def delete_range(self, chance: random.Random) -> None:
         self.store.delete_range(self.form.key(BLOCK.start), self.form.key(BLOCK.stop))
 
+    def transaction(self, chance: random.Random, optimistic: bool = False) -> None:
+        """Stamps and block together, or nothing; and what was read still holds at the commit."""
+        stamp = self.form.stamp(next(stamps))
+        single = self.form.key(chance.choice(SINGLES))
+        with self.store.transaction(optimistic) as transaction:
+            rows = self.rows(*transaction.range().arrays())
+            self.check_moment(rows)
+            if any(number in BLOCK for number, _ in rows):
+                transaction.delete_range(self.form.key(BLOCK.start), self.form.key(BLOCK.stop))
+            else:
+                for number in BLOCK:
+                    transaction[self.form.key(number)] = self.form.value(number)
+            transaction.pop(single, None)
+            keys = self.form.column([self.form.key(number) for number in STAMPS])
+            transaction.put_many(keys, self.form.column([stamp] * len(STAMPS)))
+            self.check_moment(
+                [(self.form.number(key), value) for key, value in transaction.items()]
+            )
+
+    def optimistic(self, chance: random.Random) -> None:
+        def attempt() -> None:
+            self.transaction(chance, optimistic=True)
+
+        with contextlib.suppress(cesium.ConflictError):  # the other one may never rest
+            cesium.retry(attempt, attempts=3)
+
     # -- reads
 
     def get(self, chance: random.Random) -> None:
@@ -306,6 +333,8 @@ OPERATIONS = {
     "bulk_load": 3,
     "delete_many": 20,
     "delete_range": 20,
+    "transaction": 8,
+    "optimistic": 8,
     "get": 60,
     "get_many": 20,
     "contains_many": 20,

@@ -176,18 +176,6 @@ def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
         assert "outcome" in workers.perform(unknown, 120.0)  # the worker lives on
 
 
-def test_what_an_engine_prints_is_no_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "plyvel.py").write_text("print()\nprint('half a line', end='', flush=True)\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    noisy = job(workload="load-sorted", engine="leveldb", rows=10, scratch=str(tmp_path))
-    with Workers() as workers:
-        assert "error" in workers.perform(noisy, 120.0)  # the module has nothing in it
-        quiet = replace(noisy, engine="cesium")
-        assert "outcome" in workers.perform(quiet, 120.0)
-
-
 def test_nothing_is_begun_without_room(tmp_path: Path) -> None:
     with pytest.raises(NoRoom, match="GB free"):
         Run(replace(SMALL, rows=1 << 50), tmp_path).go()

@@ -49,7 +49,7 @@ writes = {
     "clear": (), "put_many": ([1], [1]), "delete_many": ([1],), "delete_range": (1, 2),
     "bulk_load": ([1], [1]), "checkpoint": (), "compact": (), "__setitem__": (1, 1),
     "__delitem__": (1,), "sync": (), "compare_and_set": (1, 1, 2), "put_if_absent": (1, 1),
-    "increment": (1,),
+    "increment": (1,), "update_many": ([1], np.add, 1), "transaction": (),
 }
 reads = {
     "get": (1,), "get_many": ([1],), "contains_many": ([1],), "first": (), "last": (),

@@ -1,0 +1,297 @@
+"""Transactions: reads and writes of a store that happen at one moment, or not at all.
+
+Both kinds read the store as it was when they began, with their own writes over it, and commit as
+one journal frame, so a crash leaves all of a transaction or nothing.
+
+- A transaction takes the turn: until it ends, every other commit to the store waits.  What it read
+  is so when it commits; it never fails for the sake of others.
+- An optimistic one takes nothing.  Its commit looks, under the writer lock, whether all that it
+  read would be read again: keys that were there or not, values, ranges with the rows that others
+  may have put into them.  If so, it might as well have run at that very moment, so any set of
+  transactions is serializable (backward validation: Kung and Robinson, "On Optimistic Methods for
+  Concurrency Control", 1981; by values, so a change that was changed back is none).
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cesium._core import KEEP, Commit
+from cesium._engine import WriteGuard
+from cesium._keys import EncodedKeys
+from cesium._memtable import Memtable
+from cesium._ranges import View
+from cesium._reads import MISSING
+from cesium._transaction import DraftReads
+from cesium.errors import ConflictError, Error
+from cesium.large import check_drafted
+from cesium.ordered import OrderedReads
+from cesium.revisions import Revisions
+
+if TYPE_CHECKING:
+    from cesium.store import Store
+
+PAUSE_MOST = 0.05  # seconds, between two tries
+T = TypeVar("T")
+
+
+class Transaction(OrderedReads, Revisions, DraftReads):
+    """A transaction of a store: the reads, writes and ranges of the store, all or nothing.
+
+    Made by `Store.transaction`, for a `with` statement: it begins there, is committed at its end,
+    and rolled back by an exception.  What is written through it is seen through it alone, until
+    then.  Iterators and ranges read what there
+    was when they were started.  Everything is in memory until the commit, which is at most 1 GiB;
+    values above 16 MiB are LimitError.
+    """
+
+    def __new__(cls, store: Store, optimistic: bool, durability: str | None) -> Transaction:
+        return super().__new__(
+            cls, store.core, store.keys_codec, store.values_codec, store, optimistic
+        )
+
+    def __init__(self, store: Store, optimistic: bool, durability: str | None) -> None:
+        self._store = store
+        self._turn = store._engine.turn
+        self._has_turn = False
+        self._durability = durability
+        self._level(durability)  # refused here, not by the commit
+        self.optimistic = optimistic
+        self.sequence = 0  # of the last commit that it sees
+        self.committed: Commit | None = None  # what the commit gave, once there is one
+
+    # -- its life
+
+    def __enter__(self) -> Transaction:
+        if self.sequence or self.active:
+            raise Error("a transaction is used once: make another one")
+        if not self.optimistic:
+            self._turn.take(self.engine)
+            self._has_turn = True
+        try:
+            with WriteGuard(self.engine):
+                self._begin()
+                self.sequence = self.engine.sequence
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._close()
+        elif self.active:
+            self.commit()
+
+    def _close(self) -> None:
+        self._end()
+        if self._has_turn:
+            self._has_turn = False
+            self._turn.give_back(self.engine)
+
+    def commit(self) -> Commit:
+        """Makes everything that was written visible, at once, and ends the transaction.
+
+        Returns Commit(sequence, durability, rows); `committed` keeps it.  ConflictError when an
+        optimistic transaction has read what others changed meanwhile: nothing is written then.
+        """
+        try:
+            self._check_open()
+            if self._is_empty:
+                self.committed = Commit(self.sequence, self._level(self._durability), 0)
+                return self.committed
+            self.committed, pending = self._commit(self._durability, self._validation())
+        finally:
+            self._close()  # before the sync: others may share it
+        self._finish(self.committed.sequence, pending)
+        return self.committed
+
+    def rollback(self) -> None:
+        """Ends the transaction; nothing of it was written.  May be called again."""
+        self._close()
+
+    def _validation(self) -> Callable[[], bool] | None:
+        if not self.optimistic:
+            return None
+        with WriteGuard(self.engine):
+            checked, view = self.engine.sequence, View(self.core)
+        # Most of it without the lock; what is left are the commits that come in between.
+        unchanged = checked == self.sequence or self._unchanged(view)
+
+        def still_unchanged() -> bool:
+            if not unchanged or self.engine.sequence == checked:
+                return unchanged
+            return self._unchanged(View(self.core))
+
+        return still_unchanged
+
+    def savepoint(self) -> Savepoint:
+        """A mark in the transaction, back to which it can be rolled."""
+        return Savepoint(self)
+
+    # -- writes
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(key, slice):
+            raise TypeError("a slice cannot be assigned to; use put_many(keys, values)")
+        self.put(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        if isinstance(key, slice):
+            if key.step is not None:
+                raise TypeError(f"a slice of a store has no step, so not {key.step!r}")
+            self.delete_range(key.start, key.stop)
+        elif key in self:
+            self.delete(key)
+        else:
+            raise KeyError(key)
+
+    def _revise(self, key: Any, decision: Callable[[Any], Any]) -> Any:
+        old = self.get(key, MISSING)
+        new = decision(old)
+        if new is MISSING:
+            self.delete(key)
+        elif new is not KEEP:
+            self.put(key, new)
+        return new
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        """Removes `key` and returns its value; `default`, or KeyError, when it is not there."""
+        if len(default) > 1:
+            raise TypeError(f"pop takes a key and one default, not {len(default)}")
+        value = self.get(key, MISSING)
+        if value is not MISSING:
+            self.delete(key)
+        elif not default:
+            raise KeyError(key)
+        return default[0] if value is MISSING else value
+
+    def setdefault(self, key: Any, default: Any) -> Any:
+        """The value of `key`; where there is none, stores `default` and returns it."""
+        value = self.get(key, MISSING)
+        if value is MISSING:
+            self.put(key, default)
+        return default if value is MISSING else value
+
+    def put_many(self, keys: Any, values: Any) -> None:
+        """Stores a batch; the last of equal keys wins.  As `Store.put_many` takes it."""
+        self._check_writable()
+        encoded = self.keys_codec.encode_array(keys)
+        rows = self.values_codec.encode_array(values, encoded.count)
+        check_drafted(rows)
+        self._write_batch(encoded, rows)
+
+    def delete_many(self, keys: Any) -> None:
+        """Removes a batch of keys, whether or not they are there."""
+        self._check_writable()
+        self._write_batch(self.keys_codec.encode_array(keys), None)
+
+    def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> None:
+        """Stores every pair of a mapping, or of an iterable of pairs."""
+        rows = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
+        self.put_many([key for key, _ in rows], [value for _, value in rows])
+
+    def update_many(
+        self, keys: Any, function: Callable[..., Any], *arguments: Any, default: Any = None
+    ) -> None:
+        """Stores function(values, *arguments) for a batch of keys: see `Store.update_many`."""
+        if not callable(function):
+            raise TypeError(f"update_many takes a function or a ufunc, not {function!r}")
+        check_each_once(self.keys_codec.encode_array(keys))
+        values, _ = self.get_many(keys, default)
+        self.put_many(keys, function(values, *arguments))
+
+    def delete_range(self, lo: Any, hi: Any) -> None:
+        """Removes all keys with lo <= key < hi, None being no bound."""
+        self._check_writable()
+        lower, upper = self._bounds(lo, hi, (True, False))
+        if lower is not None:
+            self._delete_encoded(lower, upper)
+
+    def clear(self) -> None:
+        """Removes everything."""
+        self.delete_range(None, None)
+
+    def _check_writable(self) -> None:
+        self._check_open()
+
+    def view(self, key: Any) -> memoryview:
+        """The value of `key` as a read-only memoryview: see `Store.view`."""
+        self.get(key)  # counts as read
+        return super().view(key)
+
+    def __repr__(self) -> str:
+        kind = "optimistic transaction" if self.optimistic else "transaction"
+        state = "open" if self.active else "committed" if self.committed else "not open"
+        return f"<{state} {kind} of {self._store.path!r}>"
+
+
+class Savepoint:
+    """A mark in a transaction: `rollback` undoes what was written since, as often as called.
+
+    In a `with` statement an exception rolls back to it, and goes on.
+    """
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._below: Memtable | None = transaction._mark()
+
+    def rollback(self) -> None:
+        """Undoes what was written since; Error when the transaction was rolled back further."""
+        self._transaction._cut(self._below)
+
+    def __enter__(self) -> Savepoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and self._transaction.active:
+            self.rollback()
+
+
+def check_each_once(encoded: EncodedKeys) -> None:
+    """ValueError when a batch has a key twice: its new value could not depend on the first one."""
+    rows: list[Any]
+    if encoded.heads is not None:
+        rows = encoded.heads.tolist()
+    else:
+        assert encoded.data is not None and encoded.offsets is not None
+        data, ends = encoded.data.tobytes(), encoded.offsets.tolist()
+        rows = [data[start:end] for start, end in itertools.pairwise(ends)]
+    if len(set(rows)) == len(rows):
+        return
+    seen: set[Any] = set()
+    for number, row in enumerate(rows):
+        if row in seen:
+            raise ValueError(f"update_many takes each key once; that of row {number} came before")
+        seen.add(row)
+
+
+def retry(function: Callable[[], T], attempts: int = 100) -> T:
+    """Calls `function`, and again when it ends in ConflictError; returns what it returns.
+
+    function: does a whole optimistic transaction.  attempts: after so many the ConflictError is
+    raised.  Between two, random pauses that grow up to 50 ms, so that rivals part.
+    """
+    if attempts < 1:
+        raise ValueError(f"attempts is at least 1, not {attempts}")
+    for attempt in range(attempts - 1):
+        try:
+            return function()
+        except ConflictError:
+            time.sleep(random.uniform(0.0, min(PAUSE_MOST, 0.0005 * 2**attempt)))
+    return function()
