@@ -14,6 +14,7 @@ one journal frame, so a crash leaves all of a transaction or nothing.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import time
@@ -58,7 +59,6 @@ class Transaction(OrderedReads, Revisions, DraftReads):
     def __init__(self, store: Store, optimistic: bool, durability: str | None) -> None:
         self._store = store
         self._turn = store._engine.turn
-        self._has_turn = False
         self._durability = durability
         self._level(durability)  # refused here, not by the commit
         self.optimistic = optimistic
@@ -70,10 +70,9 @@ class Transaction(OrderedReads, Revisions, DraftReads):
     def __enter__(self) -> Transaction:
         if self.sequence or self.active:
             raise Error("a transaction is used once: make another one")
-        if not self.optimistic:
-            self._turn.take(self.engine)
-            self._has_turn = True
         try:
+            if not self.optimistic:
+                self._turn.take(self.engine, self)
             with WriteGuard(self.engine):
                 self._begin()
                 self.sequence = self.engine.sequence
@@ -95,9 +94,12 @@ class Transaction(OrderedReads, Revisions, DraftReads):
 
     def _close(self) -> None:
         self._end()
-        if self._has_turn:
-            self._has_turn = False
-            self._turn.give_back(self.engine)
+        self._turn.give_back(self.engine, self)
+
+    def __del__(self) -> None:
+        """One that was begun and dropped must not keep the turn."""
+        with contextlib.suppress(Exception):
+            self._close()
 
     def commit(self) -> Commit:
         """Makes everything that was written visible, at once, and ends the transaction.

@@ -16,7 +16,8 @@ class Turn:
 
     def __init__(self) -> None:
         self._taken = threading.Lock()
-        self._owner: int | None = None  # the thread that took it
+        self._owner: int | None = None  # the thread that took it,
+        self._holder: int | None = None  # and the id() of the transaction for which
 
     def _check_not_mine(self) -> None:
         if self._owner == threading.get_ident():
@@ -25,23 +26,25 @@ class Turn:
                 "write through the transaction, or end it first"
             )
 
-    def take(self, engine: Engine) -> None:
+    def take(self, engine: Engine, holder: object) -> None:
         """Waits for the turn, then for the commit that is under way; closed stores refuse."""
         self._check_not_mine()
         self._taken.acquire()
         try:
+            self._holder = id(holder)
             with WriteGuard(engine):
                 self._owner = threading.get_ident()
                 engine.reserved = True
         except BaseException:
-            self.give_back(engine)
+            self.give_back(engine, holder)
             raise
 
-    def give_back(self, engine: Engine) -> None:
-        """Lets others commit again."""
-        self._owner = None
-        engine.reserved = False
-        self._taken.release()
+    def give_back(self, engine: Engine, holder: object) -> None:
+        """Lets others commit again, if the holder has the turn: again is no error."""
+        if self._holder == id(holder):
+            self._owner = self._holder = None
+            engine.reserved = False
+            self._taken.release()
 
     def wait(self) -> None:
         """Waits until nobody has the turn."""

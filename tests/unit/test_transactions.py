@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -431,6 +433,38 @@ def test_a_write_past_ones_own_transaction_is_refused(store: Any) -> None:
             assert other[2] == 2
         txn[1] = 1
     assert store[1] == 1
+
+
+def test_one_that_is_dropped_gives_its_turn_back(store: Any) -> None:
+    def begun() -> Iterator[None]:
+        with store.transaction() as txn:
+            txn[1] = 1
+            yield
+
+    rows = begun()
+    next(rows)
+    del rows
+    txn = store.transaction().__enter__()
+    txn[1] = 1
+    del txn
+    gc.collect()
+    store[3] = 3
+    assert 1 not in store
+
+
+def test_an_interrupt_while_it_waits_for_the_turn(store: Any) -> None:
+    """Of the turn, and of the commit under way, which may be long."""
+    for name in ("cesium.turn.WriteGuard", "cesium.transactions.Transaction._begin"):
+        with (
+            mock.patch(name, side_effect=KeyboardInterrupt),
+            pytest.raises(KeyboardInterrupt),
+            store.transaction(),
+        ):
+            pass
+        store[5] = 5
+    with store.transaction() as txn:
+        txn[7] = 7
+    assert store[7] == 7
 
 
 def test_transactions_take_turns(store: Any) -> None:
