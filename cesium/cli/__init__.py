@@ -1,4 +1,4 @@
-"""The command line `cesium`, or `python -m cesium.cli`: one file a command.
+"""The command line `cesium`, or `python -m cesium`: one file a command.
 
 Exit codes: 0 done, 1 an error (of `doctor`: not a place for a store), 2 wrong usage, 3 no such key,
 4 damage found by `verify` or in the way of `repair`, 130 interrupted.  Errors are one line on

@@ -69,6 +69,7 @@ LAYERS = [
     ["doctor"],
     ["benchmark"],
     ["cli"],
+    ["__main__"],
 ]
 
 # Two files that are one noun: a method of the first, when it is called, hands over to the second.

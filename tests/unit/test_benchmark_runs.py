@@ -380,7 +380,7 @@ def test_much_is_not_written_without_asking(tmp_path: Path) -> None:
 
 
 def test_the_package_is_the_command() -> None:
-    command = [sys.executable, "-m", "cesium.cli", "bench"]
+    command = [sys.executable, "-m", "cesium", "bench"]
     done = subprocess.run([*command, "--help"], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("Usage: cesium bench ")
     done = subprocess.run([*command, "--rows=0"], env=ENVIRONMENT, capture_output=True, text=True)

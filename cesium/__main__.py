@@ -1,4 +1,4 @@
-"""`python -m cesium.cli`: the command where its script is not on the path."""
+"""`python -m cesium`: the command where its script is not on the path."""
 
 from __future__ import annotations
 
