@@ -19,11 +19,13 @@ from cesium.errors import (
     FileSystemWarning,
     LimitError,
     LockedError,
+    NotKeptError,
     PoisonedError,
     ReadOnlyError,
     SchemaError,
     StorageFullError,
 )
+from cesium.feed import Change, Operation
 from cesium.keys import Codec as KeyCodec
 from cesium.options import Options
 from cesium.ranges import Range
@@ -37,6 +39,7 @@ from cesium.values import Codec as ValueCodec
 __version__ = "0.1.0"
 
 __all__ = [
+    "Change",
     "ClosedError",
     "Column",
     "Commit",
@@ -48,6 +51,8 @@ __all__ = [
     "LimitError",
     "LockedError",
     "MISSING",
+    "NotKeptError",
+    "Operation",
     "Options",
     "PoisonedError",
     "Problem",

@@ -8,6 +8,7 @@
     |-- SchemaError      (TypeError, ValueError)  a key, value, dtype or schema that does not fit
     |-- ConflictError    (RuntimeError)   another commit came first
     |-- LimitError       (ValueError)     larger than the format allows
+    |-- NotKeptError     (LookupError)    commits that the journal does not hold, or not any more
     |-- StorageFullError (OSError)        no space left on the drive
     `-- PoisonedError    (OSError)        an earlier write or sync failed; writes are refused
 
@@ -82,6 +83,19 @@ class ConflictError(Error, RuntimeError):
 
 class LimitError(Error, ValueError):
     """A key, value or batch larger than the format or the memory limit allows."""
+
+
+class NotKeptError(Error, LookupError):
+    """Commits are asked for that the journal does not hold, or not any more.
+
+    `since` is the sequence that was asked for, `kept` the earliest one after which all commits are
+    kept; both are None for a store that keeps no journal, and for a load merged away since.
+    """
+
+    def __init__(self, message: str, *, since: int | None = None, kept: int | None = None) -> None:
+        super().__init__(message)
+        self.since = since
+        self.kept = kept
 
 
 class StorageFullError(Error, OSError):

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cesium._frames import (
@@ -35,7 +34,14 @@ from cesium.errors import LimitError, PoisonedError
 from cesium.files import UNFINISHED, Files
 from cesium.frames import Frame, Span, attach_parts
 from cesium.io_errors import io_error, raise_io
-from cesium.journal_files import PAGE_BYTES, Detached, OpenFile, Spare, make_unfinished
+from cesium.journal_files import (
+    PAGE_BYTES,
+    Detached,
+    JournalRecord,
+    OpenFile,
+    Spare,
+    make_unfinished,
+)
 from cesium.origin import tables_bytes_of
 from cesium.replay import FileHeader, Link, Replay, journal_name
 from cesium.state import TableRecord
@@ -51,16 +57,6 @@ GROWTH = 4
 # sync writes 4 KiB; otherwise 64 KiB, which halves the cost of a fresh page.
 SYNC_STEP_BYTES = PAGE_BYTES
 PROCESS_STEP_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class JournalRecord:
-    """One file and the sequences it holds: above `base_sequence`, up to `last_sequence`."""
-
-    number: int
-    base_sequence: int
-    last_sequence: int
-    bytes: int
 
 
 class Journal:
@@ -100,7 +96,7 @@ class Journal:
         self._replayed_failed = False
         self._open: list[OpenFile] = []  # oldest first; the last is appended to
         self._failed = False  # a sync of a file that was closed
-        self._detached = Detached(files)
+        self.detached = Detached(files)
         self._spare = Spare(files)
         self._started = False  # whether this opening has created a file
 
@@ -126,6 +122,9 @@ class Journal:
                 if index + 1 < len(chain)
                 else (end.sequence if end else header.base_sequence),
                 self._files.size(journal_name(header.number)),
+                chain[index + 1].predecessor_end
+                if index + 1 < len(chain)
+                else (end.position if end else FILE_HEADER_BYTES),
             )
             for index, header in enumerate(chain)
         ]
@@ -157,7 +156,7 @@ class Journal:
             self._replayed_failed
             or any(file.writer.failed for file in self._open)
             or self._failed
-            or self._detached.failed
+            or self.detached.failed
         )
 
     def append(
@@ -325,13 +324,7 @@ class Journal:
     @property
     def files(self) -> list[JournalRecord]:
         """The files that count, oldest first."""
-        return self._replayed + [
-            JournalRecord(
-                file.writer.number, file.writer.base_sequence, file.writer.last_sequence,
-                file.writer.capacity_bytes,
-            )
-            for file in self._open
-        ]  # fmt: skip
+        return self._replayed + [file.record for file in self._open]
 
     def detach_through(self, sequence: int, *, including_current: bool = False) -> list[int]:
         """Let go of the files whose sequences are all flushed, durably, up to `sequence`.
@@ -345,8 +338,9 @@ class Journal:
             self._remove_dead()  # what follows a hole must not outlive what is before it
         numbers: list[int] = []
         while self._replayed and self._replayed[0].last_sequence <= sequence:
-            numbers.append(self._replayed.pop(0).number)
-            self._detached.add(numbers[-1])
+            record = self._replayed.pop(0)
+            numbers.append(record.number)
+            self.detached.add(record)
         used_bytes = 0
         while (
             self._open
@@ -357,7 +351,7 @@ class Journal:
             file = self._open.pop(0)
             used_bytes += file.writer.position
             numbers.append(file.writer.number)
-            self._detached.add(file.writer.number, file)
+            self.detached.add(file.record, file)
         if used_bytes and not self._open:
             # As much again fits one file; it does not grow from checkpoint to checkpoint.
             wanted = -(-used_bytes // PAGE_BYTES) * PAGE_BYTES
@@ -370,7 +364,7 @@ class Journal:
         Needs `engine.maintenance`, or another way to be called by one thread at a time, but not the
         writer lock: commits go on meanwhile.
         """
-        self._detached.remove()
+        self.detached.remove()
 
     def close(self, *, clean: bool = True) -> None:
         """Close all files; a clean close syncs and records the end first."""
@@ -388,5 +382,5 @@ class Journal:
                 file = self._open.pop()
                 file.retire(self._files, durable=file.writer.fully_synced)
                 self._failed = self._failed or file.writer.failed != 0
-            self._detached.close()
+            self.detached.remove(pins=False)
             self._spare.close()

@@ -5,11 +5,13 @@ Thread safety: said at each class.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import mmap
 import threading
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cesium._frames import FILE_HEADER_BYTES
@@ -125,6 +127,20 @@ class Spare:
             made.discard(self._files)
 
 
+@dataclass(frozen=True, slots=True)
+class JournalRecord:
+    """One file and the sequences it holds: above `base_sequence`, up to `last_sequence`.
+
+    end: the position behind the last frame that counts.
+    """
+
+    number: int
+    base_sequence: int
+    last_sequence: int
+    bytes: int
+    end: int
+
+
 @dataclass(slots=True)
 class OpenFile:
     """One file that this opening made: mapped, and held open for its syncs."""
@@ -132,6 +148,15 @@ class OpenFile:
     writer: JournalWriter
     mapping: mmap.mmap
     fd: int
+
+    @property
+    def record(self) -> JournalRecord:
+        """The file as of now; between two commits, unless it is full."""
+        writer = self.writer
+        return JournalRecord(
+            writer.number, writer.base_sequence, writer.last_sequence, writer.capacity_bytes,
+            writer.position,
+        )  # fmt: skip
 
     def retire(self, files: Files, *, durable: bool) -> None:
         """Closes it; waits for a sync under way.  durable: all of it is, here or in segments.
@@ -143,26 +168,50 @@ class OpenFile:
         files.close(self.fd)
 
 
+class Pin:
+    """Somebody who goes through the journal and has come as far as `sequence`."""
+
+    def __init__(self, sequence: int) -> None:
+        self.sequence = sequence
+
+
 class Detached:
     """Files whose commits are all in segments: to be closed, and to be unlinked.
 
     `add` is called with the writer lock held, `remove` and `close` without it or with it, by one
     thread at a time (it holds `engine.maintenance`).  No rule of recovery asks for their removal in
     an order or before another commit: a file that is still there after a crash, or that came back,
-    lies before the first one that counts.
+    lies before the first one that counts.  So those stay for a while that a pin needs; `pinned` may
+    be entered by any thread at any time.
     """
 
     def __init__(self, files: Files) -> None:
         self._files = files
         self._open: deque[OpenFile] = deque()
-        self._names: deque[str] = deque()
+        self._records: deque[JournalRecord] = deque()
+        self._pins: dict[int, Pin] = {}  # by id()
         self.failed = False  # a sync of one of them failed before it was closed
 
-    def add(self, number: int, file: OpenFile | None = None) -> None:
+    @property
+    def records(self) -> list[JournalRecord]:
+        """Those that are not unlinked yet, oldest first."""
+        return list(self._records)
+
+    @contextlib.contextmanager
+    def pinned(self, sequence: int) -> Iterator[Pin]:
+        """Keeps files with commits after `sequence`; move that of the pin as it is passed."""
+        pin = Pin(sequence)
+        try:
+            self._pins[id(pin)] = pin
+            yield pin
+        finally:
+            self._pins.pop(id(pin), None)  # interrupted, it may not have been there yet
+
+    def add(self, record: JournalRecord, file: OpenFile | None = None) -> None:
         """Takes over a file; those that an earlier opening made are not open."""
         if file is not None:
             self._open.append(file)
-        self._names.append(journal_name(number))
+        self._records.append(record)
 
     def close(self) -> None:
         """Closes what is open; that and unlinking 62 MiB just written took 9 to 13 ms."""
@@ -171,12 +220,20 @@ class Detached:
             file.retire(self._files, durable=True)
             self.failed = self.failed or file.writer.failed != 0
 
-    def remove(self) -> None:
-        """Closes and unlinks; what the drive refuses to unlink is tried again the next time."""
+    def remove(self, *, pins: bool = True) -> None:
+        """Closes and unlinks; what the drive refuses to unlink is tried again the next time.
+
+        pins: those that are needed stay.
+        """
         self.close()
-        while self._names:
+        while self._records:
+            record = self._records[0]
+            if pins and any(
+                pin.sequence < record.last_sequence for pin in list(self._pins.values())
+            ):
+                return
             try:
-                self._files.unlink(self._names[0])
+                self._files.unlink(journal_name(record.number))
             except OSError:
                 return  # the rows are in segments; opening the store removes it, too
-            self._names.popleft()
+            self._records.popleft()

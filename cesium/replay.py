@@ -106,8 +106,12 @@ def read_header(files: Files, number: int, store_uuid: bytes) -> FileHeader:
 def parse_header(files: Files, number: int, store_uuid: bytes) -> FileHeader:
     """The same, whatever the size of the file."""
     name = journal_name(number)
-    path = files.path(name)
     data = files.read_all(name, FILE_HEADER_BYTES)
+    return header_of(data, files.path(name), number, store_uuid)
+
+
+def header_of(data: bytes, path: str, number: int, store_uuid: bytes) -> FileHeader:
+    """The header in the first bytes of a file, checked."""
     if len(data) < FILE_HEADER_BYTES:
         corrupt(path, "the file is cut off", 0, FILE_HEADER_BYTES, len(data))
     (magic, checksum, version, _, incompatible, uuid, found_number, epoch, generation, base,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from cesium import loader, maintenance
+from cesium import feed, loader, maintenance
 from cesium._core import DURABILITY_ERROR, LEVELS, Commit, CompiledTable
 from cesium._keys import EncodedKeys
 from cesium._values import EncodedValues
@@ -22,6 +22,7 @@ from cesium.durability import durable_sequence, sync
 from cesium.engine import StoreEngine
 from cesium.errors import ClosedError, Error, ReadOnlyError
 from cesium.events import event
+from cesium.feed import Change
 from cesium.large import check_sizes, one_row
 from cesium.memory import Memory, memory
 from cesium.opening import acquire, close_collected, close_engine
@@ -212,6 +213,38 @@ class Store(OrderedReads, Revisions, CompiledTable):
         """
         self._check_open()
         return Snapshot(self._engine)
+
+    def changes(self, since: int | None = None) -> Iterator[Change]:
+        """The commits after a sequence, in order, through the last one as of this call.
+
+        since: a sequence, such as that of the last commit that was dealt with; None: the earliest
+        after which all are kept.  They come from the journal, which a checkpoint empties (`close`
+        makes one, and so does a full memtable): docs/changes.md.  Writers may go on meanwhile.
+
+        Errors, before the first commit: NotKeptError where the journal does not reach back so far,
+        or there is none (a store in memory, or with durability "none"), ValueError for a sequence
+        that is yet to come.  Later: CorruptionError for damage, ClosedError.
+        """
+        self._check_open()
+        return feed.changes(self, since)
+
+    def watch(
+        self, prefix: Any = None, since: int | None = None, timeout: float | None = None
+    ) -> Change | None:
+        """Waits for a commit that writes or removes a key under a prefix, and returns it.
+
+        prefix: as `prefix` takes it; None: any key.  since: a sequence, after which the first such
+        commit is wanted, be there one already (None: now).  timeout: seconds, after which None is
+        returned; 0 only looks.  A `delete_range` counts when its bounds reach under the prefix, and
+        so does a load whose rows were merged with others since.
+
+        Commits do nothing for it: it looks at the sequence, which costs a microsecond, every 0.5 to
+        20 ms, the longer the longer nothing comes, and finds a commit as much later.  The journal
+        is kept for as long as it waits.  Ends with ClosedError when the store is closed.  A store
+        opened with flag "r" does not see other processes' commits.  Errors as of `changes`.
+        """
+        self._check_open()
+        return feed.watch(self, prefix, since, timeout)
 
     @property
     def sequence(self) -> int:

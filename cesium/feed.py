@@ -1,0 +1,290 @@
+"""The change feed: a store's commits as objects, in order, and waiting for the next one.
+
+What is yielded is decoded from the journal (cesium/journal_reader.py), in the forms that
+`Range.arrays` gives; all arrays are copies.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cesium._frames import (
+    DELETE,
+    DELETE_RANGE,
+    FRAME_ATTACH,
+    FRAME_HEADER_BYTES,
+    HIGH_UNBOUNDED,
+    PUT,
+)
+from cesium._keys import EncodedKeys
+from cesium._values import EncodedValues
+from cesium.frames import Frame, corrupt
+from cesium.frames import Operation as FrameOperation
+from cesium.journal_reader import HeldJournal, Place, check_journaled, held
+from cesium.loaded_rows import LoadedRows
+from cesium.state import attached
+
+if TYPE_CHECKING:
+    from cesium.store import Store
+
+KINDS = {PUT: "put", DELETE: "delete", DELETE_RANGE: "delete_range"}
+TIME_END = 1 << 63  # nanoseconds that a datetime64 holds
+PAUSE_FIRST = 0.0005  # seconds between two looks of a watcher,
+PAUSE_MOST = 0.02  # after which it finds a commit at the latest
+Encoded = int | bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One thing that a commit did.
+
+    kind: "put" (keys and values, in the order given: of equal keys the last one wins), "delete"
+    (keys, whether or not they were there), "delete_range" (all keys from `lower` to below `upper`;
+    None: no bound), or "load" (see `arrays`).  keys, values: in the forms that `Range.arrays`
+    gives.  lower, upper: keys; where a bound is no whole key, such as a tuple with some parts
+    only, the bytes by which the store orders it.  rows: of a put, a delete or a load; 0 of a
+    delete_range.
+    """
+
+    kind: str
+    rows: int
+    keys: Any = None
+    values: Any = None
+    lower: Any = None
+    upper: Any = None
+    _store: Store | None = field(default=None, repr=False)
+    _loaded: LoadedRows | None = field(default=None, repr=False)
+
+    def arrays(self) -> tuple[Any, Any]:
+        """(keys, values) of a put or a load.
+
+        A load of rows in bulk, which a very large batch is too, is not in the journal: its rows are
+        read, all at once and in key order, from the segments that it wrote.  NotKeptError once a
+        merge has put them together with others; the store has them still, unless they were written
+        anew or removed since.  TypeError for a delete or a delete_range.
+        """
+        if self._loaded is not None and self._store is not None:
+            store = self._store
+            store._check_open()
+            keys, values = self._loaded.read()
+            return store.keys_codec.decode_array(keys), store.values_codec.decode_array(values)
+        if self.kind != "put":
+            raise TypeError(f"a {self.kind} has no keys with values")
+        return self.keys, self.values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """One commit: its sequence, the time (numpy datetime64[ns], UTC) and what it did, in order."""
+
+    sequence: int
+    time: np.datetime64
+    operations: tuple[Operation, ...]
+
+
+# -- from frames to objects
+
+
+class Interval:
+    """An interval of encoded keys, half-open; upper None: no end, lower None: nothing in it."""
+
+    def __init__(self, lower: Encoded | None, upper: Encoded | None) -> None:
+        self._lower = lower
+        self._upper = upper
+
+    def holds_any(self, keys: EncodedKeys) -> bool:
+        """Whether one of the keys lies in it."""
+        lower, upper = self._lower, self._upper
+        if lower is None:
+            return False
+        if keys.heads is not None:
+            assert isinstance(lower, int) and not isinstance(upper, bytes)
+            inside = keys.heads >= lower
+            if upper is not None:
+                inside &= keys.heads < upper
+            return bool(inside.any())
+        assert isinstance(lower, bytes) and not isinstance(upper, int)
+        return any(lower <= key and (upper is None or key < upper) for key in _strings(keys))
+
+    def overlaps(self, lower: Encoded, upper: Encoded | None) -> bool:
+        """Whether another one has keys in common with it."""
+        if self._lower is None:
+            return False
+        mine, theirs = self._upper, upper
+        return (theirs is None or self._lower < theirs) and (  # type: ignore[operator]
+            mine is None or lower < mine  # type: ignore[operator]
+        )
+
+    def touched_by(self, loaded: LoadedRows) -> bool:
+        """Whether a load has a row in it."""
+        return self._lower is not None and loaded.touches(self._lower, self._upper)
+
+
+def _strings(keys: EncodedKeys) -> Iterator[bytes]:
+    assert keys.offsets is not None and keys.data is not None
+    data, ends = keys.data.tobytes(), keys.offsets.tolist()
+    return (data[ends[row] : ends[row + 1]] for row in range(keys.count))
+
+
+def _offsets(lengths: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+class Decoder:
+    """Makes changes of the frames of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._engine = store._engine
+        self._keys = store.keys_codec
+        self._values = store.values_codec
+
+    def change(self, frame: Frame) -> Change:
+        """The commit; CorruptionError for what cannot be one of this store."""
+        when = frame.commit_time
+        if when >= TIME_END:
+            corrupt(frame.path, "an impossible commit time", frame.position, "before 2262", when)
+        operations: tuple[Operation, ...]
+        if frame.type == FRAME_ATTACH:
+            loaded = self._loaded(frame)
+            operations = (Operation("load", loaded.count, _store=self._store, _loaded=loaded),)
+        else:
+            operations = tuple(self._operation(frame, found) for found in frame.operations())
+        return Change(frame.sequence, np.datetime64(when, "ns"), operations)
+
+    def touches(self, frame: Frame, interval: Interval) -> bool:
+        """Whether the commit wrote, or removed, a key of the interval."""
+        if frame.type == FRAME_ATTACH:
+            return interval.touched_by(self._loaded(frame))
+        for found in frame.operations():
+            keys = self._encoded_keys(frame, found)
+            if found.kind != DELETE_RANGE:
+                if interval.holds_any(keys):
+                    return True
+                continue
+            lower, upper = _bounds(keys)
+            if interval.overlaps(lower, None if found.flags & HIGH_UNBOUNDED else upper):
+                return True
+        return False
+
+    def _loaded(self, frame: Frame) -> LoadedRows:
+        frame.attached()  # checks its length
+        data = frame.span.data[frame.position + FRAME_HEADER_BYTES : frame.end].tobytes()
+        records = attached(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return LoadedRows(self._engine, frame.sequence, records)
+
+    def _encoded_keys(self, frame: Frame, found: FrameOperation) -> EncodedKeys:
+        table = self._engine.table.id
+        if found.table_id != table:
+            corrupt(frame.path, "rows of another table", frame.position, table, found.table_id)
+        if (found.heads is not None) != (self._keys.width != 0):
+            corrupt(frame.path, "keys of another form", frame.position, self._keys.spec, None)
+        if found.heads is not None:
+            return EncodedKeys(len(found.heads), found.heads.copy())
+        assert found.key_lengths is not None and found.key_data is not None
+        lengths = found.key_lengths
+        return EncodedKeys(len(lengths), offsets=_offsets(lengths), data=found.key_data.copy())
+
+    def _encoded_values(self, frame: Frame, found: FrameOperation) -> EncodedValues:
+        data, width = found.value_data, self._values.width
+        assert data is not None
+        found_width = 0 if found.value_lengths is not None else found.value_width
+        if found_width != width:
+            corrupt(frame.path, "values of another width", frame.position, width, found_width)
+        if found.value_lengths is None:
+            return EncodedValues(found.row_count, data.copy().reshape(-1, width))
+        offsets = _offsets(found.value_lengths)
+        return EncodedValues(found.row_count, offsets=offsets, data=data.copy())
+
+    def _operation(self, frame: Frame, found: FrameOperation) -> Operation:
+        keys = self._encoded_keys(frame, found)
+        kind = KINDS[found.kind]
+        if found.kind == DELETE_RANGE:
+            lower, upper = _bounds(keys)
+            decoded = self._store._decode_bound
+            return Operation(
+                kind, 0,
+                lower=decoded(lower) if lower != self._store._lowest else None,
+                upper=None if found.flags & HIGH_UNBOUNDED else decoded(upper),
+            )  # fmt: skip
+        values = None
+        if found.kind == PUT:
+            values = self._values.decode_array(self._encoded_values(frame, found))
+        return Operation(kind, found.row_count, self._keys.decode_array(keys), values)
+
+
+def _bounds(keys: EncodedKeys) -> tuple[Encoded, Encoded]:
+    if keys.heads is not None:
+        return int(keys.heads[0]), int(keys.heads[1])
+    lower, upper = _strings(keys)
+    return lower, upper
+
+
+# -- what a store offers
+
+
+def sequence_of(since: Any) -> int | None:
+    """A sequence from an argument; TypeError or ValueError for what is none."""
+    if since is None:
+        return None
+    number = operator.index(since)
+    if number < 0:
+        raise ValueError(f"since is a sequence, 0 or more, not {number}")
+    return number
+
+
+def changes(store: Store, since: Any) -> Iterator[Change]:
+    """See `Store.changes`."""
+    journal = held(store._engine, sequence_of(since))
+    place = Place(journal.kept if since is None else operator.index(since))
+    return _changes(store, journal, place)
+
+
+def _changes(store: Store, journal: HeldJournal, place: Place) -> Iterator[Change]:
+    decoder = Decoder(store)
+    for frame, _ in journal.frames(place):
+        store._check_open()
+        yield decoder.change(frame)
+    store._check_open()
+
+
+def watch(store: Store, prefix: Any, since: Any, timeout: float | None) -> Change | None:
+    """See `Store.watch`."""
+    engine = store._engine
+    check_journaled(engine)
+    begin = sequence_of(since)
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"a timeout is 0 seconds or more, or None, not {timeout!r}")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    interval = None if prefix is None else Interval(*store.keys_codec.prefix_bounds(prefix, False))
+    decoder = Decoder(store)
+    # Pinned first, and only then looked: so no commit after that is missed.
+    with engine.journal.detached.pinned(begin or 0) as pin:
+        if begin is None:
+            pin.sequence = begin = store.sequence
+        held(engine, begin)  # refuses what is not kept, and what is yet to come
+        place = Place(begin)
+        pause = PAUSE_FIRST
+        while True:
+            store._check_open()
+            if store.sequence > place.sequence:
+                for frame, after in held(engine, place.sequence).frames(place):
+                    if interval is None or decoder.touches(frame, interval):
+                        return decoder.change(frame)
+                    place = after
+                    pin.sequence = frame.sequence
+                pause = PAUSE_FIRST
+            left = pause if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return None
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, PAUSE_MOST)
