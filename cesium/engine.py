@@ -28,7 +28,6 @@ from cesium._journal import JournalWriter
 from cesium._memtable import MemtableSnapshot
 from cesium._page import TableShape
 from cesium._reads import TableReads
-from cesium._recovery import Recovery
 from cesium._segment import SegmentReader
 from cesium._version import Version
 from cesium.background import Background, Quiet, Speed
@@ -37,7 +36,6 @@ from cesium.collector import collector_paused
 from cesium.directory import (
     blob_numbers,
     check_own,
-    fingerprint,
     journals_of,
     names_of,
     segment_name,
@@ -50,17 +48,18 @@ from cesium.exclusion import Exclusive
 from cesium.file_system import warn_once
 from cesium.files import UNFINISHED, Files, MemoryFiles
 from cesium.host import EngineHost
-from cesium.journal import PROCESS_STEP_BYTES, SYNC_STEP_BYTES, Journal
+from cesium.journal import Journal
 from cesium.lock import WriterLock, is_signed
 from cesium.manifest import Manifest
 from cesium.options import Options
+from cesium.recovery import apply_journal, journal_of
+from cesium.refreshing import Standing, open_beside_writer
 from cesium.schema import new_codecs, stored_codecs
-from cesium.state import Edit, SegmentRecord, State, TableRecord, attached
+from cesium.state import Edit, SegmentRecord, State, TableRecord
 from cesium.syncing import IntervalSync
 from cesium.turn import Turn
 from cesium.upkeep import Upkeep, poisoning
 
-OPEN_ATTEMPTS = 20  # beside a writer in another process, which changes files
 TIER_NEW = 0  # sources of flushes and loads, newest first, may overlap
 TIER_BASE = 1  # the last tier: one run, no markers; filters only of what was moved there
 
@@ -77,6 +76,8 @@ class StoreEngine(Exclusive):
     """
 
     lock: WriterLock | None = None  # of a writable store with files
+    standing: Standing | None = None  # of a read-only one: how far it has followed the writer
+    replica: Engine | None = None  # what counts the memtables that refreshes made
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class StoreEngine(Exclusive):
             if self.writable:
                 self._open(options, slots_max)
             else:
-                self._open_beside_writer(options, slots_max)
+                open_beside_writer(self, lambda: self._open(options, slots_max))
         except BaseException:
             if "manifest" in vars(self):
                 self.manifest.close()
@@ -119,35 +120,6 @@ class StoreEngine(Exclusive):
             raise
 
     # -- opening
-
-    def _open_beside_writer(self, options: Options, slots_max: int) -> None:
-        """Opens without the lock: again, while another process changes the files meanwhile."""
-        for last in [*[False] * (OPEN_ATTEMPTS - 1), True]:
-            before = fingerprint(self.files)
-            try:
-                self._open(options, slots_max)
-                self._pin_segments(None if last else before)
-                return
-            except (FileNotFoundError, CorruptionError):
-                if last or fingerprint(self.files) == before:
-                    raise
-
-    def _pin_segments(self, before: list[tuple[str, int]] | None) -> None:
-        """What the other process merges away later must stay readable: a mapping keeps it.
-
-        FileNotFoundError for what was merged away just now; other damage is told when it is read.
-        """
-        for reader in self.core.version.segments():
-            try:
-                reader.pin()
-                for blob in reader.blobs:
-                    blob.pin()
-            except (OSError, ValueError) as error:
-                if isinstance(error, FileNotFoundError) and before not in (
-                    None,
-                    fingerprint(self.files),
-                ):
-                    raise
 
     def _open(self, options: Options, slots_max: int) -> None:
         locks = self.writable and not self.in_memory
@@ -182,7 +154,7 @@ class StoreEngine(Exclusive):
         )
         self.blobs = BlobFiles(self.files, state.store_uuid)
         with collector_paused():
-            version = self._stored_version(state)
+            version = self.stored_version(state, self.reader)
         self.core.publish(version)
         live = {reader.name for reader in version.segments()}
         names = [name for name in names if name not in live]  # few, however many segments
@@ -230,6 +202,12 @@ class StoreEngine(Exclusive):
                 self.files.unlink(name)
         return self.files.list(), manifest
 
+    @property
+    def sequence(self) -> int:
+        """Of the last commit that reads see."""
+        standing = self.standing
+        return self.core_engine.sequence if standing is None else standing.sequence
+
     def check_schema(self, options: Options) -> None:
         """SchemaError unless the options name no schema or the stored one."""
         stored_codecs(self.table, options, self.path)
@@ -242,17 +220,20 @@ class StoreEngine(Exclusive):
             self.blobs.readers(record) if record.blobs else (),
         )  # fmt: skip
 
-    def _stored_version(self, state: State) -> Version:
+    def stored_version(
+        self, state: State, reader: Callable[[SegmentRecord], SegmentReader]
+    ) -> Version:
+        """The manifest's segments; the journal comes on top."""
         records = state.segments.values()
         runs: dict[tuple[int, int], list[SegmentRecord]] = {}
         for record in records:
             if record.tier == TIER_NEW:
                 runs.setdefault((record.last_sequence, record.run), []).append(record)
         sources: list[Source] = [
-            [self.reader(record) for record in sorted(runs[key], key=lambda at: at.lower)]
+            [reader(record) for record in sorted(runs[key], key=lambda at: at.lower)]
             for key in sorted(runs, reverse=True)
         ]
-        base = [self.reader(record) for record in records if record.tier == TIER_BASE]
+        base = [reader(record) for record in records if record.tier == TIER_BASE]
         return self.version_of(sources, base)
 
     def version_of(self, newer: Iterable[Source], base: Iterable[SegmentReader]) -> Version:
@@ -272,45 +253,30 @@ class StoreEngine(Exclusive):
         return journal
 
     def _replay(self, state: State, names: list[str]) -> Journal:
-        step = SYNC_STEP_BYTES if self.options.durability == "sync" else PROCESS_STEP_BYTES
-        journal = Journal(
-            self.files,
-            state.store_uuid,
-            names=names,
-            flushed_sequence=state.flushed_sequence,
-            manifest_generation=state.generation,
-            minimum_epoch=state.epoch,
-            tables=state.tables.values(),
-            prepare_step_bytes=step,
-        )
-        recovery = Recovery(self.core, self._replay_attach)
-        for span in journal.replay_spans():
-            recovery.apply(span.data, span.start, span.end, span.base)
-        recovery.finish()
+        journal = journal_of(self, state, names)
+        apply_journal(self, self.core, journal.replay_spans(), self.reader)
         return journal
-
-    def _replay_attach(self, sequence: int, payload: bytes) -> None:
-        records = attached(payload)
-        for record in records:
-            self.next_segment_id = max(self.next_segment_id, record.id + 1)
-        self.core.publish(self.version_with([self.reader(record) for record in records]))
 
     # -- sources
 
-    def version_with(self, readers: list[SegmentReader]) -> Version:
+    def version_with(self, readers: list[SegmentReader], core: TableCore | None = None) -> Version:
         """The version with loaded segments above all that is there, or in the last tier if made so.
 
-        The writer lock is held, or the store is being opened.  Freezes the memtable, to lie below.
+        The writer lock is held, or nobody reads the core (the store's own, where none is given).
+        Freezes the memtable, to lie below.
         """
-        self.core.freeze()
-        newer, base = self.split_sources()
+        core = core or self.core
+        core.freeze()
+        newer, base = self.split_sources(core)
         if readers[0].record.tier == TIER_BASE:
             return self.version_of(newer, [*base, *readers])
         return self.version_of([readers, *newer], base)
 
-    def split_sources(self) -> tuple[list[Source], list[SegmentReader]]:
+    def split_sources(
+        self, core: TableCore | None = None
+    ) -> tuple[list[Source], list[SegmentReader]]:
         """The current sources above the last tier, newest first, and the last tier's run."""
-        version = self.core.version
+        version = (core or self.core).version
         sources = list(version.sources)
         base = sources.pop() if version.last_run_is_base else []
         assert isinstance(base, list)

@@ -246,29 +246,29 @@ class Files:
         finally:
             self.close(fd)
 
-    def read_sparse(self, name: str) -> tuple[Bytes, int]:
+    def read_sparse(self, name: str, start: int = 0) -> tuple[Bytes, int]:
         """The content of a preallocated file and where its data end; holes are not read.
 
-        Returns (uint8 array of the file's size, zeros from the second value on).
+        Returns (uint8 array of the file's size, zeros from the second value on and below `start`).
         """
         with self._reading(name) as fd:
             size = os.fstat(fd).st_size
             content = np.zeros(size, np.uint8)
             view = content.data
-            offset = end = 0
+            offset = end = start
             while offset < size:
                 try:
-                    start = os.lseek(fd, offset, os.SEEK_DATA)
-                    stop = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+                    first = os.lseek(fd, offset, os.SEEK_DATA)
+                    stop = min(os.lseek(fd, first, os.SEEK_HOLE), size)
                 except OSError as error:
                     if error.errno == errno.ENXIO:
                         break
                     if error.errno != errno.EINVAL:
                         raise
-                    start, stop = offset, size
-                if start >= size:
+                    first, stop = offset, size
+                if first >= size:
                     break
-                offset = start
+                offset = first
                 offset += self.read_into(fd, view[offset:stop], offset)
                 if offset < stop:
                     break

@@ -43,7 +43,7 @@ from cesium.journal_files import (
     make_unfinished,
 )
 from cesium.origin import tables_bytes_of
-from cesium.replay import FileHeader, Link, Replay, journal_name
+from cesium.replay import FileHeader, Link, Place, Replay, journal_name
 from cesium.state import TableRecord
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Journal:
         first_file_bytes: int = FIRST_FILE_BYTES,
         largest_file_bytes: int = LARGEST_FILE_BYTES,
         tables: Iterable[TableRecord] = (),
+        after: Place | None = None,
     ) -> None:
         self._files = files
         self._store_uuid = store_uuid
@@ -82,8 +83,9 @@ class Journal:
         self._names = files.list() if names is None else names
         self._replay = Replay(
             files, self._names, store_uuid,
-            flushed_sequence=flushed_sequence, manifest_generation=manifest_generation,
+            flushed_sequence=flushed_sequence, manifest_generation=manifest_generation, after=after,
         )  # fmt: skip
+        self.continues = self._replay.continues  # whether it goes on `after`
         self.manifest_generation = manifest_generation
         self.prepare_step_bytes = prepare_step_bytes
         self.epoch = max([minimum_epoch, *(header.epoch for header in self._replay.chain)])
@@ -128,6 +130,11 @@ class Journal:
             )
             for index, header in enumerate(chain)
         ]
+
+    @property
+    def place(self) -> Place | None:
+        """Where the replay ended."""
+        return self._replay.place
 
     @property
     def dropped_bytes(self) -> int:

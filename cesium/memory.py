@@ -61,6 +61,9 @@ def memory(engine: StoreEngine) -> Memory:
         if isinstance(source, MemtableSnapshot)
     )
     memtables, iterators, buffers = engine.core_engine.counters.held()
+    if engine.replica is not None:
+        made, _, filled = engine.replica.counters.held()
+        memtables, buffers = memtables + made, buffers + filled
     fences, checked, markers = segments_memory(engine.core.version)
     return Memory(
         memtable=live["held"],

@@ -91,6 +91,13 @@ class FileHeader:
         return MAGIC + struct.pack("<I", crc32c(data)) + data
 
 
+class Place(NamedTuple):
+    """Where a replay ended, for one that goes on from there: in which life of which file."""
+
+    header: FileHeader
+    link: Link
+
+
 def read_header(files: Files, number: int, store_uuid: bytes) -> FileHeader:
     """Read and check a file's header, and that the file is not cut off."""
     header = parse_header(files, number, store_uuid)
@@ -148,7 +155,8 @@ def used_bytes(data: Bytes) -> int:
 class Replay:
     """The frames that count, in order.
 
-    `end`, `dead` and `dropped_bytes` are known once they were walked.
+    `end`, `dead` and `dropped_bytes` are known once they were walked.  after: begin there, where an
+    earlier replay ended; only if `continues`.
     """
 
     def __init__(
@@ -159,8 +167,10 @@ class Replay:
         *,
         flushed_sequence: int,
         manifest_generation: int,
+        after: Place | None = None,
     ) -> None:
         self._files = files
+        self._after = after
         self.numbers = numbers_of(names, "journal")
         self.flushed_sequence = flushed_sequence
         self.chain: list[FileHeader] = []
@@ -175,6 +185,7 @@ class Replay:
                     "the manifest is older than the journal needs",
                     64, f"generation {header.manifest_generation}", manifest_generation,
                 )  # fmt: skip
+        self.continues = after is None or after.header in self.chain
         live = {header.number for header in self.chain}
         self.dead = [number for number in self.numbers if number not in live]
 
@@ -193,13 +204,20 @@ class Replay:
     def spans(self) -> Iterator[Span]:
         """Walk the files; CorruptionError where synced bytes are damaged."""
         link: Link | None = None
-        for index, header in enumerate(self.chain):
+        after = self._after
+        skipped = self.chain.index(after.header) if after else 0
+        for index, header in enumerate(self.chain[skipped:], skipped):
+            begin = (
+                Link(header.number, FILE_HEADER_BYTES, header.checksum, header.base_sequence)
+                if link or after is None
+                else after.link
+            )
             if link and header.base_sequence < link.sequence:
                 path = self._files.path(journal_name(header.number))
                 corrupt(path, "sequences overlap", 72, link.sequence, header.base_sequence)
-            data, link, whole = self._scan(index)
+            data, link, whole = self._scan(index, begin)
             start = skip_through(
-                data, FILE_HEADER_BYTES, link.position, header.base, self.flushed_sequence
+                data, begin.position, link.position, header.base, self.flushed_sequence
             )
             if start < link.position:
                 yield Span(header.number, data, start, link.position, header.base)
@@ -212,7 +230,15 @@ class Replay:
                 break
         self.finished = True
 
-    def _scan(self, index: int) -> tuple[Bytes, Link, bool]:
+    @property
+    def place(self) -> Place | None:
+        """Where the walk ended; None where there is no journal."""
+        end = self.end
+        if end is None:
+            return None
+        return next(Place(header, end) for header in self.chain if header.number == end.number)
+
+    def _scan(self, index: int, begin: Link) -> tuple[Bytes, Link, bool]:
         """The bytes of a file, where its sound frames end, and whether the next file goes on there.
 
         A damaged place is read twice: beside a writer in another process, pages are read at
@@ -223,11 +249,11 @@ class Replay:
         name = journal_name(header.number)
         damaged = -1
         while True:
-            data, data_end = self._files.read_sparse(name)
+            data, data_end = self._files.read_sparse(name, begin.position)
             data = data[:data_end]
             limit = successor.predecessor_end if successor else data_end
             position, checksum, sequence, _ = scan_frames(
-                data, FILE_HEADER_BYTES, limit, header.base, header.checksum, header.base_sequence
+                data, begin.position, limit, header.base, begin.checksum, begin.sequence
             )
             link = Link(header.number, position, checksum, sequence)
             if successor and position == limit and checksum == successor.predecessor_checksum:

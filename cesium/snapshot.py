@@ -30,7 +30,7 @@ class Snapshot(OrderedReads):
         # poisoned store has snapshots, too.
         with WriteGuard(engine.core_engine, closing=True):
             self._fix()
-            self.sequence: int = engine.core_engine.sequence
+            self.sequence: int = engine.sequence
         engine.snapshots[id(self)] = self
 
     def close(self) -> None:

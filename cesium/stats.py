@@ -221,7 +221,7 @@ def stats(engine: StoreEngine) -> Stats:
     snapshots = open_snapshots(engine)
     return Stats(
         estimated_rows=rows,
-        sequence=engine.core_engine.sequence,
+        sequence=engine.sequence,
         durable_sequence=durable_sequence(engine),
         segments=sum(tier.segments for tier in tiers),
         segment_bytes=segment_bytes,

@@ -31,6 +31,7 @@ from cesium.ordered import OrderedReads
 from cesium.pace import PAGE_BYTES
 from cesium.progress import reporting
 from cesium.ranges import at_least
+from cesium.refreshing import refresh
 from cesium.report import Report
 from cesium.revisions import Revisions
 from cesium.snapshot import Snapshot
@@ -246,11 +247,23 @@ class Store(OrderedReads, Revisions, CompiledTable):
         self._check_open()
         return feed.watch(self, prefix, since, timeout)
 
+    def refresh(self) -> int:
+        """Moves a read-only handle to the newest commit of the writer in another process.
+
+        Returns the sequence that it now stands at.  Snapshots, ranges and iterators from before
+        keep reading what they read; other threads may read meanwhile, and see all of it at once.  A
+        handle that shares the engine of its process's writer, and one that writes, always stands at
+        the newest commit.  Whatever this raises, the handle stays where it is, and usable:
+        CorruptionError (damage), Error (another store is there by now), FileNotFoundError (none).
+        """
+        self._check_open()
+        return refresh(self._engine)
+
     @property
     def sequence(self) -> int:
-        """The sequence of the last commit."""
+        """The sequence of the last commit that reads see."""
         self._check_process()
-        return self.engine.sequence
+        return self._engine.sequence
 
     @property
     def durable_sequence(self) -> int:
