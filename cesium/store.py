@@ -63,7 +63,7 @@ def open(
     durability, memory_limit, blob_threshold: see cesium.Options, which may be given instead.
 
     A path that is open for writing in this process is one engine, however often it is opened; any
-    other read-only handle sees the store as of its own opening.
+    other read-only handle sees the store as of its own opening, or its last `refresh`.
 
     Errors: FileNotFoundError (no store there), FileExistsError (other files there), SchemaError
     (another schema is stored, or none is given), LockedError (another process writes),
