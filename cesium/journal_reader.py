@@ -159,7 +159,7 @@ def held(engine: StoreEngine, since: int | None) -> HeldJournal:
     with WriteGuard(inner, closing=True):  # between two commits; read-only stores, too
         if inner.closed:
             raise ClosedError("the store is closed")
-        sequence = kept = inner.sequence
+        sequence = kept = engine.sequence
         journal = engine.journal
         for record in reversed([*journal.detached.records, *journal.files]):
             if record.last_sequence < kept or (since is not None and kept <= since):

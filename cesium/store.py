@@ -242,7 +242,8 @@ class Store(OrderedReads, Revisions, CompiledTable):
         Commits do nothing for it: it looks at the sequence, which costs a microsecond, every 0.5 to
         20 ms, the longer the longer nothing comes, and finds a commit as much later.  The journal
         is kept for as long as it waits.  Ends with ClosedError when the store is closed.  A store
-        opened with flag "r" does not see other processes' commits.  Errors as of `changes`.
+        opened with flag "r" sees other processes' commits by `refresh` alone.  Errors as of
+        `changes`.
         """
         self._check_open()
         return feed.watch(self, prefix, since, timeout)

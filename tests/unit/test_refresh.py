@@ -120,6 +120,19 @@ def test_a_load_is_attached_once(tmp_path: Path, writer: cesium.Store, start: in
     reader.close()
 
 
+def test_the_change_feed_goes_as_far_as_the_refresh(tmp_path: Path, writer: cesium.Store) -> None:
+    writer[1] = 1
+    reader = beside(tmp_path / "s")
+    for last in range(2, 30):
+        writer.put_many(np.arange(last * 100, dtype="u8"), np.zeros(last * 100))
+        assert not list(reader.changes(since=last - 1))
+        same(reader, writer)
+        assert [change.sequence for change in reader.changes(since=1)] == [*range(2, last + 1)]
+        found = reader.watch(since=last - 1, timeout=0)
+        assert found is not None and found.operations[0].rows == last * 100
+    reader.close()
+
+
 def test_values_in_blob_files(tmp_path: Path) -> None:
     with opened(tmp_path / "s", key="str", value="bytes", blob_threshold="4KiB") as writer:
         reader = beside(tmp_path / "s")
