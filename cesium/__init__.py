@@ -8,6 +8,9 @@ with cesium.open("ticks.cesium", key="u8", value="f8") as store:
     keys, values = store[10:1000].arrays()
 """
 
+import importlib
+import typing
+
 from cesium._core import Commit
 from cesium._reads import MISSING
 from cesium.columns import Column
@@ -35,6 +38,17 @@ from cesium.stats import Stats
 from cesium.store import Store, open
 from cesium.transactions import Savepoint, Transaction, retry
 from cesium.values import Codec as ValueCodec
+
+if typing.TYPE_CHECKING:
+    from cesium import aio as aio
+else:
+
+    def __getattr__(name: str) -> typing.Any:
+        """`cesium.aio` is imported when it is first asked for, and asyncio with it."""
+        if name == "aio":
+            return importlib.import_module("cesium.aio")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""The documents: the README's examples run and print what they say; every link leads somewhere."""
+"""The documents: the examples run and print what they say; every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def python_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_of_the_readme_run_and_print_what_they_say(tmp_path: Path) -> None:
-    """All blocks, one after another, as one program in an empty directory."""
-    program = "\n".join(python_blocks((ROOT / "README.md").read_text()))
+@pytest.mark.parametrize("document", ["README.md", "docs/asyncio.md"])
+def test_the_examples_run_and_print_what_they_say(tmp_path: Path, document: str) -> None:
+    """All blocks of a document, one after another, as one program in an empty directory."""
+    program = "\n".join(python_blocks((ROOT / document).read_text()))
     promised = re.findall(r"^ *print\(.*\)  # (.+)$", program, re.MULTILINE)
     assert len(promised) >= 4
     done = subprocess.run(

@@ -67,6 +67,7 @@ LAYERS = [
     ["ranges", "ordered", "snapshot"],
     ["revisions", "transactions", "feed"],
     ["store"],
+    ["aio"],
     ["__init__"],
     ["doctor"],
     ["benchmark"],

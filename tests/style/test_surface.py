@@ -9,7 +9,16 @@ import types
 import cesium
 
 # Each costs milliseconds; they are imported where they are used.
-HEAVY = ("click", "concurrent.futures", "logging", "msgpack", "pandas", "rich", "secrets")
+HEAVY = (
+    "asyncio",
+    "click",
+    "concurrent.futures",
+    "logging",
+    "msgpack",
+    "pandas",
+    "rich",
+    "secrets",
+)
 
 
 def test_all_is_sorted() -> None:

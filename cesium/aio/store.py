@@ -1,0 +1,228 @@
+"""The asyncio face of a store: its calls as coroutines, made by threads of its own.
+
+Two pools, so that no read waits behind writes: commits wait for the drive, and for a transaction
+that is open anywhere in the process for as long as it lasts; reads do neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+from cesium._core import Commit
+from cesium.aio.reads import Reads
+from cesium.aio.snapshot import Snapshot
+from cesium.aio.workers import Opening, Workers, finished
+from cesium.errors import Error
+from cesium.memory import Memory
+from cesium.options import Options
+from cesium.report import Report
+from cesium.stats import Stats
+from cesium.store import Store as BlockingStore
+
+DONE: Future[None] = Future()
+DONE.set_result(None)
+
+
+class Store(Reads):
+    """An open store whose calls are awaited.
+
+    Made by `cesium.aio.open`; any number of tasks may use it at once, of any event loop.  A task
+    that is cancelled while it awaits a write leaves it done or not begun, never half done; which of
+    the two, a read tells.  Use it as an asynchronous context manager, or `close` it.
+    """
+
+    _table: BlockingStore
+
+    def __init__(self, store: BlockingStore, workers: int) -> None:
+        self._table = store
+        self._readers = Workers("cesium-aio-read", workers)
+        self._writers = Workers("cesium-aio-write", workers)
+        self._closer = Workers("cesium-aio-close", 1)
+        self._closing: Future[None] | None = None
+
+    @property
+    def path(self) -> str:
+        """The store's directory, or ":memory:"."""
+        return self._table.path
+
+    @property
+    def options(self) -> Options:
+        """What it was opened with."""
+        return self._table.options
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened with flag="r"."""
+        return self._table.read_only
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the last commit."""
+        return self._table.sequence
+
+    @property
+    def durable_sequence(self) -> int:
+        """Every commit up to this one is on stable storage."""
+        return self._table.durable_sequence
+
+    # -- single keys
+
+    async def put(self, key: Any, value: Any, durability: str | None = None) -> int:
+        """Stores `value` under `key`; the commit's sequence: see cesium.Store.put."""
+        return await self._writers.run(self._table.put, key, value, durability)
+
+    async def delete(self, key: Any, durability: str | None = None) -> int:
+        """Removes `key`, whether or not it is there: see cesium.Store.delete."""
+        return await self._writers.run(self._table.delete, key, durability)
+
+    async def pop(self, key: Any, *default: Any) -> Any:
+        """Removes `key` and returns its value: see cesium.Store.pop."""
+        return await self._writers.run(self._table.pop, key, *default)
+
+    async def setdefault(self, key: Any, default: Any) -> Any:
+        """The value of `key`, which is `default` if there was none: see cesium.Store.setdefault."""
+        return await self._writers.run(self._table.setdefault, key, default)
+
+    async def compare_and_set(self, key: Any, expected: Any, new: Any) -> bool:
+        """Stores `new` if the value is `expected`: see cesium.Store.compare_and_set."""
+        return await self._writers.run(self._table.compare_and_set, key, expected, new)
+
+    async def put_if_absent(self, key: Any, value: Any) -> bool:
+        """Stores `value` if nothing is there: see cesium.Store.put_if_absent."""
+        return await self._writers.run(self._table.put_if_absent, key, value)
+
+    async def increment(self, key: Any, by: Any = 1) -> Any:
+        """Adds to the number under `key`; the sum: see cesium.Store.increment."""
+        return await self._writers.run(self._table.increment, key, by)
+
+    # -- batches
+
+    async def put_many(self, keys: Any, values: Any, durability: str | None = None) -> Commit:
+        """Stores a batch in one commit: see cesium.Store.put_many."""
+        return await self._writers.run(self._table.put_many, keys, values, durability)
+
+    async def delete_many(self, keys: Any, durability: str | None = None) -> Commit:
+        """Removes a batch of keys in one commit: see cesium.Store.delete_many."""
+        return await self._writers.run(self._table.delete_many, keys, durability)
+
+    async def delete_range(self, lo: Any, hi: Any, durability: str | None = None) -> Commit:
+        """Removes all keys with lo <= key < hi: see cesium.Store.delete_range."""
+        return await self._writers.run(self._table.delete_range, lo, hi, durability)
+
+    async def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Commit:
+        """Stores every pair in one commit: see cesium.Store.update."""
+        return await self._writers.run(self._table.update, pairs)
+
+    async def update_many(
+        self,
+        keys: Any,
+        function: Callable[..., Any],
+        *arguments: Any,
+        default: Any = None,
+        durability: str | None = None,
+    ) -> Commit:
+        """Stores function(values, *arguments) for a batch: see cesium.Store.update_many."""
+        return await self._writers.run(
+            self._table.update_many,
+            keys,
+            function,
+            *arguments,
+            default=default,
+            durability=durability,
+        )
+
+    async def clear(self) -> Commit:
+        """Removes everything in one commit: see cesium.Store.clear."""
+        return await self._writers.run(self._table.clear)
+
+    async def bulk_load(
+        self,
+        keys: Any,
+        values: Any,
+        progress: bool = False,
+        threads: int | None = None,
+        durability: str | None = None,
+    ) -> Commit:
+        """Loads a batch of any size as one commit: see cesium.Store.bulk_load."""
+        return await self._writers.run(
+            self._table.bulk_load, keys, values, progress, threads, durability
+        )
+
+    # -- keeping
+
+    def snapshot(self) -> Opening[Snapshot]:
+        """A frozen view: `async with store.snapshot() as snapshot`, or await it and close it."""
+        return Opening(self._snapshot)
+
+    async def _snapshot(self) -> Snapshot:
+        return Snapshot(await self._readers.run(self._table.snapshot), self._readers)
+
+    async def sync(self) -> None:
+        """Waits until every commit so far is on stable storage: see cesium.Store.sync."""
+        await self._readers.run(self._table.sync)
+
+    async def checkpoint(self) -> None:
+        """Writes memtables out as segments: see cesium.Store.checkpoint."""
+        await self._readers.run(self._table.checkpoint)
+
+    async def compact(self, progress: bool = False) -> None:
+        """Merges everything into one run: see cesium.Store.compact."""
+        await self._readers.run(self._table.compact, progress)
+
+    async def verify(self, progress: bool = False, rate: int | str | None = None) -> Report:
+        """Reads everything and checks it: see cesium.Store.verify."""
+        return await self._readers.run(self._table.verify, progress, rate)
+
+    async def stats(self) -> Stats:
+        """The store in numbers: see cesium.Store.stats."""
+        return await self._readers.run(self._table.stats)
+
+    async def memory(self) -> Memory:
+        """Who holds how much memory: see cesium.Store.memory."""
+        return await self._readers.run(self._table.memory)
+
+    async def close(self) -> None:
+        """Closes it: no more calls are taken, those under way are waited for, their threads end.
+
+        May be called again.  A task that is cancelled here leaves it closing, in a thread.
+        """
+        if self._closing is None:
+            self._readers.refuse()
+            self._writers.refuse()
+            self._closing = self._closer.submit(self._close)
+            self._closer.refuse()
+        closing = self._closing
+        try:
+            await finished(closing)
+        finally:
+            if closing.done():
+                self._closer.end()
+                self._closing = DONE  # what it raised, it raised
+
+    def _close(self) -> None:
+        self._writers.end()
+        self._readers.end()
+        self._table.close()
+
+    async def __aenter__(self) -> Store:
+        self._readers.check()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self.close()
+        except (OSError, Error) as closing:
+            if error is None:
+                raise
+            error.add_note(f"closing the store failed as well: {closing!r}")
+
+    def __repr__(self) -> str:
+        return f"<asyncio {repr(self._table)[1:]}"
