@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 Names = list[tuple[str, int]]  # a directory's files, with the sizes of manifests
 
-ATTEMPTS = 20  # beside a writer in another process, which changes files
+# Beside a writer in another process, each in vain only where that removed files meanwhile.  With
+# one that checkpoints every few ms, on a machine with more to do than it can, two in a row were.
+ATTEMPTS = 100
 # Below this, replaying a memtable's frames again costs less than reading through one more.
 SMALL_BYTES = 16 * 1024
 # What is read behind the end of the journal to see that nothing came: more than one word, so that a
