@@ -160,6 +160,10 @@ class Store(Reads):
     async def _snapshot(self) -> Snapshot:
         return Snapshot(await self._readers.run(self._table.snapshot), self._readers)
 
+    async def refresh(self) -> int:
+        """Moves a read-only handle to the writer's newest commit: see cesium.Store.refresh."""
+        return await self._readers.run(self._table.refresh)
+
     async def sync(self) -> None:
         """Waits until every commit so far is on stable storage: see cesium.Store.sync."""
         await self._readers.run(self._table.sync)

@@ -155,6 +155,21 @@ def test_every_read_against_a_dict(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_following_a_writer(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "s") as store:
+            await store.put(1, 1)
+            assert await store.refresh() == 1
+        async with opened(tmp_path / "s", flag="r") as reader:  # while none writes: on its own
+            with cesium.open(tmp_path / "s") as writer:
+                writer[2] = 2
+                assert await reader.get(2) is None
+                assert await reader.refresh() == reader.sequence == 2
+                assert await reader.get(2) == 2
+
+    asyncio.run(main())
+
+
 def test_keeping(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path / "s") as store:
@@ -588,7 +603,8 @@ def test_close_waits_for_what_was_asked_for(tmp_path: Path) -> None:
             lambda: store.delete_range(1, 2), lambda: store.update({1: "v"}), store.clear,
             lambda: store.update_many([1], np.add, 1),
             lambda: store.bulk_load([1], ["v"]), store.snapshot, store.sync, store.checkpoint,
-            store.compact, store.verify, store.stats, store.memory, lambda: store.get(1),
+            store.compact, store.verify, store.stats, store.memory, store.refresh,
+            lambda: store.get(1),
             lambda: store.contains(1), lambda: store.get_many([1]),
             lambda: store.contains_many([1]), store.count, store.first, store.last,
             lambda: store.floor(1), lambda: store.lower(1), lambda: store.ceiling(1),
