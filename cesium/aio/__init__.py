@@ -20,13 +20,24 @@ from typing import Any
 from cesium.aio.ranges import Range, Rows
 from cesium.aio.snapshot import Snapshot
 from cesium.aio.store import Store
+from cesium.aio.transactions import Savepoint, Transaction, retry
 from cesium.aio.workers import Opening, Workers
 from cesium.options import BLOB_THRESHOLD, Options
 from cesium.ranges import at_least
 from cesium.store import Store as BlockingStore
 from cesium.store import open as open_blocking
 
-__all__ = ["Opening", "Range", "Rows", "Snapshot", "Store", "open"]
+__all__ = [
+    "Opening",
+    "Range",
+    "Rows",
+    "Savepoint",
+    "Snapshot",
+    "Store",
+    "Transaction",
+    "open",
+    "retry",
+]
 
 # Commits that share a sync are those under way at once, so this is how far they share: 16 tasks
 # that put with durability "sync" made 2.5 times the commits of one task with 4 threads, 4.4 times

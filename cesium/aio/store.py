@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from cesium._core import Commit
 from cesium.aio.reads import Reads
 from cesium.aio.snapshot import Snapshot
+from cesium.aio.transactions import Transaction, check_not_inside
 from cesium.aio.workers import Opening, Workers, finished
 from cesium.errors import Error
 from cesium.memory import Memory
@@ -22,6 +23,8 @@ from cesium.report import Report
 from cesium.stats import Stats
 from cesium.store import Store as BlockingStore
 
+P = ParamSpec("P")
+T = TypeVar("T")
 DONE: Future[None] = Future()
 DONE.set_result(None)
 
@@ -40,6 +43,7 @@ class Store(Reads):
         self._table = store
         self._readers = Workers("cesium-aio-read", workers)
         self._writers = Workers("cesium-aio-write", workers)
+        self._transactions: set[Transaction] = set()  # whose threads may still run
         self._closer = Workers("cesium-aio-close", 1)
         self._closing: Future[None] | None = None
 
@@ -68,53 +72,57 @@ class Store(Reads):
         """Every commit up to this one is on stable storage."""
         return self._table.durable_sequence
 
+    async def _write(self, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        check_not_inside(self)
+        return await self._writers.run(call, *args, **named)
+
     # -- single keys
 
     async def put(self, key: Any, value: Any, durability: str | None = None) -> int:
         """Stores `value` under `key`; the commit's sequence: see cesium.Store.put."""
-        return await self._writers.run(self._table.put, key, value, durability)
+        return await self._write(self._table.put, key, value, durability)
 
     async def delete(self, key: Any, durability: str | None = None) -> int:
         """Removes `key`, whether or not it is there: see cesium.Store.delete."""
-        return await self._writers.run(self._table.delete, key, durability)
+        return await self._write(self._table.delete, key, durability)
 
     async def pop(self, key: Any, *default: Any) -> Any:
         """Removes `key` and returns its value: see cesium.Store.pop."""
-        return await self._writers.run(self._table.pop, key, *default)
+        return await self._write(self._table.pop, key, *default)
 
     async def setdefault(self, key: Any, default: Any) -> Any:
         """The value of `key`, which is `default` if there was none: see cesium.Store.setdefault."""
-        return await self._writers.run(self._table.setdefault, key, default)
+        return await self._write(self._table.setdefault, key, default)
 
     async def compare_and_set(self, key: Any, expected: Any, new: Any) -> bool:
         """Stores `new` if the value is `expected`: see cesium.Store.compare_and_set."""
-        return await self._writers.run(self._table.compare_and_set, key, expected, new)
+        return await self._write(self._table.compare_and_set, key, expected, new)
 
     async def put_if_absent(self, key: Any, value: Any) -> bool:
         """Stores `value` if nothing is there: see cesium.Store.put_if_absent."""
-        return await self._writers.run(self._table.put_if_absent, key, value)
+        return await self._write(self._table.put_if_absent, key, value)
 
     async def increment(self, key: Any, by: Any = 1) -> Any:
         """Adds to the number under `key`; the sum: see cesium.Store.increment."""
-        return await self._writers.run(self._table.increment, key, by)
+        return await self._write(self._table.increment, key, by)
 
     # -- batches
 
     async def put_many(self, keys: Any, values: Any, durability: str | None = None) -> Commit:
         """Stores a batch in one commit: see cesium.Store.put_many."""
-        return await self._writers.run(self._table.put_many, keys, values, durability)
+        return await self._write(self._table.put_many, keys, values, durability)
 
     async def delete_many(self, keys: Any, durability: str | None = None) -> Commit:
         """Removes a batch of keys in one commit: see cesium.Store.delete_many."""
-        return await self._writers.run(self._table.delete_many, keys, durability)
+        return await self._write(self._table.delete_many, keys, durability)
 
     async def delete_range(self, lo: Any, hi: Any, durability: str | None = None) -> Commit:
         """Removes all keys with lo <= key < hi: see cesium.Store.delete_range."""
-        return await self._writers.run(self._table.delete_range, lo, hi, durability)
+        return await self._write(self._table.delete_range, lo, hi, durability)
 
     async def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Commit:
         """Stores every pair in one commit: see cesium.Store.update."""
-        return await self._writers.run(self._table.update, pairs)
+        return await self._write(self._table.update, pairs)
 
     async def update_many(
         self,
@@ -125,7 +133,7 @@ class Store(Reads):
         durability: str | None = None,
     ) -> Commit:
         """Stores function(values, *arguments) for a batch: see cesium.Store.update_many."""
-        return await self._writers.run(
+        return await self._write(
             self._table.update_many,
             keys,
             function,
@@ -136,7 +144,7 @@ class Store(Reads):
 
     async def clear(self) -> Commit:
         """Removes everything in one commit: see cesium.Store.clear."""
-        return await self._writers.run(self._table.clear)
+        return await self._write(self._table.clear)
 
     async def bulk_load(
         self,
@@ -147,9 +155,26 @@ class Store(Reads):
         durability: str | None = None,
     ) -> Commit:
         """Loads a batch of any size as one commit: see cesium.Store.bulk_load."""
-        return await self._writers.run(
-            self._table.bulk_load, keys, values, progress, threads, durability
-        )
+        return await self._write(self._table.bulk_load, keys, values, progress, threads, durability)
+
+    # -- transactions
+
+    def transaction(self, optimistic: bool = False, durability: str | None = None) -> Transaction:
+        """A transaction, for an `async with` statement: see cesium.Store.transaction."""
+        return Transaction(self, self._table.transaction(optimistic, durability))
+
+    def _began(self, transaction: Transaction) -> None:
+        self._writers.check()
+        self._sweep()
+        self._transactions.add(transaction)
+
+    def _sweep(self) -> None:
+        """Ends the threads of transactions that have ended."""
+        for transaction in list(self._transactions):
+            last = transaction._last
+            if last is not None and last.done():
+                transaction._readers.end()
+                self._transactions.discard(transaction)
 
     # -- keeping
 
@@ -191,11 +216,14 @@ class Store(Reads):
     async def close(self) -> None:
         """Closes it: no more calls are taken, those under way are waited for, their threads end.
 
-        May be called again.  A task that is cancelled here leaves it closing, in a thread.
+        Transactions that are open are rolled back.  May be called again.  A task that is cancelled
+        here leaves it closing, in a thread.
         """
         if self._closing is None:
             self._readers.refuse()
             self._writers.refuse()
+            for transaction in self._transactions:
+                transaction._abandon()  # others wait for it to end
             self._closing = self._closer.submit(self._close)
             self._closer.refuse()
         closing = self._closing
@@ -207,6 +235,8 @@ class Store(Reads):
                 self._closing = DONE  # what it raised, it raised
 
     def _close(self) -> None:
+        for transaction in list(self._transactions):
+            transaction._readers.end()
         self._writers.end()
         self._readers.end()
         self._table.close()

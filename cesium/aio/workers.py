@@ -25,15 +25,16 @@ T = TypeVar("T")
 class Workers:
     """At most so many threads, started when they are needed; `end` waits for what they do."""
 
-    def __init__(self, name: str, most: int) -> None:
+    def __init__(self, name: str, most: int, refusal: str = "the store is closed") -> None:
         self._threads = ThreadPoolExecutor(most, thread_name_prefix=name)
         self._process = os.getpid()
+        self._refusal = refusal
         self.refuses = False  # takes no more calls
 
     def check(self) -> None:
         """ClosedError when no more calls are taken, and in a forked child, which has no threads."""
         if self.refuses:
-            raise ClosedError("the store is closed")
+            raise ClosedError(self._refusal)
         if os.getpid() != self._process:
             raise ClosedError(
                 "this store was opened before the process was forked: open it again in the child"
