@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from cesium._core import Commit
+from cesium.aio.ranges import Rows
 from cesium.aio.reads import Reads
 from cesium.aio.snapshot import Snapshot
 from cesium.aio.transactions import Transaction, check_not_inside
@@ -177,6 +178,13 @@ class Store(Reads):
                 self._transactions.discard(transaction)
 
     # -- keeping
+
+    def changes(self, since: int | None = None) -> Rows:
+        """The commits after a sequence, for `async for`: see cesium.Store.changes.
+
+        It looks for them, and raises, when the first one is asked for.
+        """
+        return Rows(self._readers, lambda: self._table.changes(since), 1)
 
     def snapshot(self) -> Opening[Snapshot]:
         """A frozen view: `async with store.snapshot() as snapshot`, or await it and close it."""

@@ -137,6 +137,27 @@ def test_keeping(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_changes(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "s") as store:
+            for key in range(20):
+                await store.put(key, -key)
+            seen = []
+            async for change in store.changes(since=5):
+                seen.append(change.sequence)
+                await store.put(100, 0)  # later than the first look: not seen
+            assert seen == list(range(6, 21))
+            changes = store.changes(since=1000)
+            with pytest.raises(ValueError, match="1000"):
+                await anext(changes)
+            rest = store.changes(since=33)
+            assert (await anext(rest)).sequence == 34
+        with pytest.raises(cesium.ClosedError):
+            await anext(rest)
+
+    asyncio.run(main())
+
+
 def test_opening(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "s"

@@ -292,3 +292,27 @@ def test_a_cancelled_commit_is_made(tmp_path: Path) -> None:
         assert not threads()
 
     asyncio.run(main())
+
+
+def test_closing_waits_for_what_a_transaction_is_at(tmp_path: Path) -> None:
+    async def main() -> None:
+        gate = Gate()
+        store = await opened(tmp_path / "s", value=gate.codec)
+        async with store.transaction() as txn:
+            slow = asyncio.create_task(txn.put(1, "wait"))
+            await until(gate.reached.is_set)
+            closing = asyncio.create_task(store.close())
+            await until(lambda: store.closed)
+            for _ in range(1000):
+                await asyncio.sleep(0)
+            assert not closing.done() and not slow.done()
+            gate.opened.set()
+            await closing
+            assert not threads()
+            with pytest.raises(cesium.ClosedError):
+                await txn.commit()
+            await slow
+            await txn.rollback()
+
+    with pytest.raises(cesium.ClosedError, match="before the transaction ended"):
+        asyncio.run(main())
