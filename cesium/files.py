@@ -246,13 +246,14 @@ class Files:
         finally:
             self.close(fd)
 
-    def read_sparse(self, name: str, start: int = 0) -> tuple[Bytes, int]:
+    def read_sparse(self, name: str, start: int = 0, limit: int = 1 << 62) -> tuple[Bytes, int]:
         """The content of a preallocated file and where its data end; holes are not read.
 
-        Returns (uint8 array of the file's size, zeros from the second value on and below `start`).
+        Returns (uint8 array of the file's size, at most `limit`, zeros from the second value on and
+        below `start`).
         """
         with self._reading(name) as fd:
-            size = os.fstat(fd).st_size
+            size = min(os.fstat(fd).st_size, limit)
             content = np.zeros(size, np.uint8)
             view = content.data
             offset = end = start

@@ -34,6 +34,12 @@ MAGIC = b"cesiumJ\0"
 HEADER = struct.Struct("<8sIIQQ16sQQQQQQQIIQQ")
 PREDECESSOR_SYNCED = 1
 
+WHOLE = 1 << 62  # of a file: more than any has
+# A replay that goes on from an earlier one reads so much at first, which holds 1,000 puts, and more
+# only where it does not end in so many zeros: a file of 64 MiB, read to its end, takes 17 ms.
+AHEAD_BYTES = 64 * 1024
+ZEROS_BYTES = 16 * 1024  # more than a sector: one that was lost does not hide what is behind it
+
 
 def journal_name(number: int) -> str:
     """The file name of a journal file."""
@@ -248,9 +254,12 @@ class Replay:
         successor = self.chain[index + 1] if index + 1 < len(self.chain) else None
         name = journal_name(header.number)
         damaged = -1
+        most = begin.position + AHEAD_BYTES if self._after else WHOLE
+        if successor:
+            most = max(most, successor.predecessor_end)
         while True:
-            data, data_end = self._files.read_sparse(name, begin.position)
-            data = data[:data_end]
+            content, data_end = self._files.read_sparse(name, begin.position, most)
+            data = content[:data_end]
             limit = successor.predecessor_end if successor else data_end
             position, checksum, sequence, _ = scan_frames(
                 data, begin.position, limit, header.base, begin.checksum, begin.sequence
@@ -258,6 +267,10 @@ class Replay:
             link = Link(header.number, position, checksum, sequence)
             if successor and position == limit and checksum == successor.predecessor_checksum:
                 return data, link, True
+            rest = content[position:]
+            if len(content) == most and (successor or len(rest) < ZEROS_BYTES or rest.any()):
+                most = begin.position + 4 * (most - begin.position)
+                continue
             vouched = highest_vouched(data, position, data_end, header.base, position)
             if successor and vouched <= position and self._vouched_by_later(index + 1):
                 vouched = max(limit, position + 1)

@@ -836,8 +836,8 @@ def test_damage_is_looked_at_twice() -> None:
     class MovingFiles(MemoryFiles):
         reads = 0
 
-        def read_sparse(self, name: str, start: int = 0) -> tuple[Bytes, int]:
-            content, end = super().read_sparse(name, start)
+        def read_sparse(self, name: str, *arguments: int) -> tuple[Bytes, int]:
+            content, end = super().read_sparse(name, *arguments)
             MovingFiles.reads += 1
             if MovingFiles.reads == 1:
                 late, following = starts_of(content.tobytes())[1:3]

@@ -19,6 +19,7 @@ import cesium
 from cesium.files import Files
 from cesium.merging import merge_into_base
 from cesium.opening import acquire
+from cesium.replay import AHEAD_BYTES, ZEROS_BYTES
 from failing_files import FailingFiles
 
 
@@ -283,6 +284,49 @@ def test_many_small_refreshes_leave_few_memtables(tmp_path: Path, writer: cesium
     assert 2 <= most <= 8, "3,000 rows of 32 bytes, from 16 KiB on by doubling"
     memory = reader.memory()
     assert memory.frozen_memtables > 0 and memory.pinned < memory.frozen_memtables
+    same(reader, writer)
+    reader.close()
+
+
+def test_a_refresh_reads_the_end_of_the_journal_only(tmp_path: Path, writer: cesium.Store) -> None:
+    class Counting(Files):
+        bytes_read = 0
+
+        def read_into(self, fd: int, buffer: Any, offset: int) -> int:
+            Counting.bytes_read += memoryview(buffer).nbytes
+            return super().read_into(fd, buffer, offset)
+
+    for turn in range(3):
+        writer.put_many(np.arange(50_000, dtype="u8") + turn, np.zeros(50_000, "i8"))
+    reader = beside(tmp_path / "s", Counting(tmp_path / "s"))
+    standing = reader._engine.standing
+    assert standing is not None and standing.place is not None
+    end, journal = standing.place.link.position, newest(tmp_path / "s", "journal")
+    with journal.open("r+b") as file:  # as where the file was prepared ahead: no hole is left
+        file.seek(end)
+        file.write(bytes(journal.stat().st_size - end))
+    assert journal.stat().st_size - end > 1 << 20
+    for number in range(5):
+        writer[number] = -1
+        Counting.bytes_read = 0
+        assert reader.refresh() == writer.sequence and reader[number] == -1
+        assert Counting.bytes_read < 200_000
+    same(reader, writer)
+    reader.close()
+
+
+@pytest.mark.parametrize("edge", [AHEAD_BYTES - ZEROS_BYTES, AHEAD_BYTES, 4 * AHEAD_BYTES])
+def test_commits_as_long_as_what_is_read_at_first(
+    tmp_path: Path, writer: cesium.Store, edge: int
+) -> None:
+    writer[0] = 0
+    reader = beside(tmp_path / "s")
+    for size in range(edge - 256, edge + 64, 16):
+        rows = size // 16
+        writer.put_many(np.arange(rows, dtype="u8"), np.full(rows, size))
+        assert reader.refresh() == writer.sequence and reader[rows - 1] == size
+        writer[1] = size
+        assert reader.refresh() == writer.sequence and reader[1] == size
     same(reader, writer)
     reader.close()
 
