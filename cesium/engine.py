@@ -50,7 +50,7 @@ from cesium.files import UNFINISHED, Files, MemoryFiles
 from cesium.host import EngineHost
 from cesium.journal import Journal
 from cesium.lock import WriterLock, is_signed
-from cesium.manifest import Manifest
+from cesium.manifest import Manifest, numbers_of
 from cesium.options import Options
 from cesium.recovery import apply_journal, journal_of
 from cesium.refreshing import Standing, open_beside_writer
@@ -242,7 +242,7 @@ class StoreEngine(Exclusive):
         return Version(self.shape, [*newer, run] if run else list(newer), bool(run))
 
     def _recover(self, state: State, names: list[str]) -> Journal:
-        if not journals_of(names):
+        if not numbers_of(names, "journal"):
             return self._replay(state, names)  # a clean close left nothing to recover
         with event(self, "recovery", sequence_before=state.sequence) as facts:
             journal = self._replay(state, names)

@@ -40,6 +40,7 @@ from cesium.journal_files import (
     JournalRecord,
     OpenFile,
     Spare,
+    kept_records,
     make_unfinished,
 )
 from cesium.origin import tables_bytes_of
@@ -76,6 +77,7 @@ class Journal:
         largest_file_bytes: int = LARGEST_FILE_BYTES,
         tables: Iterable[TableRecord] = (),
         after: Place | None = None,
+        retention_bytes: int = 0,
     ) -> None:
         self._files = files
         self._store_uuid = store_uuid
@@ -89,7 +91,8 @@ class Journal:
         self.manifest_generation = manifest_generation
         self.prepare_step_bytes = prepare_step_bytes
         self.epoch = max([minimum_epoch, *(header.epoch for header in self._replay.chain)])
-        self._next_number = max(self._replay.numbers, default=0) + 1
+        kept = kept_records(files, self._names)
+        self._next_number = 1 + max([*self._replay.numbers, *(file.number for file in kept)] or [0])
         self._first_bytes = self._next_bytes = first_file_bytes
         self._largest_bytes = largest_file_bytes
         self._flushed_sequence = flushed_sequence
@@ -98,7 +101,7 @@ class Journal:
         self._replayed_failed = False
         self._open: list[OpenFile] = []  # oldest first; the last is appended to
         self._failed = False  # a sync of a file that was closed
-        self.detached = Detached(files)
+        self.detached = Detached(files, retention_bytes, kept)
         self._spare = Spare(files)
         self._started = False  # whether this opening has created a file
 
@@ -389,5 +392,7 @@ class Journal:
                 file = self._open.pop()
                 file.retire(self._files, durable=file.writer.fully_synced)
                 self._failed = self._failed or file.writer.failed != 0
-            self.detached.remove(pins=False)
+            if clean and self._started:  # a store opened for reading changes nothing
+                self.detached.remove(pins=False)
+            self.detached.close()
             self._spare.close()

@@ -9,10 +9,11 @@ import contextlib
 import errno
 import itertools
 import mmap
+import re
 import threading
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from cesium._frames import FILE_HEADER_BYTES
 from cesium._journal import JournalWriter
@@ -22,6 +23,7 @@ from cesium.io_errors import raise_io
 from cesium.replay import journal_name
 
 PAGE_BYTES = 4096
+KEPT = re.compile(r"journal-kept-(\d{6,18})-(\d{1,19})-(\d{1,19})-(\d{1,19})")
 FREE_SHARE = 8  # a file takes this part of the free space at most: segments must find room too
 
 
@@ -131,7 +133,8 @@ class Spare:
 class JournalRecord:
     """One file and the sequences it holds: above `base_sequence`, up to `last_sequence`.
 
-    end: the position behind the last frame that counts.
+    end: the position behind the last frame that counts.  kept: its commits are in segments too,
+    and it has the name of a file that is kept for going through it.
     """
 
     number: int
@@ -139,6 +142,34 @@ class JournalRecord:
     last_sequence: int
     bytes: int
     end: int
+    kept: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the file; that of a kept one says what its header does not."""
+        if not self.kept:
+            return journal_name(self.number)
+        return kept_prefix(self.number) + f"{self.base_sequence}-{self.last_sequence}-{self.end}"
+
+
+def kept_prefix(number: int) -> str:
+    """What the name of a kept journal file begins with."""
+    return f"journal-kept-{number:06d}-"
+
+
+def kept_records(files: Files, names: Iterable[str]) -> list[JournalRecord]:
+    """The kept journal files among some names, oldest first; none of them is opened.
+
+    One that goes meanwhile is left out.
+    """
+    found = []
+    for name in names:
+        match = KEPT.fullmatch(name)
+        if match is not None:
+            number, base, last, end = map(int, match.groups())
+            with contextlib.suppress(FileNotFoundError):
+                found.append(JournalRecord(number, base, last, files.size(name), end, kept=True))
+    return sorted(found, key=lambda record: (record.base_sequence, record.number))
 
 
 @dataclass(slots=True)
@@ -181,14 +212,20 @@ class Detached:
     `add` is called with the writer lock held, `remove` and `close` without it or with it, by one
     thread at a time (it holds `engine.maintenance`).  No rule of recovery asks for their removal in
     an order or before another commit: a file that is still there after a crash, or that came back,
-    lies before the first one that counts.  So those stay for a while that a pin needs; `pinned` may
-    be entered by any thread at any time.
+    lies before the first one that counts.  So some stay, under a name that no recovery looks at:
+    those that a pin needs, and the newest of at most `retention_bytes` in sum.  `pinned` may be
+    entered by any thread at any time.
+
+    kept: those that earlier openings have left.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(
+        self, files: Files, retention_bytes: int = 0, kept: Iterable[JournalRecord] = ()
+    ) -> None:
         self._files = files
+        self._retention_bytes = retention_bytes
         self._open: deque[OpenFile] = deque()
-        self._records: deque[JournalRecord] = deque()
+        self._records: deque[JournalRecord] = deque(kept)
         self._pins: dict[int, Pin] = {}  # by id()
         self.failed = False  # a sync of one of them failed before it was closed
 
@@ -226,14 +263,42 @@ class Detached:
         pins: those that are needed stay.
         """
         self.close()
-        while self._records:
-            record = self._records[0]
-            if pins and any(
-                pin.sequence < record.last_sequence for pin in list(self._pins.values())
-            ):
-                return
-            try:
-                self._files.unlink(journal_name(record.number))
-            except OSError:
-                return  # the rows are in segments; opening the store removes it, too
-            self._records.popleft()
+        try:
+            for record in self._records_to_drop(pins):
+                self._files.unlink(record.name)
+                self._records.popleft()
+            self._rename_kept()
+        except OSError:
+            return  # the rows are in segments; opening the store removes it, too
+
+    def _records_to_drop(self, pins: bool) -> list[JournalRecord]:
+        """The oldest ones, up to the first that anybody wants."""
+        records = list(self._records)
+        passed = min([pin.sequence for pin in list(self._pins.values())], default=None)
+        left, first = self._retention_bytes, len(records)
+        for index, record in reversed(list(enumerate(records))):
+            left -= record.bytes
+            needed = pins and passed is not None and passed < record.last_sequence
+            if left < 0 and not needed:
+                break
+            first = index
+        return records[:first]
+
+    def _rename_kept(self) -> None:
+        renamed = False
+        for index, record in enumerate(list(self._records)):
+            if not record.kept:
+                kept = replace(record, kept=True)
+                self._sync(record.name)  # a crash must not leave a part of it under that name
+                self._files.rename(record.name, kept.name)
+                self._records[index] = kept
+                renamed = True
+        if renamed:
+            self._files.sync_directory()
+
+    def _sync(self, name: str) -> None:
+        fd = self._files.open(name)
+        try:
+            self._files.sync_data(fd, self._files.path(name))
+        finally:
+            self._files.close(fd)

@@ -10,18 +10,24 @@ Thread safety: `held` may be called from any thread; a HeldJournal and what it y
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cesium._engine import WriteGuard
-from cesium._frames import FILE_HEADER_BYTES, checksums_at, scan_frames, skip_through
-from cesium.errors import ClosedError, NotKeptError
+from cesium._frames import (
+    FILE_HEADER_BYTES,
+    check_frames,
+    checksums_at,
+    scan_frames,
+    skip_through,
+)
+from cesium.errors import ClosedError, CorruptionError, NotKeptError
 from cesium.files import Bytes, Files
 from cesium.frames import Frame, Span, corrupt, frames_of
-from cesium.journal_files import JournalRecord
-from cesium.replay import FileHeader, header_of, journal_name
+from cesium.journal_files import JournalRecord, kept_prefix, kept_records
+from cesium.replay import FileHeader, header_of
 
 if TYPE_CHECKING:
     from cesium.engine import StoreEngine
@@ -47,8 +53,8 @@ class HeldFile:
     def __init__(self, files: Files, record: JournalRecord) -> None:
         self._files = files
         self.record = record
-        self.path = files.path(journal_name(record.number))
-        self._fd: int | None = files.open(journal_name(record.number))
+        name, self._fd = _opened(files, record)
+        self.path = files.path(name)
 
     def read(self, start: int, end: int) -> Bytes:
         """`end` bytes, of which those from `start` on were read; the others are zero.
@@ -72,6 +78,18 @@ class HeldFile:
     def __del__(self) -> None:
         if hasattr(self, "_fd"):
             self.close()
+
+
+def _opened(files: Files, record: JournalRecord) -> tuple[str, int | None]:
+    """The file's name and a descriptor; it may be given the name of a kept one just now."""
+    try:
+        return record.name, files.open(record.name)
+    except FileNotFoundError:
+        prefix = kept_prefix(record.number)
+        for name in files.list():
+            if name.startswith(prefix):
+                return name, files.open(name)
+        raise
 
 
 class HeldJournal:
@@ -101,36 +119,44 @@ class HeldJournal:
                 file.close()
 
     def _frames_of(self, file: HeldFile, place: Place) -> Iterator[tuple[Frame, Place]]:
-        record = file.record
-        header = header_of(
-            file.read(0, FILE_HEADER_BYTES).tobytes(), file.path, record.number, self._store_uuid
+        for span, after in spans_of(file, self._store_uuid, place):
+            for frame in frames_of(span, file.path):
+                # Only the end of a span is a place to go on from; within, the sequence says all.
+                yield frame, after if frame.end == span.end else Place(frame.sequence)
+
+
+def spans_of(
+    file: HeldFile, store_uuid: bytes | None, place: Place
+) -> Iterator[tuple[Span, Place]]:
+    """Runs of checked frames of a file behind a place, each with the place behind it.
+
+    CorruptionError for damage, and where the file ends before the last of its commits.
+    """
+    record = file.record
+    header = header_of(
+        file.read(0, FILE_HEADER_BYTES).tobytes(), file.path, record.number, store_uuid
+    )
+    at = Place(header.base_sequence, record.number, FILE_HEADER_BYTES, header.checksum)
+    if place.number == record.number:
+        at = place
+    length = PIECE_BYTES
+    while at.position < record.end:
+        end = min(at.position + length, record.end)
+        data = file.read(at.position, end)
+        position, checksum, sequence, _ = scan_frames(
+            data, at.position, end, header.base, at.checksum, at.sequence
         )
-        at = Place(header.base_sequence, record.number, FILE_HEADER_BYTES, header.checksum)
-        if place.number == record.number:
-            at = place
+        if position == at.position:
+            if end == record.end:
+                _damaged(file, data, at, header)
+            length *= 2
+            continue
+        start = skip_through(data, at.position, position, header.base, place.sequence)
+        at = Place(sequence, record.number, position, checksum)
+        yield Span(record.number, data, start, position, header.base), at
         length = PIECE_BYTES
-        while at.position < record.end:
-            end = min(at.position + length, record.end)
-            data = file.read(at.position, end)
-            position, checksum, sequence, _ = scan_frames(
-                data, at.position, end, header.base, at.checksum, at.sequence
-            )
-            if position == at.position:
-                if end == record.end:
-                    _damaged(file, data, at, header)
-                length *= 2
-                continue
-            start = skip_through(data, at.position, position, header.base, place.sequence)
-            after = Place(sequence, record.number, position, checksum)
-            for frame in frames_of(
-                Span(record.number, data, start, position, header.base), file.path
-            ):
-                # Only the end of a piece is a place to go on from; within, the sequence says all.
-                yield frame, after if frame.end == position else Place(frame.sequence)
-            at = after
-            length = PIECE_BYTES
-        if at.sequence < record.last_sequence:
-            corrupt(file.path, "frames are missing", at.position, record.last_sequence, at.sequence)
+    if at.sequence < record.last_sequence:
+        corrupt(file.path, "frames are missing", at.position, record.last_sequence, at.sequence)
 
 
 def _damaged(file: HeldFile, data: Bytes, at: Place, header: FileHeader) -> None:
@@ -148,6 +174,25 @@ def check_journaled(engine: StoreEngine) -> None:
         )
 
 
+def _backwards(engine: StoreEngine, sequence: int) -> Iterator[JournalRecord]:
+    """The files that have the commits up to a sequence, without a gap, newest first.
+
+    Others may have had no journal.  The newest file may have more of them.
+    """
+    journal = engine.journal
+    open_files = journal.files  # first: without the writer lock, a file may be let go of meanwhile
+    numbers = {record.number for record in open_files}
+    kept = [record for record in journal.detached.records if record.number not in numbers]
+    reached: int | None = None
+    for record in reversed([*kept, *open_files]):
+        if reached is None and not record.kept:
+            reached = max(sequence, record.last_sequence)
+        if record.last_sequence != (sequence if reached is None else reached):
+            return
+        yield record
+        reached = record.base_sequence
+
+
 def held(engine: StoreEngine, since: int | None) -> HeldJournal:
     """The journal as of now, for reading what was committed after `since` (None: all there is).
 
@@ -160,10 +205,9 @@ def held(engine: StoreEngine, since: int | None) -> HeldJournal:
         if inner.closed:
             raise ClosedError("the store is closed")
         sequence = kept = engine.sequence
-        journal = engine.journal
-        for record in reversed([*journal.detached.records, *journal.files]):
-            if record.last_sequence < kept or (since is not None and kept <= since):
-                break  # commits without a journal came in between; or there is enough
+        for record in _backwards(engine, sequence):
+            if since is not None and kept <= since:
+                break
             try:
                 found.insert(0, HeldFile(engine.files, record))
             except FileNotFoundError:
@@ -177,3 +221,39 @@ def held(engine: StoreEngine, since: int | None) -> HeldJournal:
             since=since, kept=kept,
         )  # fmt: skip
     return HeldJournal(engine.manifest.state.store_uuid, found, kept, sequence)
+
+
+def check_kept(
+    files: Files, names: Iterable[str], store_uuid: bytes | None, paced: Callable[[int], None]
+) -> Iterator[tuple[str, int, int, str | None]]:
+    """Reads the kept files: (path, size, sound frames, damage or None) of each."""
+    for record in kept_records(files, names):
+        try:
+            file = HeldFile(files, record)
+        except FileNotFoundError:
+            continue  # dropped meanwhile
+        frames, message = 0, None
+        try:
+            for span, _ in spans_of(file, store_uuid, Place(record.base_sequence)):
+                count, senseless = check_frames(span.data, span.start, span.end, span.base)
+                frames += count
+                if senseless is not None:
+                    message = f"{file.path} at {senseless}: a frame holds what is no operation"
+                    break
+        except CorruptionError as error:
+            message = str(error)
+        finally:
+            file.close()
+        paced(record.bytes)
+        yield file.path, record.bytes, frames, message
+
+
+def reaches_back(engine: StoreEngine) -> int:
+    """The earliest sequence after which the journal has all commits; that of the last for none.
+
+    Takes no lock.
+    """
+    kept = engine.sequence
+    for record in _backwards(engine, kept):
+        kept = min(kept, record.base_sequence)
+    return kept

@@ -107,7 +107,12 @@ def _check_agreement(engine: StoreEngine, path: str, options: Options) -> None:
         raise ConflictError(f"{path} is open in this process; close it before making it new")
     engine.check_schema(options)
     if options.flag != "r":
-        for name in ("durability", "memory_limit_bytes", "blob_threshold_bytes"):
+        for name in (
+            "durability",
+            "memory_limit_bytes",
+            "blob_threshold_bytes",
+            "journal_retention_bytes",
+        ):
             ours, theirs = getattr(engine.options, name), getattr(options, name)
             if ours != theirs:
                 raise ConflictError(

@@ -54,6 +54,8 @@ class Options:
     change from one opening to the next.  background: flushes and merges are done by two threads of
     the store's own; False: by whoever's write finds them due.  maintenance_rate: bytes a second, or
     a text such as "200MB/s", that merges in the background write at most; None is no limit.
+    journal_retention: bytes, or a text such as "256MiB", of journal files that stay on the drive
+    once their commits are in segments, the newest ones, for `Store.changes` to go through.
 
     ValueError for a setting that is not one of these.
     """
@@ -66,6 +68,7 @@ class Options:
     blob_threshold: int | str | None = BLOB_THRESHOLD
     background: bool = True
     maintenance_rate: int | str | None = None
+    journal_retention: int | str = 0
 
     def __post_init__(self) -> None:
         if self.flag not in FLAGS:
@@ -87,11 +90,20 @@ class Options:
         if not isinstance(self.background, bool):
             raise ValueError(f"background is True or False, not {self.background!r}")
         parse_rate(self.maintenance_rate)
+        if self.journal_retention_bytes < 0:
+            raise ValueError(
+                f"journal_retention is 0 bytes or more, not {self.journal_retention!r}"
+            )
 
     @property
     def blob_threshold_bytes(self) -> int:
         """The blob threshold as a number of bytes; 0: no value goes into a blob file."""
         return 0 if self.blob_threshold is None else parse_bytes(self.blob_threshold)
+
+    @property
+    def journal_retention_bytes(self) -> int:
+        """The journal retention as a number of bytes."""
+        return parse_bytes(self.journal_retention)
 
     @property
     def memory_limit_bytes(self) -> int:

@@ -35,6 +35,7 @@ def journal_of(
         tables=state.tables.values(),
         prepare_step_bytes=step,
         after=after,
+        retention_bytes=engine.options.journal_retention_bytes,
     )
 
 

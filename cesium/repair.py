@@ -169,8 +169,9 @@ def _repair(
     pace = Pace(None, progress)
     logs = scan_logs(source, pace)
     report = RepairReport(source.directory, mode)
-    report.problems += [problem for at in log_reports(source, logs) for problem in at.problems]
-    report.notes += [note for at in log_reports(source, logs) for note in at.notes]
+    found = log_reports(source, logs, pace)
+    report.problems += [problem for at in found for problem in at.problems]
+    report.notes += [note for at in found for note in at.notes]
     if mode == STRICT and report.problems:
         _refuse(source, report)
     plan = _plan(source, logs, table, mode)

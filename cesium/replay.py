@@ -123,8 +123,8 @@ def parse_header(files: Files, number: int, store_uuid: bytes) -> FileHeader:
     return header_of(data, files.path(name), number, store_uuid)
 
 
-def header_of(data: bytes, path: str, number: int, store_uuid: bytes) -> FileHeader:
-    """The header in the first bytes of a file, checked."""
+def header_of(data: bytes, path: str, number: int, store_uuid: bytes | None) -> FileHeader:
+    """The header in the first bytes of a file, checked; store_uuid: None where it is not known."""
     if len(data) < FILE_HEADER_BYTES:
         corrupt(path, "the file is cut off", 0, FILE_HEADER_BYTES, len(data))
     (magic, checksum, version, _, incompatible, uuid, found_number, epoch, generation, base,
@@ -135,7 +135,7 @@ def header_of(data: bytes, path: str, number: int, store_uuid: bytes) -> FileHea
     if (found := crc32c(data[12:])) != checksum:
         corrupt(path, "the file header's checksum is wrong", 8, checksum, found)
     check_readable(path, version, incompatible, ROW_FRAMES)
-    if uuid != store_uuid:
+    if store_uuid is not None and uuid != store_uuid:
         corrupt(path, "a file of another store", 32, store_uuid.hex(), uuid.hex())
     if found_number != number:
         corrupt(path, "the file has another's name", 48, number, found_number)

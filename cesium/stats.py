@@ -16,6 +16,7 @@ from cesium.durability import durable_sequence
 from cesium.engine import Source, StoreEngine
 from cesium.errors import ClosedError
 from cesium.figures import aligned, bytes_text, seconds_text
+from cesium.journal_reader import reaches_back
 from cesium.reclaim import blob_totals
 
 
@@ -75,6 +76,8 @@ class Stats:
     blob_dead_bytes: of values in blob files that no segment points to.
     journal_dropped_bytes: what opening found behind the last whole commit of the journal and
     ignored, because nothing showed that it had been synced: 0 after a clean close.
+    journal_kept_bytes: of journal files whose commits are in segments too.  changes_since: the
+    earliest sequence after which `Store.changes` has all commits.
     stall_seconds: that writes waited for maintenance, in sum, since the store was opened.
     debt_bytes: of memtables set aside and of all that lies above the last tier.
     snapshots: that are open.  snapshot_bytes: of segments that only they still need.
@@ -109,6 +112,8 @@ class Stats:
     journal_files: int
     journal_bytes: int
     journal_dropped_bytes: int
+    journal_kept_bytes: int
+    changes_since: int
     write_waits: int
     stall_seconds: float
     debt_bytes: int
@@ -236,6 +241,8 @@ def stats(engine: StoreEngine) -> Stats:
         journal_files=len(journals),
         journal_bytes=sum(file.bytes for file in journals),
         journal_dropped_bytes=engine.journal.dropped_bytes,
+        journal_kept_bytes=sum(file.bytes for file in engine.journal.detached.records),
+        changes_since=reaches_back(engine),
         write_waits=engine.core_engine.waits,
         stall_seconds=engine.core_engine.stall_nanoseconds / 1e9,
         debt_bytes=sum(map(bytes_of_source, newer)),

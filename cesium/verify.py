@@ -19,6 +19,7 @@ from cesium.directory import OWN_FILES, segment_name, segment_numbers
 from cesium.engine import StoreEngine
 from cesium.errors import CorruptionError, Error
 from cesium.files import Files
+from cesium.journal_reader import check_kept
 from cesium.options import parse_rate
 from cesium.origin import Origin
 from cesium.pace import PAGE_BYTES, Pace
@@ -60,7 +61,7 @@ def verify(
     readers = engine.core.version.segments()  # holding them pins the files
     logs = scan_logs(engine.files, pace)
     scrubber = Scrubber(engine.files, pace, engine.keys, engine.shape)
-    details = [*log_reports(engine.files, logs)]
+    details = [*log_reports(engine.files, logs, pace)]
     details += [scrubber.segment(reader) for reader in readers]
     return report_of(details)
 
@@ -78,7 +79,7 @@ def verify_directory(
     files = Files(path)
     check_is_store(files)
     logs = scan_logs(files, pace)
-    details = log_reports(files, logs)
+    details = log_reports(files, logs, pace)
     if logs.manifest.state is None:
         details += _segments_by_footer(files, logs, pace)
         return report_of(details)
@@ -117,7 +118,7 @@ def report_of(details: list[FileReport]) -> Report:
     )
 
 
-def log_reports(files: Files, logs: Logs) -> list[FileReport]:
+def log_reports(files: Files, logs: Logs, pace: Pace) -> list[FileReport]:
     """What was found in manifest and journal."""
     manifest = logs.manifest
     path = files.path(manifest.name or "manifest-000001")
@@ -133,6 +134,12 @@ def log_reports(files: Files, logs: Logs) -> list[FileReport]:
                 report.problems.append(Problem(path, None, piece.message, piece.offset))
             elif isinstance(piece, Break):
                 report.notes.append(piece.message)
+        reports.append(report)
+    state = manifest.state
+    uuid = manifest.hints.uuid if state is None else state.store_uuid
+    for path, size, frames, message in check_kept(files, logs.names, uuid, pace):
+        report = FileReport(path, "journal", size, frames=frames)
+        report.problems = [Problem(path, None, message)] if message is not None else []
         reports.append(report)
     for number in logs.journal.dead:
         reports[0].notes.append(f"journal-{number:06d} does not count: it follows a hole")

@@ -69,6 +69,7 @@ class Checker:
                 if not report.ok:
                     raise Wrong(f"it does not verify: {report.problems}")
                 self._note_journal(store)
+                self._go_through(store)
                 if writes:
                     self._write(store)
             if writes:
@@ -128,6 +129,17 @@ class Checker:
                 raise Wrong(f"what was written afterwards is gone: {rows}, {self._expected}")
             if not store.verify().ok:
                 raise Wrong("it does not verify after it was written to")
+            self._go_through(store)
+
+    def _go_through(self, store: Any) -> None:
+        """The change feed has every commit from some sequence on, and is nowhere damaged."""
+        if self.options.durability == "none":
+            return
+        since = store.stats().changes_since
+        found = [change.sequence for change in store.changes()]
+        if found != list(range(since + 1, store.sequence + 1)):
+            raise Wrong(f"changes after {since} through {store.sequence}: {found}")
+        self.seen["changes of kept files"] += bool(store._engine.journal.detached.records)
 
     # -- corners
 

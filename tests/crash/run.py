@@ -119,8 +119,10 @@ class Run:
         self.files = files(content)
         self.history = History()
         self.options = cesium.Options(
-            key=key, value=value, durability=durability, blob_threshold=blob_threshold
-        )
+            key=key, value=value, durability=durability, blob_threshold=blob_threshold,
+            # Of half of the runs; decided apart, for the rest of a seed's run stays as it was.
+            journal_retention=random.Random(f"{seed} kept").choice((0, 4 * LARGEST_FILE_BYTES)),
+        )  # fmt: skip
         self.seen: Counter[str] = Counter()
         self._era = NO_STORE
         happened.clear()
@@ -189,6 +191,8 @@ class Run:
             match event:
                 case Mark(Opening() | Opened() | Reopened()):
                     opened = 0
+                case Rename(_, name, _) if name.startswith("journal-kept-"):
+                    self.seen["kept"] += 1
                 case Rename(_, name, _) if name.startswith("journal-"):
                     self.seen["rotation"] += opened
                     opened = 1

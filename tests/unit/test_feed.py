@@ -586,7 +586,7 @@ def test_a_waiting_watcher_keeps_the_journal(tmp_path: Path) -> None:
         store["d"] = 4
         store.checkpoint()
         assert history(store) == []
-        assert not list((tmp_path / "s").glob("journal-0*"))
+        assert not list((tmp_path / "s").glob("journal-*[0-9]"))
 
 
 def test_what_was_pinned_goes_with_the_store(tmp_path: Path) -> None:
@@ -594,7 +594,7 @@ def test_what_was_pinned_goes_with_the_store(tmp_path: Path) -> None:
     store[1] = 1
     with store._engine.journal.detached.pinned(0):
         store.checkpoint()
-        assert list((tmp_path / "s").glob("journal-0*"))
+        assert list((tmp_path / "s").glob("journal-kept-*"))
         store.close()
     assert not list((tmp_path / "s").glob("journal-*"))
 
@@ -621,3 +621,158 @@ def test_an_interrupt_ends_a_watch(store: cesium.Store) -> None:
             store.watch()
     assert not pins(store)
     store[1] = 1
+
+
+# --- journal files that are kept ------------------------------------------------------------------
+
+
+def retained(path: Path, size: int | str = "64MiB", **more: Any) -> cesium.Store:
+    return opened(path, journal_retention=size, **more)
+
+
+def kept_files(path: Path) -> list[Path]:
+    return sorted(path.glob("journal-kept-*"))
+
+
+def fill(store: cesium.Store, commits: int = 10) -> None:
+    for _ in range(commits):
+        store.put_many([store.sequence, 1], [store.sequence, 1])
+
+
+def test_what_is_retained_reaches_over_checkpoints_and_openings(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    for opening in range(3):
+        with retained(path) as store:
+            assert store.sequence == 30 * opening
+            for _ in range(3):
+                fill(store)
+                store.checkpoint()
+            stats = store.stats()
+            assert stats.changes_since == 0 and stats.journal_kept_bytes == sum(
+                file.stat().st_size for file in kept_files(path)
+            )
+            assert [change.sequence for change in store.changes()] == list(
+                range(1, store.sequence + 1)
+            )
+            assert [change.sequence for change in store.changes(25)] == list(
+                range(26, store.sequence + 1)
+            )
+    assert len(kept_files(path)) == 9
+    for _ in range(2):  # the first has changed nothing
+        with beside(path) as reader:
+            assert len(list(reader.changes())) == 90
+            change = reader.watch(since=41, timeout=0)
+            assert change is not None and change.sequence == 42
+    with opened(path) as store:  # without retention: they go with the next checkpoint
+        assert store.stats().changes_since == 0
+        fill(store)
+        store.checkpoint()
+        assert not kept_files(path) and store.stats().changes_since == store.sequence
+
+
+def test_the_oldest_go_first(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with retained(path, 3 << 20) as store:
+        for number in range(1, 8):
+            fill(store)
+            store.checkpoint()
+            files = kept_files(path)
+            assert len(files) == min(number, 3)
+            assert sum(file.stat().st_size for file in files) <= 3 << 20
+            since = store.stats().changes_since
+            assert since == 10 * max(number - 3, 0)
+            assert len(list(store.changes())) == store.sequence - since
+        with pytest.raises(cesium.NotKeptError, match=r"after sequence 39 .* those after 40"):
+            store.changes(39)
+    with retained(path, 1 << 20) as store:
+        fill(store)
+        store.checkpoint()
+        assert len(kept_files(path)) == 1 and store.stats().changes_since == 70
+
+
+def test_kept_files_are_not_needed(tmp_path: Path) -> None:
+    """Opening looks at none of them: whatever becomes of them, the rows are there."""
+    path = tmp_path / "s"
+    with retained(path) as store:
+        for _ in range(3):
+            fill(store)
+            store.checkpoint()
+        rows = dict(store.items())
+    first, second, third = kept_files(path)
+    with second.open("r+b") as file:
+        file.seek(4096 + 200)
+        file.write(b"damage")
+    with retained(path) as store:
+        assert dict(store.items()) == rows
+        assert len(list(store.changes(20))) == 10
+        with pytest.raises(cesium.CorruptionError, match=second.name):
+            list(store.changes())
+        (problem,) = store.verify().problems
+        assert problem.file == str(second) and "a committed frame is damaged" in problem.message
+    second.unlink()
+    with retained(path) as store:
+        assert dict(store.items()) == rows and store.verify().ok
+        assert store.stats().changes_since == 20
+    os.truncate(third, 5000)
+    (path / "journal-kept-000009-1-0-0").write_bytes(b"")
+    with retained(path) as store:
+        assert dict(store.items()) == rows
+        with pytest.raises(cesium.CorruptionError, match="cut off"):
+            list(store.changes(20))
+        fill(store)
+        store.checkpoint()
+        fill(store)
+        assert len(list(store.changes(30))) == 20
+    first.unlink()
+    third.unlink()
+    with cesium.open(path, options=cesium.Options(flag="n", key="u8", value="i8")) as store:
+        assert not kept_files(path) and len(store) == 0
+
+
+def test_a_kill_between_letting_go_and_renaming(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with retained(path) as store:
+        fill(store)
+        store._engine.journal.detached.remove = lambda **_: None  # type: ignore[method-assign]
+        store.checkpoint()
+        fill(store)
+        store._engine.files.sync_directory()
+        shutil.copytree(path, tmp_path / "killed")
+        rows = dict(store.items())
+    with retained(tmp_path / "killed") as store:
+        assert dict(store.items()) == rows and store.verify().ok
+        assert store.stats().changes_since == 10 and len(list(store.changes())) == 10
+        fill(store)
+        store.checkpoint()
+        assert len(list(store.changes(10))) == 20
+    assert [file.name.count("-") for file in kept_files(tmp_path / "killed")] == [5, 5]
+
+
+def test_a_drive_that_refuses_the_new_name(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with retained(path) as store:
+        fill(store)
+        files = store._engine.files
+        rename = files.rename
+
+        def refuse(old: str, new: str) -> None:
+            if "kept" in new:
+                raise OSError(5, "the drive refuses")
+            rename(old, new)
+
+        files.rename = refuse  # type: ignore[method-assign]
+        store.checkpoint()
+        assert not kept_files(path) and len(list(store.changes())) == 10
+        fill(store)
+        files.rename = rename  # type: ignore[method-assign]
+        store.checkpoint()
+        assert len(kept_files(path)) == 2 and len(list(store.changes())) == 20
+
+
+def test_an_open_store_has_one_retention(tmp_path: Path) -> None:
+    with retained(tmp_path / "s"):
+        with pytest.raises(cesium.ConflictError, match="journal_retention_bytes"):
+            opened(tmp_path / "s")
+    for wrong in (-1, "much", 1.5):
+        with pytest.raises(ValueError):
+            cesium.Options(journal_retention=wrong)  # type: ignore[arg-type]
