@@ -36,6 +36,7 @@ cdef class CompiledTable(TableReads):
     cdef object exchange(self, object key, object replacement, bint required)
     cdef object finish(self, uint64_t sequence, uint64_t position, JournalWriter journal,
                        int level, bint full)
+    cdef object commit_nothing(self, object durability)
     cdef object commit_batch(self, EncodedKeys keys, EncodedValues values, int level)
     cdef uint64_t commit_operation(self, JournaledOperation operation, int level) except 0
 

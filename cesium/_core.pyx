@@ -372,17 +372,23 @@ cdef class CompiledTable(TableReads):
         cdef JournaledOperation operation
         cdef uint64_t sequence
         if keys.count == 0:
-            engine.begin_write()        # what is refused with rows is refused without
-            engine.end_write()
-            if level >= LEVEL_INTERVAL or (level and engine.unjournaled):
-                engine.host.sync()      # for what came before
-            return Commit(engine.sequence, LEVELS[level], 0)
+            return self.commit_nothing(LEVELS[level])
         operation = batch_operation(self.core, keys, values)
         if operation.bytes() > engine.frame_bytes_most and values is not None:
             return self._load_encoded(keys, values, LEVELS[level])
         sequence = self.commit_operation(operation, level)
         sweep_batch(self.core, &operation.operation.batch)
         return Commit(sequence, LEVELS[level], keys.count)
+
+    cdef object commit_nothing(self, object durability):
+        """A commit of no rows: what came before has the level, too."""
+        cdef Engine engine = self.engine
+        cdef int level = self.level_of(durability)
+        engine.begin_write()        # what is refused with rows is refused without
+        engine.end_write()
+        if level >= LEVEL_INTERVAL or (level and engine.unjournaled):
+            engine.host.sync()
+        return Commit(engine.sequence, LEVELS[level], 0)
 
     cdef uint64_t commit_operation(self, JournaledOperation operation, int level) except 0:
         """Journals one operation, applies it, and finishes."""

@@ -1,7 +1,7 @@
 """Drafts and commits of transactions: see _transaction.pxd for the contract."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -16,7 +16,8 @@ from cesium._interval cimport IntervalSet, interval_set_to_list
 from cesium._journal cimport JournalPart, JournalWriter
 from cesium._keys cimport EncodedKeys, KeyCodec
 from cesium._layout cimport (
-    KIND_DELETE, KIND_MASK, KIND_VALUE, STATUS_NOT_FOUND, STATUS_OK, VALUE_INLINE_BYTES,
+    KIND_DELETE, KIND_MASK, KIND_VALUE, KIND_VALUE_OVERFLOW, STATUS_NOT_FOUND, STATUS_OK,
+    VALUE_INLINE_BYTES,
 )
 from cesium._lookup cimport find_batch
 from cesium._memtable cimport (
@@ -28,9 +29,11 @@ from cesium._operations cimport (
 )
 from cesium._page cimport (
     Key, Position, Value, heads_of, kind_of, page_copy_key, page_copy_row, page_key_bytes,
+    page_value_bytes, page_value_inline,
 )
 from cesium._ranges cimport EncodedRange, RangeReader, View
 from cesium._reads cimport TableReads
+from cesium._turn cimport Turn
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, raise_plain, version_fill_inputs, version_find
 
@@ -38,6 +41,8 @@ from cesium import _core
 from cesium.errors import ClosedError, ConflictError, Error
 
 cdef const uint64_t *FAULTS = fault_counter()
+
+cdef object ABSENT = object()
 
 cdef enum:
     COMPARED_ROWS = 65536       # of a range, read twice and compared, at a time
@@ -54,39 +59,100 @@ cdef class DraftReads(TableReads):
     """DraftReads(core, keys, values, table, tracks): a table, inside of a transaction."""
 
     def __cinit__(self, TableCore core, KeyCodec keys, ValueCodec values, CompiledTable table,
-                  bint tracks):
+                  Turn turn, bint optimistic, object durability):
+        table.level_of(durability)      # refused here, not by the commit
         self.table = table
-        self.tracks = tracks
+        self.turn = turn
+        self.durability = durability
+        self.optimistic = optimistic
         self.name = "transaction"
 
-    # --- its life -----------------------------------------------------------------------------
+    # --- its life: compiled, so that an interrupt finds it begun and noted, or not begun ---------
 
-    def _begin(self):
-        """Pins the table as it is: what is read from now on is read there."""
-        self.base = View(self.core)
-        self.merged = None
-        self.drafts = [Memtable(self.core.shape, self.engine.counters)]
-        self.points = set()
+    def __enter__(self):
+        cdef Engine engine = self.engine
+        if self.state != NEW:
+            raise Error("a transaction is used once: make another one")
+        self.drafts = [Memtable(self.core.shape, engine.counters)]
+        self.points = {}
         self.batches = []
         self.spans = set()
+        self.state = OPEN
+        try:
+            if not self.optimistic:
+                self.turn.take(engine, self)
+            engine.begin_write()
+            try:
+                self.base = View(self.core)
+                self.sequence = engine.sequence
+            finally:
+                engine.end_write()
+        except BaseException:
+            self.leave()
+            raise
+        return self
 
-    def _end(self):
-        """Lets go of everything that was read and written."""
+    def __exit__(self, kind, error, trace):
+        if error is not None:
+            self.rollback()
+        elif self.state == OPEN:
+            self.commit()
+
+    def __del__(self):
+        # One that was begun and dropped must not keep the turn.
+        self.leave()
+
+    cdef void leave(self) noexcept:
+        """Ends it, whatever it is: lets go of everything that was read and written."""
+        self.state = ENDED
         self.base = None
         self.merged = None
-        self.drafts = []
+        self.drafts = None
         self.points = None
         self.batches = None
         self.spans = None
+        if self.turn is not None and self.engine is not None:
+            self.turn.give_back(self.engine, self)
+
+    def rollback(self):
+        """Ends the transaction; nothing of it was written.  May be called again.
+
+        While another thread commits it, nothing is done.
+        """
+        if self.state != COMMITTING:
+            self.leave()
+
+    def commit(self):
+        """Makes everything that was written visible, at once, and ends the transaction.
+
+        Returns Commit(sequence, durability, rows); `committed` keeps it.  ConflictError when an
+        optimistic transaction has read what others changed meanwhile: nothing is written then.
+        """
+        self.check_readable()
+        self.state = COMMITTING         # from here on nobody writes to it
+        try:
+            if self.writes_nothing():
+                commit, pending = self.table.commit_nothing(self.durability), None
+            else:
+                commit, pending = self.commit_drafts()
+            self.committed = commit
+        finally:
+            self.leave()                # before the sync: others may share it
+        if pending is not None:
+            self.finish(commit.sequence, pending)
+        return commit
 
     @property
     def active(self):
         """Whether the transaction has begun, and was neither committed nor rolled back."""
-        return self.base is not None
+        return self.state == OPEN
 
     @property
-    def _is_empty(self):
-        """Whether nothing was written."""
+    def closed(self):
+        """Whether it has ended, or the store was closed."""
+        return self.state == ENDED or self.engine.closed
+
+    cdef bint writes_nothing(self) noexcept:
         cdef Memtable draft
         for draft in self.drafts:
             if not is_empty(draft):
@@ -94,7 +160,7 @@ cdef class DraftReads(TableReads):
         return True
 
     cdef int check_readable(self) except -1:
-        if self.base is None:
+        if self.state != OPEN or self.base is None:
             raise ClosedError("the transaction is not open: it is, inside of its with statement, "
                               "until it is committed or rolled back")
         return TableReads.check_readable(self)
@@ -115,25 +181,38 @@ cdef class DraftReads(TableReads):
             count += 1
         return self.drafts[count - 2] if count > 1 else None
 
+    cdef Py_ssize_t place_above(self, object below) except -1:
+        """How many drafts there are up to one that `_mark` gave."""
+        cdef Py_ssize_t place
+        self.check_writable()
+        if below is None:
+            return 0
+        for place in range(len(self.drafts)):
+            if self.drafts[place] is below:
+                return place + 1
+        raise Error("the transaction was rolled back to an earlier savepoint: this one is gone")
+
     def _cut(self, below):
         """Drops what was written above a draft that `_mark` gave."""
-        cdef Py_ssize_t kept = 0
-        self.check_writable()
-        if below is not None:
-            while kept < len(self.drafts) and self.drafts[kept] is not below:
-                kept += 1
-            if kept == len(self.drafts):
-                raise Error("the transaction was rolled back to an earlier savepoint: this one is "
-                            "gone")
-            kept += 1
+        cdef Py_ssize_t kept = self.place_above(below)
         del self.drafts[kept:]
         self.drafts.append(Memtable(self.core.shape, self.engine.counters))
         self.merged = None
         self.changes += 1
 
-    def _level(self, durability):
-        """The word for a level at least as high as the table's; ValueError for no level."""
-        return _core.LEVELS[self.table.level_of(durability)]
+    def _join(self, below):
+        """Writes what lies above a draft that `_mark` gave into that draft, if there is one: many
+        savepoints, one after another, leave no more drafts than one."""
+        cdef Py_ssize_t kept = self.place_above(below)
+        cdef Memtable target
+        if kept == 0:
+            return
+        target = self.drafts[kept - 1]
+        for operation in self.operations_of(self.drafts[kept:]):
+            apply_to_draft(target, operation, self.engine)
+        del self.drafts[kept:]
+        self.merged = None
+        self.changes += 1
 
     # --- reads --------------------------------------------------------------------------------
 
@@ -143,21 +222,31 @@ cdef class DraftReads(TableReads):
         if self.merged is None:
             above = [MemtableSnapshot(draft) for draft in reversed(self.drafts)
                      if not is_empty(draft)]
+            self.check_readable()       # the collector may have run, and finalizers with it
             self.merged = View(self.core, self.base, above) if above else self.base
         return self.merged
 
     cdef object lookup(self, object key, object missing):
+        return self.look_up(key, missing, True)
+
+    def __contains__(self, key):
+        return self.look_up(key, ABSENT, False) is not ABSENT
+
+    cdef object look_up(self, object key, object missing, bint values):
+        """The value of a key, or `missing`; values: whether more than its presence is asked."""
         cdef Key encoded
         cdef Position position
         cdef Found found
         cdef Memtable draft
         cdef View base
         cdef uint8_t row[VALUE_INLINE_BYTES]
+        cdef uint64_t size
         cdef bint masked = False
         cdef uint64_t seen = faults_seen(FAULTS)
         cdef int status
-        self.check_readable()
         holder = self.lookup_key(key, &encoded)
+        self.check_readable()           # after the encoding, which may run anything
+        base = self.base
         if holder is None:
             return missing
         for draft in reversed(self.drafts):
@@ -165,17 +254,22 @@ cdef class DraftReads(TableReads):
             if status == STATUS_OK:
                 if (kind_of(position.page, position.slot) & KIND_MASK) == KIND_DELETE:
                     return missing
-                if self.shape.value_width == 0:
+                if self.shape.value_width:
+                    page_copy_row(self.shape, position.page, position.slot, row)
+                    return self.values_codec.decode_row(row)
+                if kind_of(position.page, position.slot) & KIND_VALUE_OVERFLOW:
                     return self.lookup_pinned(&encoded, missing)
-                page_copy_row(self.shape, position.page, position.slot, row)
-                return self.values_codec.decode_row(row)
+                size = page_value_bytes(position.page, position.slot)
+                memcpy(row, page_value_inline(position.page, position.slot), size)
+                return self.values_codec.decode(row, size)
             if status != STATUS_NOT_FOUND:
                 raise_plain(status)
             if masked:
                 return missing
-        if self.tracks:
-            self.points.add(encoded.head if self.shape.key_width else holder)
-        base = self.base
+        if self.optimistic:
+            place = encoded.head if self.shape.key_width else holder
+            if values or place not in self.points:
+                self.points[place] = values
         with nogil:
             status = version_find(self.shape, base.items, base.count, &encoded, False, &found)
         return self.value_of(status, &found, missing, base.version, seen)
@@ -191,14 +285,33 @@ cdef class DraftReads(TableReads):
         return TableReads.contains_many(self, keys, threads)
 
     def _note_batch(self, keys, bint values):
-        self.check_readable()
-        if self.tracks:
-            self.batches.append((self.keys_codec.encode_array(keys, lookup=True), values))
+        if self.optimistic:
+            encoded = self.keys_codec.encode_array(keys, lookup=True)
+            self.check_readable()
+            self.batches.append((encoded, values))
 
     def _note_range(self, lower, upper, bint reverse, limit, bint values):
+        """Notes the interval that a read goes over: of a limited one, up to its last row.
+
+        Not the limit: rows that drafts hide would count for it when it is read again without them.
+        """
+        cdef EncodedKeys keys
+        cdef RangeReader reader
         self.check_readable()
-        if self.tracks:
-            self.spans.add((lower, upper, reverse, limit, values))
+        if not self.optimistic or limit == 0:
+            return
+        if limit is not None:
+            reader = RangeReader(self.pinned(), EncodedRange(self.core, lower, upper), reverse,
+                                 limit)
+            keys, _ = reader.read(self.keys_codec, self.values_codec, None, True, False)
+            if keys.count == limit:
+                last = last_key(keys)
+                if reverse:
+                    lower = last
+                else:
+                    upper = key_behind(last)
+            self.check_readable()
+        self.spans.add((lower, upper, values))
 
     def _rows(self, lower, upper, bint reverse, limit, int yields):
         self._note_range(lower, upper, reverse, limit, yields != 1)
@@ -219,14 +332,15 @@ cdef class DraftReads(TableReads):
 
     # --- writes -------------------------------------------------------------------------------
 
-    cdef object top(self):
+    cdef Memtable top(self):
         self.merged = None
         self.changes += 1
         return self.drafts[len(self.drafts) - 1]
 
     cdef int write(self, Key *key, Value *value) except -1:
-        cdef Memtable draft = self.top()
-        cdef int status = memtable_put(draft.state, key, value)
+        cdef int status
+        self.check_writable()           # after the encoding, which may run anything
+        status = memtable_put(self.top().state, key, value)
         return raise_plain(status) if status != STATUS_OK else 0
 
     def put(self, key, value):
@@ -237,7 +351,6 @@ cdef class DraftReads(TableReads):
         cdef Key encoded
         cdef Value stored
         cdef uint8_t row[512]
-        self.check_writable()
         _key_holder = self.table.write_key(key, &encoded)
         _value_holder = self.table.write_small(value, &stored, row)
         stored.kind = KIND_VALUE
@@ -247,7 +360,6 @@ cdef class DraftReads(TableReads):
         """Removes `key` whether or not it is there."""
         cdef Key encoded
         cdef Value nothing
-        self.check_writable()
         _holder = self.table.write_key(key, &encoded)
         memset(&nothing, 0, sizeof(Value))
         nothing.kind = KIND_DELETE
@@ -256,9 +368,10 @@ cdef class DraftReads(TableReads):
     def _write_batch(self, EncodedKeys keys, EncodedValues values):
         """Puts, or (values None) deletes, encoded rows; the last of equal keys wins."""
         cdef Batch batch
-        self.check_writable()
         if keys.count:
             fill_batch(self.shape, keys, values, &batch)
+        self.check_writable()
+        if keys.count:
             draft_batch(self.top(), &batch, self.engine.counters)
 
     def _delete_encoded(self, lower, upper):
@@ -277,25 +390,28 @@ cdef class DraftReads(TableReads):
 
     def _unchanged(self, View now not None):
         """Whether all that was read would be read again now."""
-        if self.points and not self._same_keys(
-                now, encoded_keys(self.shape.key_width != 0, sorted(self.points)), True):
-            return False
-        for keys, values in self.batches:
-            if not self._same_keys(now, keys, values):
+        cdef View base = self.base
+        cdef bint fixed = self.shape.key_width != 0
+        for values in (True, False):
+            keys = sorted([key for key, valued in self.points.items() if valued is values])
+            if keys and not self.same_of_keys(base, now, encoded_keys(fixed, keys), values):
                 return False
-        for lower, upper, reverse, limit, values in self.spans:
-            if not self._same_range(now, lower, upper, reverse, limit, values):
+        for keys, values in self.batches:
+            if not self.same_of_keys(base, now, keys, values):
+                return False
+        for lower, upper, values in self.spans:
+            if not self.same_of_range(base, now, lower, upper, values):
                 return False
         return True
 
-    def _same_keys(self, View now, EncodedKeys keys, bint want_values):
+    cdef bint same_of_keys(self, View base, View now, EncodedKeys keys, bint values) except -1:
         cdef list answers = []
         cdef EncodedValues answer
         cdef View view
-        for view in (self.base, now):
+        for view in (base, now):
             found = np.zeros(keys.count, np.uint8)
             answer = None
-            if want_values:
+            if values:
                 answer = EncodedValues.__new__(EncodedValues)
                 answer.count = keys.count
                 if self.shape.value_width:
@@ -303,35 +419,29 @@ cdef class DraftReads(TableReads):
             find_batch(view, keys, answer, found, b"", None)
             answers.append((found, answer))
         (before, old), (after, new) = answers
-        return np.array_equal(before, after) and (not want_values or same_values(old, new))
+        return np.array_equal(before, after) and (not values or same_values(old, new))
 
-    def _same_range(self, View now, lower, upper, bint reverse, limit, bint want_values):
+    cdef bint same_of_range(self, View base, View now, object lower, object upper,
+                            bint values) except -1:
         cdef EncodedRange interval = EncodedRange(self.core, lower, upper)
-        cdef RangeReader old = RangeReader(self.base, interval, reverse, limit)
-        cdef RangeReader new = RangeReader(now, interval, reverse, limit)
+        cdef RangeReader old = RangeReader(base, interval)
+        cdef RangeReader new = RangeReader(now, interval)
         cdef EncodedKeys keys
         while True:
-            keys, values = old.read(self.keys_codec, self.values_codec, COMPARED_ROWS, True,
-                                    want_values)
-            others, other_values = new.read(self.keys_codec, self.values_codec, COMPARED_ROWS, True,
-                                            want_values)
-            if not same_keys(keys, others):
-                return False
-            if want_values and not same_values(values, other_values):
+            keys, rows = old.read(self.keys_codec, self.values_codec, COMPARED_ROWS, True, values)
+            others, other_rows = new.read(self.keys_codec, self.values_codec, COMPARED_ROWS, True,
+                                          values)
+            if not same_keys(keys, others) or (values and not same_values(rows, other_rows)):
                 return False
             if keys.count == 0:
                 return True
 
     # --- the commit ---------------------------------------------------------------------------
 
-    def _commit(self, durability, validate):
-        """Journals and applies all that was written; returns the Commit.
-
-        validate: asked under the writer lock whether the commit may be made (ConflictError if not);
-        None: the transaction has reserved the commits.
-        """
+    cdef object commit_drafts(self):
+        """Journals and applies all that was written: (the Commit, what it waits for)."""
         cdef Engine engine = self.engine
-        cdef list operations
+        cdef list operations = self.operations_of(self.drafts)
         cdef JournaledOperation operation
         cdef JournalPart *parts = NULL
         cdef Operation *applied = NULL
@@ -339,12 +449,14 @@ cdef class DraftReads(TableReads):
         cdef uint32_t index
         cdef uint64_t position = 0
         cdef uint64_t sequence
+        cdef uint64_t checked = 0
         cdef JournalWriter journal
-        cdef int level = self.table.level_of(durability)
+        cdef int level = self.table.level_of(self.durability)
         cdef bint full
-        self.check_writable()
-        operations = self._operations()
+        self.table.check_writable()
         rows = sum([(<JournaledOperation>made).header.row_count for made in operations])
+        if self.optimistic:
+            checked = self.look_again()
         parts = <JournalPart *>malloc(len(operations) * PARTS_MOST * sizeof(JournalPart))
         applied = <Operation *>malloc(len(operations) * sizeof(Operation))
         try:
@@ -355,14 +467,15 @@ cdef class DraftReads(TableReads):
                        operation.part_count * sizeof(JournalPart))
                 part_count += operation.part_count
                 applied[index] = operation.operation
-            if validate is None:
+            if self.optimistic:
+                engine.begin_commit()
+            else:
                 engine.make_way()
                 engine.begin_write()
-            else:
-                engine.begin_commit()
             try:
-                if validate is not None and not validate():
-                    raise ConflictError("another commit changed what this transaction has read")
+                if self.optimistic and engine.sequence != checked and not self._unchanged(
+                        View(self.core)):
+                    raise conflict()
                 engine.append(JOURNAL_FRAME_COMMIT, parts, part_count, <uint32_t>len(operations),
                               &position)
                 self.core.apply_operations(applied, <uint32_t>len(operations))
@@ -379,7 +492,22 @@ cdef class DraftReads(TableReads):
             free(applied)
         return _core.Commit(sequence, _core.LEVELS[level], rows), (position, journal, level, full)
 
-    def _finish(self, uint64_t sequence, pending):
+    cdef uint64_t look_again(self) except? 0:
+        """Validates without the writer lock; what comes in behind the sequence that it gives is
+        left for a look under the lock."""
+        cdef Engine engine = self.engine
+        cdef uint64_t checked
+        engine.begin_write()
+        try:
+            checked = engine.sequence
+            now = View(self.core)
+        finally:
+            engine.end_write()
+        if checked != self.sequence and not self._unchanged(now):
+            raise conflict()
+        return checked
+
+    cdef object finish(self, uint64_t sequence, object pending):
         """What a visible commit still waits for: room in the memtable, and its level."""
         cdef uint64_t position
         cdef int level
@@ -387,8 +515,8 @@ cdef class DraftReads(TableReads):
         position, journal, level, full = pending
         self.table.finish(sequence, position, journal, level, full)
 
-    def _operations(self):
-        """What all drafts come to, the oldest first: a list of JournaledOperation."""
+    cdef list operations_of(self, list drafts):
+        """What drafts come to, the oldest first: a list of JournaledOperation."""
         cdef Memtable draft
         cdef EncodedKeys keys
         cdef EncodedKeys deleted
@@ -397,7 +525,7 @@ cdef class DraftReads(TableReads):
         cdef View view
         operations = []
         lowest = 0 if self.shape.key_width else b""
-        for draft in self.drafts:
+        for draft in drafts:
             for lower, upper in interval_set_to_list(memtable_markers(draft.state)):
                 operations.append(range_operation(self.core, lower, upper))
             view = View(self.core, None, [MemtableSnapshot(draft)])
@@ -405,12 +533,12 @@ cdef class DraftReads(TableReads):
             keys, values = reader.read(self.keys_codec, self.values_codec)
             if keys.count:
                 operations.append(batch_operation(self.core, keys, values))
-            deleted = self._deleted(view)
+            deleted = self.deleted_of(view)
             if deleted.count:
                 operations.append(batch_operation(self.core, deleted, None))
         return operations
 
-    def _deleted(self, View view):
+    cdef EncodedKeys deleted_of(self, View view):
         """The keys of a draft's delete markers, in order."""
         cdef Cursor *cursor = cursor_new(self.shape, view.count, 1, True)
         cdef Run pending
@@ -447,6 +575,32 @@ cdef class DraftReads(TableReads):
         if status != STATUS_NOT_FOUND and status != STATUS_OK:
             raise_plain(status)
         return encoded_keys(self.shape.key_width != 0, keys)
+
+
+cdef object conflict():
+    return ConflictError("another commit changed what this transaction has read")
+
+
+cdef int apply_to_draft(Memtable draft, JournaledOperation operation, Engine engine) except -1:
+    cdef Operation *applied = &operation.operation
+    cdef int status
+    if applied.batch.count:
+        return draft_batch(draft, &applied.batch, engine.counters)
+    status = memtable_delete_range(draft.state, &applied.lower, &applied.upper, applied.unbounded)
+    return raise_plain(status) if status != STATUS_OK else 0
+
+
+cdef object last_key(EncodedKeys keys):
+    if keys.heads is not None:
+        return int(keys.heads[keys.count - 1])
+    return keys.data[keys.offsets[keys.count - 1]:].tobytes()
+
+
+cdef object key_behind(object key):
+    """The smallest key above an encoded one; None: there is none."""
+    if isinstance(key, bytes):
+        return key + b"\0"
+    return key + 1 if key < UINT64_MAX else None
 
 
 cdef EncodedKeys encoded_keys(bint fixed, list keys):

@@ -29,6 +29,7 @@ from cesium._memtable import MemtableSnapshot
 from cesium._page import TableShape
 from cesium._reads import TableReads
 from cesium._segment import SegmentReader
+from cesium._turn import Turn
 from cesium._version import Version
 from cesium.background import Background, Quiet, Speed
 from cesium.blob_files import BlobFiles
@@ -57,7 +58,6 @@ from cesium.refreshing import Standing, open_beside_writer
 from cesium.schema import new_codecs, stored_codecs
 from cesium.state import Edit, SegmentRecord, State, TableRecord
 from cesium.syncing import IntervalSync
-from cesium.turn import Turn
 from cesium.upkeep import Upkeep, poisoning
 
 TIER_NEW = 0  # sources of flushes and loads, newest first, may overlap

@@ -22,11 +22,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cesium._core import KEEP, Commit
-from cesium._engine import WriteGuard
+from cesium._core import KEEP
 from cesium._keys import EncodedKeys
 from cesium._memtable import Memtable
-from cesium._ranges import View
 from cesium._reads import MISSING
 from cesium._transaction import DraftReads
 from cesium.errors import ConflictError, Error
@@ -46,96 +44,19 @@ class Transaction(OrderedReads, Revisions, DraftReads):
 
     Made by `Store.transaction`, for a `with` statement: it begins there, is committed at its end,
     and rolled back by an exception.  What is written through it is seen through it alone, until
-    then.  Iterators and ranges read what there
-    was when they were started.  Everything is in memory until the commit, which is at most 1 GiB;
-    values above 16 MiB are LimitError.
+    then.  Iterators and ranges read what there was when they were started.  Everything is in memory
+    until the commit, beside `memory_limit`, and once more during the commit, which is at most
+    1 GiB; values above 16 MiB are LimitError.
     """
 
     def __new__(cls, store: Store, optimistic: bool, durability: str | None) -> Transaction:
         return super().__new__(
-            cls, store.core, store.keys_codec, store.values_codec, store, optimistic
-        )
+            cls, store.core, store.keys_codec, store.values_codec, store, store._engine.turn,
+            optimistic, durability,
+        )  # fmt: skip
 
     def __init__(self, store: Store, optimistic: bool, durability: str | None) -> None:
         self._store = store
-        self._turn = store._engine.turn
-        self._durability = durability
-        self._level(durability)  # refused here, not by the commit
-        self.optimistic = optimistic
-        self.sequence = 0  # of the last commit that it sees
-        self.committed: Commit | None = None  # what the commit gave, once there is one
-
-    # -- its life
-
-    def __enter__(self) -> Transaction:
-        if self.sequence or self.active:
-            raise Error("a transaction is used once: make another one")
-        try:
-            if not self.optimistic:
-                self._turn.take(self.engine, self)
-            with WriteGuard(self.engine):
-                self._begin()
-                self.sequence = self.engine.sequence
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._close()
-        elif self.active:
-            self.commit()
-
-    def _close(self) -> None:
-        self._end()
-        self._turn.give_back(self.engine, self)
-
-    def __del__(self) -> None:
-        """One that was begun and dropped must not keep the turn."""
-        with contextlib.suppress(Exception):
-            self._close()
-
-    def commit(self) -> Commit:
-        """Makes everything that was written visible, at once, and ends the transaction.
-
-        Returns Commit(sequence, durability, rows); `committed` keeps it.  ConflictError when an
-        optimistic transaction has read what others changed meanwhile: nothing is written then.
-        """
-        try:
-            self._check_open()
-            if self._is_empty:
-                self.committed = Commit(self.sequence, self._level(self._durability), 0)
-                return self.committed
-            self.committed, pending = self._commit(self._durability, self._validation())
-        finally:
-            self._close()  # before the sync: others may share it
-        self._finish(self.committed.sequence, pending)
-        return self.committed
-
-    def rollback(self) -> None:
-        """Ends the transaction; nothing of it was written.  May be called again."""
-        self._close()
-
-    def _validation(self) -> Callable[[], bool] | None:
-        if not self.optimistic:
-            return None
-        with WriteGuard(self.engine):
-            checked, view = self.engine.sequence, View(self.core)
-        # Most of it without the lock; what is left are the commits that come in between.
-        unchanged = checked == self.sequence or self._unchanged(view)
-
-        def still_unchanged() -> bool:
-            if not unchanged or self.engine.sequence == checked:
-                return unchanged
-            return self._unchanged(View(self.core))
-
-        return still_unchanged
 
     def savepoint(self) -> Savepoint:
         """A mark in the transaction, back to which it can be rolled."""
@@ -241,7 +162,8 @@ class Transaction(OrderedReads, Revisions, DraftReads):
 class Savepoint:
     """A mark in a transaction: `rollback` undoes what was written since, as often as called.
 
-    In a `with` statement an exception rolls back to it, and goes on.
+    In a `with` statement an exception rolls back to it, and goes on; its end, otherwise, is the end
+    of the mark.
     """
 
     def __init__(self, transaction: Transaction) -> None:
@@ -261,8 +183,13 @@ class Savepoint:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None and self._transaction.active:
-            self.rollback()
+        if not self._transaction.active:
+            return
+        if error is None:
+            self._transaction._join(self._below)
+        else:
+            with contextlib.suppress(Error):  # rolled back further: that error is not the news
+                self.rollback()
 
 
 def check_each_once(encoded: EncodedKeys) -> None:

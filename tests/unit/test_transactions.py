@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -225,6 +224,29 @@ def test_savepoints(store: Any, optimistic: bool) -> None:
         first.rollback()
 
 
+def test_many_savepoints_leave_one_draft(store: Any) -> None:
+    with store.transaction() as txn:
+        for number in range(3000):
+            with txn.savepoint():
+                txn[number] = number
+                if number % 3 == 0:
+                    txn.delete_range(number, number + 1)
+            assert txn.get(number, -1) == (-1 if number % 3 == 0 else number)
+    assert [store.get(n, -1) for n in range(3000)] == [-1 if n % 3 == 0 else n for n in range(3000)]
+
+
+def test_a_savepoint_rolled_back_further_lets_the_error_through(store: Any) -> None:
+    with store.transaction() as txn:
+        txn[1] = 1
+        outer = txn.savepoint()
+        txn[3] = 3
+        with pytest.raises(ZeroDivisionError), txn.savepoint():
+            txn[5] = 5
+            outer.rollback()
+            raise ZeroDivisionError
+    assert store[1] == 1 and 3 not in store and 5 not in store
+
+
 def test_a_savepoint_before_any_write(store: Any) -> None:
     with store.transaction() as txn:
         outer, inner = txn.savepoint(), txn.savepoint()
@@ -366,6 +388,52 @@ def test_first_is_of_the_first_key_alone(store: Any) -> None:
     assert store[99] == 1
 
 
+HIDDEN = {
+    "ceiling": (lambda txn: txn.pop(2), lambda txn: txn.ceiling(2), 4),
+    "first": (lambda txn: txn.delete_range(None, 10), lambda txn: txn.first(), 10),
+    "last": (lambda txn: txn.delete_many([96, 98]), lambda txn: txn.last(), 94),
+    "floor": (lambda txn: txn.delete(20), lambda txn: txn.floor(20), 18),
+    "limit": (lambda txn: txn.delete_range(0, 10), lambda txn: list(txn.range(limit=2)), 12),
+    "arrays": (lambda txn: txn.delete_range(0, 10), lambda txn: txn.range(limit=2).arrays(), 12),
+    "reverse": (
+        lambda txn: txn.delete_range(90, None),
+        lambda txn: list(txn.range(limit=2, reverse=True)), 86,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("read", HIDDEN)
+def test_a_limited_read_over_own_deletes(store: Any, read: str) -> None:
+    """The row that was given counts, though rows that the transaction has deleted lie before it."""
+    hide, look, row = HIDDEN[read]
+    for change in (lambda: store.put(row, -1), lambda: store.delete(row)):
+        with pytest.raises(cesium.ConflictError), store.transaction(True) as txn:
+            hide(txn)
+            look(txn)
+            change()
+    with store.transaction(True) as txn:
+        hide(txn)
+        look(txn)
+        store[50] = 1  # beyond what was read
+    assert txn.committed
+
+
+def test_presence_counts_without_the_value(store: Any) -> None:
+    with store.transaction(True) as txn:
+        assert 8 in txn and 9 not in txn
+        store[8] = 80
+        txn[99] = 1
+    with pytest.raises(cesium.ConflictError), store.transaction(True) as txn:
+        assert 8 in txn and txn[8] == 80
+        store[8] = 8
+        txn[99] = 2
+    with pytest.raises(cesium.ConflictError), store.transaction(True) as txn:
+        assert 8 in txn
+        del store[8]
+        txn[99] = 3
+    assert store[99] == 1
+
+
 def test_retry(store: Any) -> None:
     tries = []
 
@@ -452,19 +520,135 @@ def test_one_that_is_dropped_gives_its_turn_back(store: Any) -> None:
     assert 1 not in store
 
 
-def test_an_interrupt_while_it_waits_for_the_turn(store: Any) -> None:
-    """Of the turn, and of the commit under way, which may be long."""
-    for name in ("cesium.turn.WriteGuard", "cesium.transactions.Transaction._begin"):
-        with (
-            mock.patch(name, side_effect=KeyboardInterrupt),
-            pytest.raises(KeyboardInterrupt),
-            store.transaction(),
-        ):
-            pass
-        store[5] = 5
+INTERRUPTED = """
+import random, signal, sys, threading, time, cesium
+store = cesium.open(":memory:", key="u8", value="i8")
+rng = random.Random(int(sys.argv[1]))
+txn = None
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+rounds = interrupted = 0
+while interrupted < 1500:
+    rounds += 1
+    try:
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 60e-6))
+        while True:
+            with store.transaction(rng.random() < 0.3) as txn:  # a name that keeps it
+                txn[rng.randrange(9)] = rounds
+                txn.get(rng.randrange(9))
+    except KeyboardInterrupt:
+        interrupted += 1
+    except cesium.ConflictError:
+        pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    store.put(100, rounds)  # Error if the turn is still taken by this thread
+    with store.transaction() as other:
+        other[101] = rounds
+print("done", flush=True)
+"""
+
+
+def test_interrupts_at_any_moment_leave_the_turn_free() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, "5"], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "done\n", done.stderr[-2000:]
+    assert "Exception ignored" not in done.stderr
+
+
+def test_an_interrupt_ends_the_wait_for_the_turn(store: Any) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupted
+
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.transaction():
+            waiting.set()
+            go_on.wait()
+
+    thread = in_thread(hold)
+    waiting.wait()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for call in (lambda: store.transaction().__enter__(), lambda: store.put(1, 1)):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            with pytest.raises(Interrupted):
+                call()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        go_on.set()
+    thread.join()
     with store.transaction() as txn:
-        txn[7] = 7
-    assert store[7] == 7
+        txn[1] = 1
+    assert store[1] == 1
+
+
+class Ends:
+    """A key, or a value, that ends the transaction while it is encoded."""
+
+    def __init__(self, end: Any) -> None:
+        self.end = end
+
+    def __index__(self) -> int:
+        self.end()
+        return 5
+
+
+@BOTH
+def test_calls_that_it_ends_in_the_midst_of(store: Any, optimistic: bool) -> None:
+    for call in (
+        lambda txn, key: txn.get(key), lambda txn, key: key in txn,
+        lambda txn, key: txn.put(key, 1), lambda txn, key: txn.put(1, key),
+        lambda txn, key: txn.delete(key),
+        lambda txn, key: txn.range(key, None).arrays(), lambda txn, key: txn.floor(key),
+        lambda txn, key: txn.delete_range(key, None),
+    ):  # fmt: skip
+        for end in ("rollback", "commit"):
+            with store.transaction(optimistic) as txn:
+                txn[4] = 4
+                with pytest.raises(cesium.ClosedError):
+                    call(txn, Ends(getattr(txn, end)))
+    store[1] = 1
+
+
+@BOTH
+def test_a_thread_that_writes_while_it_is_committed(store: Any, optimistic: bool) -> None:
+    """What `put` has taken is committed, or refused."""
+    for number in range(200):
+        taken: list[int] = []
+        with store.transaction(optimistic) as txn:
+            txn[1000] = number
+
+            def write(txn: Any = txn, taken: list[int] = taken) -> None:
+                for key in range(2000, 100000):
+                    try:
+                        txn[key] = 1
+                    except cesium.ClosedError:
+                        return
+                    taken.append(key)
+
+            thread = in_thread(write)
+            while len(taken) < number % 20:
+                pass
+            txn.commit()
+            thread.join()
+        assert store.range(2000, None).keys().arrays().tolist() == taken
+        store.delete_range(2000, None)
+
+
+def test_a_transaction_is_used_once() -> None:
+    store = cesium.open(":memory:", key="u8", value="i8")
+    with (txn := store.transaction()):
+        txn[1] = 1
+    with pytest.raises(cesium.Error, match="used once"), txn:
+        pass
+    assert txn.closed and dict(store) == {1: 1}
 
 
 def test_transactions_take_turns(store: Any) -> None:
@@ -595,7 +779,10 @@ def test_durability_of_a_commit(tmp_path: Path) -> None:
         assert txn.committed == (1, "sync", 1) and store.durable_sequence == 1
         with store.transaction() as txn:
             txn[1] = 2
-        assert txn.committed == (2, "process", 1)
+        assert txn.committed == (2, "process", 1) and store.durable_sequence == 1
+        with store.transaction(durability="sync") as txn:
+            assert txn[1] == 2
+        assert txn.committed == (2, "sync", 0) and store.durable_sequence == 2
 
 
 def test_a_poisoned_store_refuses_the_commit(tmp_path: Path) -> None:
