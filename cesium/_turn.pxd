@@ -1,7 +1,7 @@
 # Whose turn it is to commit: while a transaction is open that is not optimistic, only its own.
 #
 # It is taken and given back without a moment in between at which Python could run: an interrupt
-# leaves it with its holder or with nobody.  `holder` and `owner` change under the GIL and the mutex.
+# leaves it with its holder or with nobody.  `holder` changes under the GIL and the mutex.
 
 from libc.stdint cimport uint64_t
 
