@@ -20,6 +20,7 @@ import cesium
 from cesium.files import Files
 from cesium.journal_files import Pin
 from cesium.opening import acquire
+from cesium.repair import repair
 
 PATIENCE = 60.0  # seconds, for what another thread does on a busy machine
 
@@ -727,6 +728,26 @@ def test_kept_files_are_not_needed(tmp_path: Path) -> None:
     third.unlink()
     with cesium.open(path, options=cesium.Options(flag="n", key="u8", value="i8")) as store:
         assert not kept_files(path) and len(store) == 0
+
+
+def test_repair_leaves_kept_files_behind(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with retained(path) as store:
+        for _ in range(2):
+            fill(store)
+            store.checkpoint()
+        rows = dict(store.items())
+    with kept_files(path)[0].open("r+b") as file:
+        file.seek(4300)
+        file.write(b"damage")
+    with pytest.raises(cesium.CorruptionError, match="journal-kept-000001"):
+        repair(path, tmp_path / "strict", mode="strict")
+    report = repair(path, in_place=True)
+    assert len(report.problems) == 1 and not kept_files(path)
+    assert len(kept_files(Path(report.backup or ""))) == 2
+    with retained(path) as store:
+        assert dict(store.items()) == rows and store.verify().ok
+        assert store.stats().changes_since == store.sequence == 20
 
 
 def test_a_kill_between_letting_go_and_renaming(tmp_path: Path) -> None:
