@@ -232,6 +232,7 @@ def test_many_savepoints_leave_one_draft(store: Any) -> None:
                 if number % 3 == 0:
                     txn.delete_range(number, number + 1)
             assert txn.get(number, -1) == (-1 if number % 3 == 0 else number)
+        assert store.memory().memtable + store.memory().pinned < 8 << 20  # 60 MiB, not joined
     assert [store.get(n, -1) for n in range(3000)] == [-1 if n % 3 == 0 else n for n in range(3000)]
 
 
@@ -826,7 +827,8 @@ def work(thread):
                 txn[1000 + thread * 1000000 + number] = 1
         cesium.retry(transfer, attempts=100000)
         with lock:
-            print(thread, number, flush=True)
+            sys.stdout.write(f"{thread} {number}\\n")  # at once: a kill leaves whole lines
+            sys.stdout.flush()
 for thread in range(4):
     threading.Thread(target=work, args=(thread,)).start()
 """
