@@ -56,7 +56,7 @@ cdef bint is_empty(Memtable draft) noexcept:
 
 
 cdef class DraftReads(TableReads):
-    """DraftReads(core, keys, values, table, tracks): a table, inside of a transaction."""
+    """A table inside of a transaction: its life, drafts and commit; the arguments: __cinit__."""
 
     def __cinit__(self, TableCore core, KeyCodec keys, ValueCodec values, CompiledTable table,
                   Turn turn, bint optimistic, object durability):

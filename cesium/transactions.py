@@ -18,7 +18,7 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,7 +45,7 @@ class Transaction(OrderedReads, Revisions, DraftReads):
     Made by `Store.transaction`, for a `with` statement: it begins there, is committed at its end,
     and rolled back by an exception.  What is written through it is seen through it alone, until
     then.  Iterators and ranges read what there was when they were started.  Everything is in memory
-    until the commit, beside `memory_limit`, and once more during the commit, which is at most
+    until the commit, beside `memory_limit`, and twice more during the commit, which is at most
     1 GiB; values above 16 MiB are LimitError.
     """
 
@@ -216,11 +216,17 @@ def retry(function: Callable[[], T], attempts: int = 100) -> T:
     function: does a whole optimistic transaction.  attempts: after so many the ConflictError is
     raised.  Between two, random pauses that grow up to 50 ms, so that rivals part.
     """
-    if attempts < 1:
-        raise ValueError(f"attempts is at least 1, not {attempts}")
-    for attempt in range(attempts - 1):
+    for pause in pauses(attempts):
         try:
             return function()
         except ConflictError:
-            time.sleep(random.uniform(0.0, min(PAUSE_MOST, 0.0005 * 2**attempt)))
+            time.sleep(pause)
     return function()
+
+
+def pauses(attempts: int) -> Iterator[float]:
+    """Seconds to wait after each attempt but the last; ValueError for fewer than one."""
+    if attempts < 1:
+        raise ValueError(f"attempts is at least 1, not {attempts}")
+    longest = (min(PAUSE_MOST, 0.0005 * 2**attempt) for attempt in range(attempts - 1))
+    return (random.uniform(0.0, seconds) for seconds in longest)

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from cesium._core import Commit
 from cesium.aio.ranges import Rows
-from cesium.aio.reads import Reads
+from cesium.aio.revisions import Revisions
 from cesium.aio.snapshot import Snapshot
 from cesium.aio.transactions import Transaction, check_not_inside
 from cesium.aio.workers import Opening, Workers, finished
@@ -30,7 +30,7 @@ DONE: Future[None] = Future()
 DONE.set_result(None)
 
 
-class Store(Reads):
+class Store(Revisions):
     """An open store whose calls are awaited.
 
     Made by `cesium.aio.open`; any number of tasks may use it at once, of any event loop.  A task
@@ -86,26 +86,6 @@ class Store(Reads):
     async def delete(self, key: Any, durability: str | None = None) -> int:
         """Removes `key`, whether or not it is there: see cesium.Store.delete."""
         return await self._write(self._table.delete, key, durability)
-
-    async def pop(self, key: Any, *default: Any) -> Any:
-        """Removes `key` and returns its value: see cesium.Store.pop."""
-        return await self._write(self._table.pop, key, *default)
-
-    async def setdefault(self, key: Any, default: Any) -> Any:
-        """The value of `key`, which is `default` if there was none: see cesium.Store.setdefault."""
-        return await self._write(self._table.setdefault, key, default)
-
-    async def compare_and_set(self, key: Any, expected: Any, new: Any) -> bool:
-        """Stores `new` if the value is `expected`: see cesium.Store.compare_and_set."""
-        return await self._write(self._table.compare_and_set, key, expected, new)
-
-    async def put_if_absent(self, key: Any, value: Any) -> bool:
-        """Stores `value` if nothing is there: see cesium.Store.put_if_absent."""
-        return await self._write(self._table.put_if_absent, key, value)
-
-    async def increment(self, key: Any, by: Any = 1) -> Any:
-        """Adds to the number under `key`; the sum: see cesium.Store.increment."""
-        return await self._write(self._table.increment, key, by)
 
     # -- batches
 

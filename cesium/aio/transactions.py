@@ -7,24 +7,24 @@ its own it neither waits behind them nor takes a thread away from them.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cesium._core import Commit
-from cesium.aio.reads import Reads
+from cesium.aio.revisions import Revisions
 from cesium.aio.workers import Opening, Workers, finished
 from cesium.errors import ClosedError, ConflictError, Error
-from cesium.transactions import PAUSE_MOST
 from cesium.transactions import Savepoint as BlockingSavepoint
 from cesium.transactions import Transaction as BlockingTransaction
+from cesium.transactions import pauses
 
 if TYPE_CHECKING:
     from cesium.aio.store import Store
 
+P = ParamSpec("P")
 T = TypeVar("T")
 ENDED = "the transaction is not open: it is, inside of its async with statement"
 
@@ -44,7 +44,7 @@ def check_not_inside(store: Store) -> None:
             )
 
 
-class Transaction(Reads):
+class Transaction(Revisions):
     """The reads, writes and ranges of a store, all or nothing: see cesium.Transaction.
 
     Made by `Store.transaction`, for an `async with` statement: it begins there, is committed at its
@@ -151,61 +151,42 @@ class Transaction(Reads):
 
     # -- writes
 
+    async def _write(self, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        return await self._readers.run(call, *args, **named)
+
     async def put(self, key: Any, value: Any) -> None:
         """Stores `value` under `key`."""
-        await self._readers.run(self._table.put, key, value)
+        await self._write(self._table.put, key, value)
 
     async def delete(self, key: Any) -> None:
         """Removes `key`, whether or not it is there."""
-        await self._readers.run(self._table.delete, key)
-
-    async def pop(self, key: Any, *default: Any) -> Any:
-        """Removes `key` and returns its value: see cesium.Store.pop."""
-        return await self._readers.run(self._table.pop, key, *default)
-
-    async def setdefault(self, key: Any, default: Any) -> Any:
-        """The value of `key`, which is `default` if there was none: see cesium.Store.setdefault."""
-        return await self._readers.run(self._table.setdefault, key, default)
-
-    async def compare_and_set(self, key: Any, expected: Any, new: Any) -> bool:
-        """Stores `new` if the value is `expected`: see cesium.Store.compare_and_set."""
-        return await self._readers.run(self._table.compare_and_set, key, expected, new)
-
-    async def put_if_absent(self, key: Any, value: Any) -> bool:
-        """Stores `value` if nothing is there: see cesium.Store.put_if_absent."""
-        return await self._readers.run(self._table.put_if_absent, key, value)
-
-    async def increment(self, key: Any, by: Any = 1) -> Any:
-        """Adds to the number under `key`; the sum: see cesium.Store.increment."""
-        return await self._readers.run(self._table.increment, key, by)
+        await self._write(self._table.delete, key)
 
     async def put_many(self, keys: Any, values: Any) -> None:
         """Stores a batch: see cesium.Store.put_many."""
-        await self._readers.run(self._table.put_many, keys, values)
+        await self._write(self._table.put_many, keys, values)
 
     async def delete_many(self, keys: Any) -> None:
         """Removes a batch of keys, whether or not they are there."""
-        await self._readers.run(self._table.delete_many, keys)
+        await self._write(self._table.delete_many, keys)
 
     async def delete_range(self, lo: Any, hi: Any) -> None:
         """Removes all keys with lo <= key < hi, None being no bound."""
-        await self._readers.run(self._table.delete_range, lo, hi)
+        await self._write(self._table.delete_range, lo, hi)
 
     async def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> None:
         """Stores every pair of a mapping, or of an iterable of pairs."""
-        await self._readers.run(self._table.update, pairs)
+        await self._write(self._table.update, pairs)
 
     async def update_many(
         self, keys: Any, function: Callable[..., Any], *arguments: Any, default: Any = None
     ) -> None:
         """Stores function(values, *arguments) for a batch: see cesium.Store.update_many."""
-        await self._readers.run(
-            self._table.update_many, keys, function, *arguments, default=default
-        )
+        await self._write(self._table.update_many, keys, function, *arguments, default=default)
 
     async def clear(self) -> None:
         """Removes everything."""
-        await self._readers.run(self._table.clear)
+        await self._write(self._table.clear)
 
     def __repr__(self) -> str:
         return f"<asyncio {repr(self._table)[1:]}"
@@ -237,11 +218,9 @@ class Savepoint:
 
 async def retry(function: Callable[[], Awaitable[T]], attempts: int = 100) -> T:
     """Awaits function(), and again when it ends in ConflictError: see cesium.retry."""
-    if attempts < 1:
-        raise ValueError(f"attempts is at least 1, not {attempts}")
-    for attempt in range(attempts - 1):
+    for pause in pauses(attempts):
         try:
             return await function()
         except ConflictError:
-            await asyncio.sleep(random.uniform(0.0, min(PAUSE_MOST, 0.0005 * 2**attempt)))
+            await asyncio.sleep(pause)
     return await function()
