@@ -1,8 +1,6 @@
-"""Figures as people read them: bytes, times and tables of text."""
+"""Figures as people read them: bytes and times."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 
@@ -24,16 +22,3 @@ def seconds_text(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns" if seconds else "0"
-
-
-def aligned(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A title, and rows below a header, in columns: the first to the left, the others right."""
-    lines = [row for row in [header, *rows] if any(row)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    text = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]
-        ).rstrip()
-        for row in lines
-    ]
-    return "\n".join([title, *(f"  {line}" for line in text)])

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from cesium._memory import segments_memory
 from cesium._memtable import MemtableSnapshot
 from cesium.engine import StoreEngine
-from cesium.figures import aligned, bytes_text
+from cesium.figures import bytes_text
+from cesium.showing import Grid, Look
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Memory:
     """Bytes that a store holds in memory, mapped files apart.
 
@@ -46,9 +47,15 @@ class Memory:
         """The parts, their total, and the limit."""
         return {**self._parts(), "total": self.total, "limit": self.limit}
 
-    def __str__(self) -> str:
+    def _look(self) -> Look:
         rows = [(name, bytes_text(size)) for name, size in self.as_dict().items()]
-        return aligned("memory", ("", ""), rows)
+        return Look("", (), [Grid(("", ""), rows, "memory", (False,))])
+
+    def __repr__(self) -> str:
+        return self._look().text()
+
+    def _repr_html_(self) -> str:
+        return self._look().html()
 
 
 def memory(engine: StoreEngine) -> Memory:

@@ -7,11 +7,22 @@ from typing import Any
 
 from cesium._blob_view import value_view
 from cesium._reads import TableReads
+from cesium.looks import table_look
 from cesium.ranges import Encoded, Range, at_least
 
 
 class OrderedReads(TableReads):
     """A mapping in key order for reading, with its ranges."""
+
+    def _title(self) -> str:
+        """What it is, in one line; reads nothing."""
+        return object.__repr__(self)
+
+    def __repr__(self) -> str:
+        return table_look(self, self._title()).text()
+
+    def _repr_html_(self) -> str:
+        return table_look(self, self._title()).html()
 
     @property
     def _lowest(self) -> Encoded:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cesium._ranges import EncodedRange, RangeReader
+from cesium.looks import range_look
+from cesium.showing import plain
 
 if TYPE_CHECKING:
     from cesium.ordered import OrderedReads
@@ -181,14 +183,23 @@ class Range:
         return store.keys_codec.decode_array(keys), store.values_codec.decode_array(values)
 
     def __repr__(self) -> str:
-        def shown(bound: Encoded | None, end: str) -> str:
-            return end if bound is None else repr(self._store._decode_bound(bound))
+        return range_look(self, self._title()).text()
 
+    def _repr_html_(self) -> str:
+        return range_look(self, self._title()).html()
+
+    def _title(self) -> str:
+        """What it is, in one line; reads nothing."""
+
+        def shown(bound: Encoded | None, end: str) -> str:
+            return end if bound is None else plain(repr(self._store._decode_bound(bound)))
+
+        table = self._store._title()
         what = ("", ".keys()", ".values()")[self._yields]
         extras = (", reverse=True" if self._reverse else "") + (
             f", limit={self._limit}" if self._limit is not None else ""
         )
         if self._lower is None:
-            return f"<empty range of {self._store!r}>"
+            return f"<empty range of {table}>"
         lower = "..." if self._lower == self._store._lowest else shown(self._lower, "...")
-        return f"<range [{lower}, {shown(self._upper, '...')}){extras}{what} of {self._store!r}>"
+        return f"<range [{lower}, {shown(self._upper, '...')}){extras}{what} of {table}>"

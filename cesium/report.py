@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cesium.showing import Grid, Look, plain, shown
+
+SHOWN_MOST = 20  # problems, and notes
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -43,7 +47,7 @@ class FileReport:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """What a verification found: files, pages and frames read, and every problem.
 
@@ -61,6 +65,39 @@ class Report:
         """Whether nothing is damaged."""
         return not self.problems
 
+    def _look(self) -> Look:
+        facts = [f"{self.files:,} files, {self.pages:,} pages and {self.frames:,} frames read"]
+        notes = [f"{part.file}: {note}" for part in self.details for note in part.notes]
+        lines = [_problem_cells(problem) for problem in self.problems[:SHOWN_MOST]]
+        if len(self.problems) > SHOWN_MOST:
+            facts.append(f"the first {SHOWN_MOST} of the problems:")
+        found = f"{len(self.problems):,} problems" if self.problems else "all is well"
+        header = ("file", "page", "problem", "keys", "rows lost")
+        return Look(
+            f"<report: {found}>",
+            [*facts, *(plain(note, 200) for note in notes[:SHOWN_MOST])],
+            [Grid(header, lines, "", (False, True, False, False, True))],
+        )
+
+    def __repr__(self) -> str:
+        return self._look().text()
+
+    def _repr_html_(self) -> str:
+        return self._look().html()
+
     def as_dict(self) -> dict[str, Any]:
         """The report in JSON's terms, but for the keys, which are the store's own."""
         return {"ok": self.ok, **asdict(self)}
+
+
+def _problem_cells(problem: Problem) -> tuple[str, ...]:
+    keys = "" if problem.keys is None else " to ".join(
+        "..." if key is None else shown(key, 20) for key in problem.keys
+    )  # fmt: skip
+    return (
+        plain(problem.file),
+        "" if problem.page is None else f"{problem.page:,}",
+        plain(problem.message, 100),
+        keys,
+        "" if problem.rows is None else f"{problem.rows:,}",
+    )

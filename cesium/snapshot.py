@@ -49,6 +49,6 @@ class Snapshot(OrderedReads):
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
+    def _title(self) -> str:
         state = "closed " if self.closed else ""
         return f"<{state}snapshot of {self._path or ':memory:'!r} at sequence {self.sequence}>"

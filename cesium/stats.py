@@ -15,9 +15,10 @@ from cesium.directory import OWN_FILES, bytes_of
 from cesium.durability import durable_sequence
 from cesium.engine import Source, StoreEngine
 from cesium.errors import ClosedError
-from cesium.figures import aligned, bytes_text, seconds_text
+from cesium.figures import bytes_text, seconds_text
 from cesium.journal_reader import reaches_back
 from cesium.reclaim import blob_totals
+from cesium.showing import Grid, Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Tier:
         return self.delete_markers / self.entries if self.entries else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Stats:
     """The store at one moment.  Bytes are those of files and of memory held by memtables.
 
@@ -133,11 +134,18 @@ class Stats:
         """The same as a dict."""
         return asdict(self)
 
-    def __str__(self) -> str:
-        return "\n\n".join(aligned(title, header, rows) for title, header, rows in self.sections())
+    def _look(self) -> Look:
+        grids = [Grid(header, rows, title, (False,)) for title, header, rows in self.sections()]
+        return Look("", (), grids)
+
+    def __repr__(self) -> str:
+        return self._look().text()
+
+    def _repr_html_(self) -> str:
+        return self._look().html()
 
     def sections(self) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-        """What str() and `cesium stats` show: titles, columns and rows of text."""
+        """What print() and `cesium stats` show: titles, columns and rows of text."""
         skipped = ("tiers", "counters", "latency")
         facts = [(name, value) for name, value in asdict(self).items() if name not in skipped]
         return [

@@ -368,7 +368,7 @@ class Store(OrderedReads, Revisions, CompiledTable):
             replace(self.options, flag="r", key=given.key, value=given.value),
         )
 
-    def __repr__(self) -> str:
+    def _title(self) -> str:
         state = "closed " if self.closed else "read-only " if self.read_only else ""
         key, value = self.options.key, self.options.value
         return f"<{state}cesium store {self.path!r}, key={key!r}, value={value!r}>"

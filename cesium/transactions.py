@@ -153,7 +153,7 @@ class Transaction(OrderedReads, Revisions, DraftReads):
         self.get(key)  # counts as read
         return super().view(key)
 
-    def __repr__(self) -> str:
+    def _title(self) -> str:
         kind = "optimistic transaction" if self.optimistic else "transaction"
         state = "open" if self.active else "committed" if self.committed else "not open"
         return f"<{state} {kind} of {self._store.path!r}>"

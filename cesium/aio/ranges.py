@@ -67,7 +67,7 @@ class Range:
         return Rows(self._workers, lambda: self._range.batches(most), 1)
 
     def __repr__(self) -> str:
-        return f"<asyncio {repr(self._range)[1:]}"
+        return f"<asyncio {self._range._title()[1:]}"
 
 
 class Rows:

@@ -45,4 +45,4 @@ class Snapshot(Reads):
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<asyncio {repr(self._table)[1:]}"
+        return f"<asyncio {self._table._title()[1:]}"

@@ -247,4 +247,4 @@ class Store(Revisions):
             error.add_note(f"closing the store failed as well: {closing!r}")
 
     def __repr__(self) -> str:
-        return f"<asyncio {repr(self._table)[1:]}"
+        return f"<asyncio {self._table._title()[1:]}"

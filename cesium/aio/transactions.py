@@ -189,7 +189,7 @@ class Transaction(Revisions):
         await self._write(self._table.clear)
 
     def __repr__(self) -> str:
-        return f"<asyncio {repr(self._table)[1:]}"
+        return f"<asyncio {self._table._title()[1:]}"
 
 
 class Savepoint:

@@ -1,0 +1,6 @@
+from cesium._ranges import View
+
+_Encoded = int | bytes
+
+def entries_below(view: View, bounds: list[_Encoded], exact: bool = False) -> list[int]: ...
+def value_length(view: View, key: _Encoded) -> int | None: ...
