@@ -9,6 +9,7 @@ that is there.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -226,9 +227,11 @@ def write_run(
     parts = max(1, min(threads, rows.count // PART_ROWS_LEAST, writers_most(engine)))
     edges = [rows.count * part // parts for part in range(parts + 1)]
 
+    stopped = threading.Event()  # by an interrupt, which only the main thread gets
+
     def write_part(part: int) -> None:
         place, end = edges[part], edges[part + 1]
-        while place < end:
+        while place < end and not stopped.is_set():
             last = min(end, place + filter_most) if filter_most else end
             builder: SegmentBuilder = output.builder(last - place if filter_most else 0)
             try:
@@ -248,7 +251,11 @@ def write_run(
             from concurrent.futures import ThreadPoolExecutor  # not at import: 10 ms
 
             with ThreadPoolExecutor(parts, "cesium-load") as pool:
-                list(pool.map(write_part, range(parts)))
+                try:
+                    list(pool.map(write_part, range(parts)))
+                except BaseException:
+                    stopped.set()
+                    raise
     except BaseException:
         output.discard()
         raise

@@ -29,7 +29,7 @@ from cesium.opening import acquire, close_collected, close_engine
 from cesium.options import BLOB_THRESHOLD, Options
 from cesium.ordered import OrderedReads
 from cesium.pace import PAGE_BYTES
-from cesium.progress import reporting
+from cesium.progress import Progress, reporting
 from cesium.ranges import at_least
 from cesium.refreshing import refresh
 from cesium.report import Report
@@ -157,7 +157,7 @@ class Store(OrderedReads, Revisions, CompiledTable):
         self,
         keys: Any,
         values: Any,
-        progress: bool = False,
+        progress: Progress = False,
         threads: int | None = None,
         durability: str | None = None,
     ) -> Commit:
@@ -165,7 +165,8 @@ class Store(OrderedReads, Revisions, CompiledTable):
 
         keys, values: as for `put_many`; of equal keys the last wins, and it wins over what is
         stored.  All or nothing: until the commit, which is durable when this returns, nothing is
-        visible.  progress: shows a bar.  threads: how many may sort and write at once (None: as
+        visible.  progress: shows a bar; or a function, called with the rows done and the rows in
+        all, from whatever thread works.  threads: how many may sort and write at once (None: as
         many as there are processors, at most 4).  Returns Commit(sequence, durability, rows).
         """
         self._check_writable()
@@ -177,7 +178,7 @@ class Store(OrderedReads, Revisions, CompiledTable):
         )
 
     def _load(
-        self, keys: EncodedKeys, values: EncodedValues, progress: bool, threads: int | None
+        self, keys: EncodedKeys, values: EncodedValues, progress: Progress, threads: int | None
     ) -> Commit:
         check_sizes(values, self._engine.options)
         default = min(os.cpu_count() or 1, THREADS_MOST)
@@ -282,8 +283,11 @@ class Store(OrderedReads, Revisions, CompiledTable):
         self._check_writable()
         maintenance.checkpoint(self._engine)
 
-    def compact(self, progress: bool = False) -> None:
-        """Merges everything into one run without delete markers, giving their space back."""
+    def compact(self, progress: Progress = False) -> None:
+        """Merges everything into one run without delete markers, giving their space back.
+
+        progress: shows a bar; or a function, called with the rows done and about how many in all.
+        """
         self._check_writable()
         rows = self._view().estimated_rows()
         with event(self._engine, "compaction", rows=rows) as facts:
@@ -295,10 +299,11 @@ class Store(OrderedReads, Revisions, CompiledTable):
     def _segment_bytes(self) -> int:
         return sum(reader.record.bytes for reader in self.core.version.segments())
 
-    def verify(self, progress: bool = False, rate: int | str | None = None) -> Report:
+    def verify(self, progress: Progress = False, rate: int | str | None = None) -> Report:
         """Reads every page and every frame from the drive and checks it.
 
-        progress: shows a bar.  rate: bytes a second, or a text such as "200MB/s", to read at most.
+        progress: shows a bar; or a function, called with the pages read and about how many in all.
+        rate: bytes a second, or a text such as "200MB/s", to read at most.
         """
         self._check_open()
         files = self._engine.files

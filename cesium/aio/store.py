@@ -20,6 +20,7 @@ from cesium.aio.workers import Opening, Workers, finished
 from cesium.errors import Error
 from cesium.memory import Memory
 from cesium.options import Options
+from cesium.progress import Progress
 from cesium.report import Report
 from cesium.stats import Stats
 from cesium.store import Store as BlockingStore
@@ -131,7 +132,7 @@ class Store(Revisions):
         self,
         keys: Any,
         values: Any,
-        progress: bool = False,
+        progress: Progress = False,
         threads: int | None = None,
         durability: str | None = None,
     ) -> Commit:
@@ -185,11 +186,11 @@ class Store(Revisions):
         """Writes memtables out as segments: see cesium.Store.checkpoint."""
         await self._readers.run(self._table.checkpoint)
 
-    async def compact(self, progress: bool = False) -> None:
+    async def compact(self, progress: Progress = False) -> None:
         """Merges everything into one run: see cesium.Store.compact."""
         await self._readers.run(self._table.compact, progress)
 
-    async def verify(self, progress: bool = False, rate: int | str | None = None) -> Report:
+    async def verify(self, progress: Progress = False, rate: int | str | None = None) -> Report:
         """Reads everything and checks it: see cesium.Store.verify."""
         return await self._readers.run(self._table.verify, progress, rate)
 

@@ -10,10 +10,12 @@ import cesium
 
 # Each costs milliseconds; they are imported where they are used.
 HEAVY = (
+    "IPython",
     "asyncio",
     "click",
     "concurrent.futures",
     "logging",
+    "matplotlib",
     "msgpack",
     "pandas",
     "rich",
