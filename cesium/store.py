@@ -29,6 +29,7 @@ from cesium.opening import acquire, close_collected, close_engine
 from cesium.options import BLOB_THRESHOLD, Options
 from cesium.ordered import OrderedReads
 from cesium.pace import PAGE_BYTES
+from cesium.plots import Plots
 from cesium.progress import Progress, reporting
 from cesium.ranges import at_least
 from cesium.refreshing import refresh
@@ -320,6 +321,11 @@ class Store(OrderedReads, Revisions, CompiledTable):
         """Who holds how much memory, in bytes, mapped files apart; prints as a table."""
         self._check_open()
         return memory(self._engine)
+
+    @property
+    def plot(self) -> Plots:
+        """Pictures of the store, by matplotlib: `keys`, `tiers`, `latency`, `throughput`."""
+        return Plots(self)
 
     def close(self) -> None:
         """Closes the handle; the last one of a store checkpoints it.  May be called again.

@@ -65,7 +65,7 @@ ranges = {
     "__contains__": ((1, 1),), "__getitem__": (1,),
 }
 # What reads nothing, or only says what the handle is; and what holds the parts of the store.
-quiet = {"close", "closed", "path", "options", "read_only"}
+quiet = {"close", "closed", "path", "options", "read_only", "plot"}
 quiet |= {"core", "engine", "keys_codec", "values_codec", "counted", "level", "shape"}
 known = set(writes) | set(reads) | set(properties) | quiet
 new = {name for name in dir(cesium.Store) if not name.startswith("_")} - known
