@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from cesium.files import Files
 
+# In the directory of a backup in the making: it may hold files that its manifest does not name.
+BACKUP_MARK = "BACKUP.unfinished"
 OWN_FILES = ("LOCK", "manifest-", "journal-", "segment-", "blob-")
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import threading
@@ -41,6 +42,9 @@ Bytes = npt.NDArray[np.uint8]
 
 UNFINISHED = ".new"
 DIRECT_ALIGNMENT_BYTES = 4096
+FICLONE = 0x40049409
+NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})
+NO_CLONES = NO_LINKS | {errno.EINVAL, errno.ENOTTY, errno.EBADF}
 
 
 class DirectFile(NamedTuple):
@@ -53,6 +57,8 @@ class DirectFile(NamedTuple):
 
 class Files:
     """The files of one store: a directory of a POSIX file system."""
+
+    has_paths = True  # whether others reach the files by their names
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = os.path.abspath(os.fspath(directory))
@@ -123,6 +129,20 @@ class Files:
         with naming(self.path(name)), contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(name))
 
+    def link_from(self, source: Files, old: str, name: str) -> bool:
+        """Give a file of another directory a new name here, too; False where that cannot be."""
+        self._check_process()
+        if not (self.has_paths and source.has_paths):
+            return False
+        with naming(self.path(name)):
+            try:
+                os.link(source.path(old), self.path(name))
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return False
+        return True
+
     def sync_directory(self) -> None:
         """Make names made, changed and removed so far durable."""
         with naming(self.directory):
@@ -190,6 +210,18 @@ class Files:
         """Reserve blocks and set the size of a file being created."""
         if size:
             os.posix_fallocate(fd, 0, size)
+
+    def share_blocks(self, fd: int, source_fd: int, path: str) -> bool:
+        """Give an empty file the blocks of another, to share; False where that cannot be."""
+        self._check_process()
+        with naming(path):
+            try:
+                fcntl.ioctl(fd, FICLONE, source_fd)
+            except OSError as error:
+                if error.errno not in NO_CLONES:
+                    raise
+                return False
+        return True
 
     def write_all(self, fd: int, data: Buffer, offset: int, path: str | None = None) -> None:
         """Write all of `data` (a buffer of bytes) at an offset."""
@@ -324,6 +356,8 @@ class Files:
 
 class MemoryFiles(Files):
     """The same files in memory, for `:memory:`; gone with the last reference."""
+
+    has_paths = False
 
     def __init__(self) -> None:
         super().__init__("/")

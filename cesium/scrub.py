@@ -14,7 +14,7 @@ from cesium._frames import FRAME_ATTACH, FRAME_HEADER_BYTES, next_frame
 from cesium._keys import KeyCodec
 from cesium._page import TableShape
 from cesium._values import ValueCodec
-from cesium.directory import fingerprint, segment_name, segment_numbers
+from cesium.directory import BACKUP_MARK, fingerprint, segment_name, segment_numbers
 from cesium.errors import Error
 from cesium.files import Files
 from cesium.frames import Span
@@ -91,7 +91,9 @@ def _scan_logs(files: Files, names: list[str], paced: Callable[[int], None]) -> 
 
 def _behind(files: Files, names: list[str], state: State, journal: JournalScan) -> str | None:
     """What shows that edits of the manifest are lost, though what there is of it is sound: a
-    segment that it does not name and that no crash explains."""
+    segment that it does not name and that no crash explains, nor a backup in the making."""
+    if BACKUP_MARK in names:
+        return None
     named = set(state.segments)
     known = state.sequence
     for piece in journal.pieces():

@@ -17,6 +17,7 @@ from cesium import feed, loader, maintenance
 from cesium._core import DURABILITY_ERROR, LEVELS, Commit, CompiledTable
 from cesium._keys import EncodedKeys
 from cesium._values import EncodedValues
+from cesium.backup import BackupReport, Dest, backup
 from cesium.directory import bytes_of
 from cesium.durability import durable_sequence, sync
 from cesium.engine import StoreEngine
@@ -299,6 +300,19 @@ class Store(OrderedReads, Revisions, CompiledTable):
 
     def _segment_bytes(self) -> int:
         return sum(reader.record.bytes for reader in self.core.version.segments())
+
+    def backup(
+        self, dest: Dest, incremental: bool = True, links: bool = True, progress: Progress = False
+    ) -> BackupReport:
+        """Makes the directory `dest` a backup of the store as of one commit; writers go on.
+
+        dest: new, empty, or an earlier backup, of which stays what is the same (incremental).
+        Files are linked, or share their blocks, where the file system and `links` allow it; else
+        they are copied, and checked: docs/files.md.  Errors: FileExistsError (dest is something
+        else, or has later commits), CorruptionError, LockedError (another backup goes there).
+        """
+        self._check_open()
+        return backup(self._engine, dest, incremental, links, progress)
 
     def verify(self, progress: Progress = False, rate: int | str | None = None) -> Report:
         """Reads every page and every frame from the drive and checks it.

@@ -25,8 +25,8 @@ from cesium.io_errors import io_error
 
 KINDS = (
     "open", "create", "allocate", "read", "write", "sync", "sync_file", "rename", "unlink", "list",
-    "size", "sync_directory", "map", "populate", "lock", "free_bytes", "free_memory",
-    "make_directory",
+    "size", "sync_directory", "link", "share", "map", "populate", "lock", "free_bytes",
+    "free_memory", "make_directory",
 )  # fmt: skip
 
 
@@ -117,6 +117,14 @@ class _Failing(Files):
     def unlink(self, name: str) -> None:
         self._called("unlink", self.path(name))
         super().unlink(name)
+
+    def link_from(self, source: Files, old: str, name: str) -> bool:
+        self._called("link", self.path(name))
+        return super().link_from(source, old, name)
+
+    def share_blocks(self, fd: int, source_fd: int, path: str) -> bool:
+        self._called("share", path)
+        return super().share_blocks(fd, source_fd, path)
 
     def sync_directory(self) -> None:
         self._called("sync_directory", self.directory)

@@ -6,6 +6,7 @@ that is open anywhere in the process for as long as it lasts; reads do neither.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
@@ -17,6 +18,7 @@ from cesium.aio.revisions import Revisions
 from cesium.aio.snapshot import Snapshot
 from cesium.aio.transactions import Transaction, check_not_inside
 from cesium.aio.workers import Opening, Workers, finished
+from cesium.backup import BackupReport
 from cesium.errors import Error
 from cesium.memory import Memory
 from cesium.options import Options
@@ -189,6 +191,12 @@ class Store(Revisions):
     async def compact(self, progress: Progress = False) -> None:
         """Merges everything into one run: see cesium.Store.compact."""
         await self._readers.run(self._table.compact, progress)
+
+    async def backup(
+        self, dest: str | os.PathLike[str], incremental: bool = True, links: bool = True
+    ) -> BackupReport:
+        """Makes a directory a backup, while tasks go on: see cesium.Store.backup."""
+        return await self._readers.run(self._table.backup, dest, incremental, links)
 
     async def verify(self, progress: Progress = False, rate: int | str | None = None) -> Report:
         """Reads everything and checks it: see cesium.Store.verify."""

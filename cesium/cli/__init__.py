@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from cesium.cli._gate import Commands
+from cesium.cli.backup import backup, restore
 from cesium.cli.bench import bench
 from cesium.cli.compact import compact
 from cesium.cli.delete import delete
@@ -39,6 +40,6 @@ def main() -> None:
 
 for command in (
     *(demo, load, get, put, delete, range_, info, stats),
-    *(compact, verify, repair, doctor, bench),
+    *(compact, verify, repair, backup, restore, doctor, bench),
 ):
     main.add_command(command)

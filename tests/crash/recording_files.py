@@ -24,7 +24,7 @@ import os
 import threading
 from typing import Any, NamedTuple
 
-from cesium.files import MemoryFiles
+from cesium.files import Files, MemoryFiles
 from failing_files import FailingMemoryFiles
 
 SECTOR_BYTES = 512
@@ -111,6 +111,8 @@ class Hold:
 
 class RecordingFiles(FailingMemoryFiles):
     """content: files that are there, durably, at the beginning."""
+
+    has_links = False  # whether files of another directory can be linked here
 
     def __init__(self, content: Content | None = None) -> None:
         super().__init__()
@@ -221,6 +223,19 @@ class RecordingFiles(FailingMemoryFiles):
             self._record(Link(name, inode.number))
             self._look_at(inode, 0, 0)
         return fd
+
+    def link_from(self, source: Files, old: str, name: str) -> bool:
+        """As a hard link would: what the file holds is durable, its new name is not."""
+        if not self.has_links:
+            return super().link_from(source, old, name)
+        self._called("link", self.path(name))
+        data = source.read_all(old)
+        fd = self.create(name)
+        MemoryFiles.write_all(self, fd, data, 0)
+        self._look_at(self._inode_of(fd), 0, len(data))
+        self._record_sync(self._inode_of(fd).number)
+        self.close(fd)
+        return True
 
     def rename(self, old: str, new: str) -> None:
         with self._mutex:

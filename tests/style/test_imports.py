@@ -64,7 +64,7 @@ LAYERS = [
     ["memory"],
     ["budget"],
     ["reclaim", "checkpoint", "merging", "maintenance", "loader", "verify", "stats"],
-    ["copies", "rebuild", "salvage", "repair"],
+    ["copies", "rebuild", "salvage", "repair", "transfer", "backup"],
     ["opening"],
     ["looks", "spread"],
     ["ranges", "ordered", "snapshot"],

@@ -128,6 +128,7 @@ def test_keeping(tmp_path: Path) -> None:
             assert store.durable_sequence == 1
             await store.checkpoint()
             await store.compact()
+            assert (await store.backup(tmp_path / "backup")).sequence == store.sequence
             assert (await store.verify()).ok
             assert (await store.stats()).segments == 1
             assert (await store.memory()).limit == 1 << 30

@@ -27,6 +27,7 @@ FACTS = {
     "load": {"rows", "segments_written", "bytes_written", "sequence"},
     "recovery": {"sequence_before", "sequence", "journal_files", "bytes_read", "dropped_bytes"},
     "compaction": {"rows", "bytes_before", "bytes_after"},
+    "backup": {"sequence", "files", "bytes_shared", "bytes_copied"},
 }
 ALWAYS = {"event", "store", "duration_seconds"}
 
@@ -40,6 +41,7 @@ def work(path: Path) -> None:
         store[5000] = 1.0
         shutil.copytree(path / "store", path / "killed")
         store.compact()
+        store.backup(path / "backup")
     cesium.open(path / "killed").close()
 
 

@@ -57,7 +57,7 @@ reads = {
     "keys": (), "values": (), "items": (), "verify": (), "stats": (), "__getitem__": (1,),
     "__contains__": (1,), "__len__": (), "__iter__": (), "__reversed__": (), "__bool__": (),
     "__enter__": (), "__reduce__": (), "memory": (), "view": (1,),
-    "snapshot": (), "changes": (), "watch": (), "refresh": (),
+    "snapshot": (), "backup": (path + "-copy",), "changes": (), "watch": (), "refresh": (),
 }
 properties = ["sequence", "durable_sequence"]
 ranges = {
