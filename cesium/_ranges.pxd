@@ -76,3 +76,6 @@ cdef class RowIterator:                 # decodes row by row from a small buffer
 cdef int sweep_around(TableCore core, const Key *key) except -1
 
 cdef int key_from(object encoded, bint fixed, Key *key) except -1
+
+# A malloc'ed block as an array that frees it in the end.
+cdef object own(void *data, uint64_t bytes, object dtype)

@@ -2,7 +2,7 @@
 #
 # Thread safety: as the cursor's; whoever owns the arrays keeps them until the call is over.
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from cesium._cursor cimport Cursor, Run
 from cesium._page cimport Shape
@@ -19,6 +19,10 @@ cdef struct Rows:               # where rows are copied to; fixed forms use call
     uint8_t *value_data
     uint64_t value_data_bytes
     bint skip_values            # keys only: values are not copied
+    bint skip_keys              # values only: keys are not copied
+    uint32_t column_count       # fixed values, by field instead of in `rows`: so many of them,
+    const uint32_t *fields      # these,
+    uint8_t **columns           # each into an array of its own; NULL: packed into `rows`
     uint64_t data_bytes_most    # of variable keys and values, but for one row; 0: no bound
 
 # Copies up to `limit` further rows (fewer, but one at least, where there is a bound on
@@ -29,6 +33,11 @@ cdef int cursor_fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) n
 cdef int cursor_skip(Cursor *cursor, Run *pending, uint64_t limit,
                      uint64_t *skipped) noexcept nogil
 # Both end with cursor_whole.
+
+# Copies the rows of one run behind those that are there; there is room for them.
+cdef int copy_run(Cursor *cursor, const Run *run, Rows *rows) noexcept nogil
+# Cuts up to `most` rows off the run, in the cursor's direction, into `part`; gives their number.
+cdef uint32_t take_rows(Cursor *cursor, Run *run, Run *part, uint64_t most) noexcept nogil
 
 cdef int rows_reserve(const Shape *shape, Rows *rows, uint64_t capacity) noexcept nogil
 # Lets go of what single long rows made it hold beyond its bound; there are none in it.

@@ -141,25 +141,49 @@ cdef void copy_fixed_values(const Shape *shape, const Run *run, bint backward,
                 memcpy(target + index * width, column + slot * field_width, field_width)
 
 
+cdef void copy_columns(const Shape *shape, const Run *run, bint backward,
+                       Rows *rows) noexcept nogil:
+    """Fixed values field by field: only those asked for are touched."""
+    cdef uint32_t count = run.last - run.first
+    cdef uint32_t number
+    cdef uint32_t index
+    cdef uint32_t width
+    cdef const uint8_t *column
+    cdef uint8_t *target
+    for number in range(rows.column_count):
+        width = shape.field_widths[rows.fields[number]]
+        column = run_of(shape, run.page, rows.fields[number])
+        target = rows.columns[number] + rows.count * width
+        if not backward:
+            memcpy(target, column + run.first * width, count * width)
+        else:
+            for index in range(count):
+                memcpy(target + index * width, column + (run.last - 1 - index) * width, width)
+
+
 cdef int copy_run(Cursor *cursor, const Run *run, Rows *rows) noexcept nogil:
     cdef const Shape *shape = cursor.shape
     cdef bint backward = cursor.direction < 0
     cdef uint32_t count = run.last - run.first
     cdef uint32_t index
+    cdef bint keys = shape.key_width == 0 and not rows.skip_keys
+    cdef bint values = shape.value_width == 0 and not rows.skip_values
     cdef uint32_t slot
     cdef int status
-    if shape.key_width:
+    if shape.key_width and not rows.skip_keys:
         copy_heads(run, backward, rows.heads + rows.count)
-    if shape.value_width and not rows.skip_values:
+    if rows.columns != NULL:
+        copy_columns(shape, run, backward, rows)
+    elif shape.value_width and not rows.skip_values:
         copy_fixed_values(shape, run, backward, rows.rows + rows.count * shape.value_width)
-    if shape.key_width == 0 or (shape.value_width == 0 and not rows.skip_values):
+    if keys or values:
         for index in range(count):
             slot = run.last - 1 - index if backward else run.first + index
-            if shape.key_width == 0:
+            if keys:
                 status = copy_variable_key(shape, run, slot, rows, rows.count + index)
                 if status != STATUS_OK:
                     return status
-            if shape.value_width == 0 and not rows.skip_values:
+            if values:
                 status = copy_variable_value(run, slot, rows, rows.count + index)
                 if status != STATUS_OK:
                     return status
@@ -171,7 +195,7 @@ cdef uint32_t rows_within(const Cursor *cursor, const Run *run, uint32_t count,
                           const Rows *rows) noexcept nogil:
     """How many of the run's next `count` rows the bound on their bytes leaves."""
     cdef const Shape *shape = cursor.shape
-    cdef bint keys = shape.key_width == 0
+    cdef bint keys = shape.key_width == 0 and not rows.skip_keys
     cdef bint values = shape.value_width == 0 and not rows.skip_values
     cdef uint64_t bytes = 0
     cdef uint32_t index
@@ -191,8 +215,7 @@ cdef uint32_t rows_within(const Cursor *cursor, const Run *run, uint32_t count,
     return count
 
 
-cdef inline uint32_t take(Cursor *cursor, Run *run, Run *part, uint64_t most) noexcept nogil:
-    """Cuts up to `most` rows off the run, in the cursor's direction, into `part`."""
+cdef uint32_t take_rows(Cursor *cursor, Run *run, Run *part, uint64_t most) noexcept nogil:
     cdef uint32_t count = run.last - run.first
     if count > most:
         count = <uint32_t>most
@@ -222,7 +245,7 @@ cdef int fill(Cursor *cursor, Run *pending, Rows *rows, uint64_t limit) noexcept
         if rows.data_bytes_most:
             count = rows_within(cursor, &run, wanted, rows)
             full = count < wanted
-        left -= take(cursor, &run, &part, count)
+        left -= take_rows(cursor, &run, &part, count)
         status = copy_run(cursor, &part, rows)
         if status != STATUS_OK:
             return status
@@ -239,7 +262,7 @@ cdef int skip(Cursor *cursor, Run *pending, uint64_t limit, uint64_t *skipped) n
         status = cursor_next(cursor, pending, &run)
         if status != STATUS_OK:
             return status
-        skipped[0] += take(cursor, &run, &part, limit - skipped[0])
+        skipped[0] += take_rows(cursor, &run, &part, limit - skipped[0])
         cursor_give_back(cursor, pending, &run)
     return STATUS_OK
 

@@ -11,6 +11,7 @@ Owns no state; safe from any thread.
 from __future__ import annotations
 
 import datetime
+import operator
 import reprlib
 from collections.abc import Sequence
 from typing import Any
@@ -190,3 +191,11 @@ def _read_moment(value: datetime.date) -> Any:
     if value.utcoffset() is not None:
         value = value.astimezone(datetime.UTC)
     return np.datetime64(value.replace(tzinfo=None), "us")
+
+
+def at_least(what: str, number: Any, least: int) -> int:
+    """A whole number from an argument; TypeError for another type, ValueError below the least."""
+    value = operator.index(number)
+    if value < least:
+        raise ValueError(f"{what} is at least {least}, not {value}")
+    return min(value, 2**62)  # more than any store holds

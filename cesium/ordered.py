@@ -7,8 +7,9 @@ from typing import Any
 
 from cesium._blob_view import value_view
 from cesium._reads import TableReads
+from cesium.casting import at_least
 from cesium.looks import table_look
-from cesium.ranges import Encoded, Range, at_least
+from cesium.ranges import Encoded, Range
 
 
 class OrderedReads(TableReads):

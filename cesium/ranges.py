@@ -7,12 +7,15 @@ gives the same rows each time.  Ranges are immutable and may be shared by thread
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from cesium._ranges import EncodedRange, RangeReader
+from cesium.casting import at_least
+from cesium.errors import SchemaError
 from cesium.looks import range_look
+from cesium.range_columns import chosen, read_fields
+from cesium.range_frames import FrameReads
 from cesium.showing import plain
 
 if TYPE_CHECKING:
@@ -23,15 +26,7 @@ _NOTHING = object()
 Encoded = int | bytes
 
 
-def at_least(what: str, number: Any, least: int) -> int:
-    """A whole number from an argument; TypeError for another type, ValueError below the least."""
-    value = operator.index(number)
-    if value < least:
-        raise ValueError(f"{what} is at least {least}, not {value}")
-    return min(value, 2**62)  # more than any store holds
-
-
-class Range:
+class Range(FrameReads):
     """Rows of a table with lower <= key < upper, in key order or backwards, at most `limit`.
 
     Made by `Store.range`, `Store.prefix`, `store[lo:hi]`; iterating yields (key, value) pairs.
@@ -138,25 +133,35 @@ class Range:
     def _with(self, yields: int) -> Range:
         return Range(self._store, self._lower, self._upper, self._reverse, self._limit, yields)
 
-    def arrays(self, threads: int | None = None) -> Any:
+    def arrays(self, threads: int | None = None, columns: Iterable[str] | None = None) -> Any:
         """(keys, values) as arrays, in one call and without a Python object per row.
 
         Keys: an array (composite keys: a tuple of arrays; str and bytes: a Column).  Values: an
         array (structured for structured values), or a Column, or an object array for JSON and user
         codecs.  A range of keys() or values() gives that one.  threads: how many may copy at once
-        (None: one).
+        (None: one).  columns: names of fields of structured values; the values have these alone,
+        and the others are not touched.
         """
         count = 1 if threads is None else at_least("threads", threads, 1)
+        if columns is not None:
+            return self._fields(columns, self._reader(True), None)[1]
         return self._decode(self._reader(self._yields != KEYS), None, count)
 
-    def batches(self, rows: int = 65536) -> Iterator[Any]:
+    def batches(self, rows: int = 65536, columns: Iterable[str] | None = None) -> Iterator[Any]:
         """The rows of one snapshot in pieces of at most `rows`, each as `arrays` gives them."""
         rows = at_least("a batch's number of rows", rows, 1)
+        names = None if columns is None else chosen(columns)
         reader = self._reader(self._yields != KEYS)
 
         def pieces() -> Iterator[Any]:
             while True:
                 self._store._check_open()
+                if names is not None:
+                    count, found = self._fields(names, reader, rows)
+                    if count == 0:
+                        return
+                    yield found
+                    continue
                 keys, values = self._read(reader, rows, 1)
                 if (values if keys is None else keys).count == 0:
                     return
@@ -169,6 +174,14 @@ class Range:
             self._store.keys_codec, self._store.values_codec, rows,
             self._yields != VALUES, self._yields != KEYS, threads,
         )  # fmt: skip
+
+    def _fields(
+        self, columns: Iterable[str], reader: RangeReader, rows: int | None
+    ) -> tuple[int, Any]:
+        if self._yields == KEYS:
+            raise SchemaError("a range of keys has no fields to choose")
+        count, keys, values = read_fields(self._store, columns, self._yields == PAIRS, reader, rows)
+        return count, (keys, values) if self._yields == PAIRS else values
 
     def _decode(self, reader: RangeReader, rows: int | None, threads: int) -> Any:
         keys, values = self._read(reader, rows, threads)

@@ -18,6 +18,7 @@ from cesium._core import DURABILITY_ERROR, LEVELS, Commit, CompiledTable
 from cesium._keys import EncodedKeys
 from cesium._values import EncodedValues
 from cesium.backup import BackupReport, Dest, backup
+from cesium.casting import at_least
 from cesium.directory import bytes_of
 from cesium.durability import durable_sequence, sync
 from cesium.engine import StoreEngine
@@ -32,7 +33,6 @@ from cesium.ordered import OrderedReads
 from cesium.pace import PAGE_BYTES
 from cesium.plots import Plots
 from cesium.progress import Progress, reporting
-from cesium.ranges import at_least
 from cesium.refreshing import refresh
 from cesium.report import Report
 from cesium.revisions import Revisions

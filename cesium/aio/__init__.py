@@ -22,8 +22,8 @@ from cesium.aio.snapshot import Snapshot
 from cesium.aio.store import Store
 from cesium.aio.transactions import Savepoint, Transaction, retry
 from cesium.aio.workers import Opening, Workers
+from cesium.casting import at_least
 from cesium.options import BLOB_THRESHOLD, Options
-from cesium.ranges import at_least
 from cesium.store import Store as BlockingStore
 from cesium.store import open as open_blocking
 

@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from cesium.aio.workers import Workers
+from cesium.casting import at_least
 from cesium.ranges import Range as BlockingRange
-from cesium.ranges import at_least
 
 ROWS_MOST = 1024  # that one call of a thread fetches,
 ROWS_AT_ONCE = 16  # and so many more only

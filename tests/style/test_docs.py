@@ -27,7 +27,7 @@ def python_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/asyncio.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/asyncio.md", "docs/frames.md"])
 def test_the_examples_run_and_print_what_they_say(tmp_path: Path, document: str) -> None:
     """All blocks of a document, one after another, as one program in an empty directory."""
     program = "\n".join(python_blocks((ROOT / document).read_text()))

@@ -17,9 +17,9 @@ PACKAGE = Path(__file__).parents[2] / "cesium"
 
 # Bottom first.  Modules of one layer may import each other, though never in a circle.
 LAYERS = [
-    ["errors"],
+    ["errors", "extras"],
     ["_native", "_layout", "_counters", "_files", "_frames", "_lock", "_faults", "_advice"],
-    ["_histogram", "_ring"],
+    ["_histogram", "_ring", "_arrow", "_arrow_export"],
     ["_records", "collector"],
     ["lock", "io_errors"],
     ["file_system", "files", "casting", "columns", "checksum"],
@@ -44,7 +44,7 @@ LAYERS = [
     ["_gap", "_cursor", "_rows", "_scan_ahead", "_version", "_memory"],
     ["_merge_fixed", "_merge", "_engine", "_sweep"],
     ["_turn"],
-    ["_ranges", "_lookup"],
+    ["_ranges", "_range_columns", "_lookup"],
     ["_operations"],
     ["_reads", "_core"],
     ["_recovery", "_load", "_blob_view", "_outline", "_transaction"],
@@ -67,6 +67,8 @@ LAYERS = [
     ["copies", "rebuild", "salvage", "repair", "transfer", "backup"],
     ["opening"],
     ["looks", "spread"],
+    ["arrow_types", "range_columns"],
+    ["range_frames"],
     ["ranges", "ordered", "snapshot"],
     ["revisions", "transactions", "feed", "plots"],
     ["store"],

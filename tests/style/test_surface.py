@@ -18,6 +18,8 @@ HEAVY = (
     "matplotlib",
     "msgpack",
     "pandas",
+    "polars",
+    "pyarrow",
     "rich",
     "secrets",
 )
