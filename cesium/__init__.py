@@ -30,6 +30,7 @@ from cesium.errors import (
 )
 from cesium.feed import Change, Operation
 from cesium.keys import Codec as KeyCodec
+from cesium.naming import Checkpoint
 from cesium.options import Options
 from cesium.ranges import Range
 from cesium.report import Problem, Report
@@ -54,6 +55,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Change",
+    "Checkpoint",
     "ClosedError",
     "Column",
     "Commit",

@@ -106,6 +106,7 @@ cdef inline int segment_whole(Segment *segment) noexcept nogil:
 cdef int segment_cut(Segment *segment) noexcept nogil
 
 cdef class SegmentReader:
+    cdef object __weakref__
     cdef Segment segment
     cdef TableShape table_shape
     cdef public object record           # the manifest's SegmentRecord; its tier alone may change

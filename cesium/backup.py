@@ -36,8 +36,11 @@ from cesium.errors import CorruptionError, Error
 from cesium.events import event
 from cesium.files import UNFINISHED, Files
 from cesium.manifest import Manifest, manifest_name, numbers_of
+from cesium.named import every_record, opened_at
+from cesium.options import At
 from cesium.pace import PAGE_BYTES
 from cesium.progress import Progress, reporting
+from cesium.reclaim import kept_readers
 from cesium.scan_journal import Break, JournalScan, sequences
 from cesium.scrub import Logs, scan_logs
 from cesium.state import Json, SegmentRecord, State
@@ -92,8 +95,14 @@ def _moment_of_engine(engine: StoreEngine) -> Moment:
     with engine.exclusive_maintenance("a backup"):
         checkpoint_held(engine)
         state = engine.manifest.state
-        pins = engine.core.version.segments()
-    return Moment(engine.files, state, [*state.segments.values()], state.flushed_sequence, [], pins)
+        pins = [*engine.core.version.segments(), *kept_readers(engine)]
+    return Moment(engine.files, state, every_record(state), state.flushed_sequence, [], pins)
+
+
+def _moment_at(engine: StoreEngine, at: At) -> Moment:
+    """A named checkpoint that is open, as a store of its own, without a name."""
+    then = replace(opened_at(engine.manifest.state, [], at, engine.path)[0], named={})
+    return Moment(engine.files, then, [*then.segments.values()], then.sequence)
 
 
 def _moment_of_files(files: Files) -> Moment:
@@ -284,11 +293,12 @@ def backup(
     progress: Progress = False,
 ) -> BackupReport:
     """See `Store.backup`.  dest: a directory, or the files to write to."""
-    if not engine.writable:
+    at = engine.options.at
+    if not engine.writable and at is None:
         return backup_directory(engine.files, dest, incremental, links, progress)
     target = _target_of(engine.files, dest)
     with event(engine, "backup") as facts:
-        moment = _moment_of_engine(engine)
+        moment = _moment_of_engine(engine) if at is None else _moment_at(engine, at)
         report = _write(moment, target, incremental, links, progress, "backing up")
         facts["sequence"] = report.sequence
         facts["files"] = report.files

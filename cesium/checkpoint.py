@@ -25,6 +25,7 @@ from cesium.errors import StorageFullError
 from cesium.events import event
 from cesium.origin import FLUSH, Origin
 from cesium.overlap import last_sequence_of, overlaps, source_bounds
+from cesium.reclaim import let_go
 from cesium.state import Edit, SegmentRecord
 
 SEGMENT_BYTES = 64 << 20
@@ -357,13 +358,7 @@ def record_segments(engine: StoreEngine, known: set[int], sequence: int | None) 
         )
     )
     unrecorded.clear()
-    removed = [state.segments[number] for number in gone]
-    attached = [reader.record for reader in engine.core.version.segments()]
-    for number in gone:
-        reader = engine.retired.pop(number, None)
-        if reader is not None:
-            reader.doomed = True
-    engine.blobs.drop(removed, [*engine.manifest.state.segments.values(), *attached])
+    let_go(engine, [state.segments[number] for number in gone])
 
 
 def retire(engine: StoreEngine, readers: list[SegmentReader]) -> None:

@@ -52,6 +52,7 @@ from cesium.host import EngineHost
 from cesium.journal import Journal
 from cesium.lock import WriterLock, is_signed
 from cesium.manifest import Manifest, numbers_of
+from cesium.named import named_records, opened_at
 from cesium.options import Options
 from cesium.recovery import apply_journal, journal_of
 from cesium.refreshing import Standing, open_beside_writer
@@ -103,6 +104,8 @@ class StoreEngine(Exclusive):
         self.turn = Turn()
         self.upkeep = Upkeep()
         self.retired: dict[int, SegmentReader] = {}  # merged away, still in the manifest
+        # By id, those of named versions alone that somebody reads.
+        self.kept: WeakValueDictionary[int, SegmentReader] = WeakValueDictionary()
         self._id_lock = threading.Lock()
         self.snapshots: WeakValueDictionary[int, TableReads] = WeakValueDictionary()  # by id()
         self._orphans: list[str] = []  # what crashes left behind
@@ -136,6 +139,8 @@ class StoreEngine(Exclusive):
             names, manifest = self._create(options, names)
         self.manifest = manifest
         state = manifest.state
+        if options.at is not None:
+            state, names = opened_at(state, names, options.at, self.path)
         if not state.tables:
             raise CorruptionError(f"{manifest.path} names no table", file=manifest.path)
         self.table = next(iter(state.tables.values()))
@@ -320,6 +325,7 @@ class StoreEngine(Exclusive):
         Found then, because what is merged away later may be pinned, and is then read by its name.
         """
         records = [reader.record for reader in self.core.version.segments()]
+        records += named_records(self.manifest.state)
         live = {record.id for record in records}
         blobs = {share.id for record in records for share in record.blobs}
         return [

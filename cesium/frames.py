@@ -18,15 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cesium._frames import (
+    FRAME_ATTACH,
     FRAME_END,
     FRAME_HEADER_BYTES,
     FrameBase,
     next_frame,
     next_operation,
+    skip_through,
 )
 from cesium.errors import CorruptionError, Error
 from cesium.files import Bytes
 from cesium.state import parse_json
+
+GROUP_FRAMES = 1 << 16
 
 
 def corrupt(path: str, what: str, offset: int, expected: object, found: object) -> NoReturn:
@@ -143,3 +147,33 @@ def attach_parts(payload: object) -> list[bytes]:
     """The parts of an attach frame for a JSON-ready payload."""
     data = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode()
     return [struct.pack("<Q", len(data)) + data]
+
+
+def groups_of(span: Span, position: int) -> Iterator[list[int]]:
+    """The ends of the frames from a position on, by groups; an attach frame is a group of its own,
+    for it must not be applied twice."""
+    ends: list[int] = []
+    while (frame := next_frame(span.data, position, span.end, span.base)) is not None:
+        position = frame[0]
+        if frame[1] == FRAME_ATTACH:
+            if ends:
+                yield ends
+            yield [position]
+            ends = []
+            continue
+        ends.append(position)
+        if len(ends) == GROUP_FRAMES:
+            yield ends
+            ends = []
+    if ends:
+        yield ends
+
+
+def count_frames(span: Span, above: int) -> int:
+    """How many frames of a span come after a sequence."""
+    count = 0
+    position = skip_through(span.data, span.start, span.end, span.base, above)
+    while (frame := next_frame(span.data, position, span.end, span.base)) is not None:
+        position = frame[0]
+        count += 1
+    return count

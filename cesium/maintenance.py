@@ -294,6 +294,11 @@ def checkpoint(engine: StoreEngine) -> None:
     """
     with engine.exclusive_maintenance("a checkpoint"):
         checkpoint_held(engine)
+    after_checkpoint(engine)
+
+
+def after_checkpoint(engine: StoreEngine) -> None:
+    """Merges if that is due, here or in the background; with no lock held."""
     if engine.background is not None:
         wake_merger(engine)
         bound_sources(engine)

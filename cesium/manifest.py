@@ -22,9 +22,9 @@ from typing import NoReturn
 
 from cesium.checksum import crc32c
 from cesium.errors import CorruptionError, Error, PoisonedError, StorageFullError
+from cesium.features import check_readable, features_of
 from cesium.files import UNFINISHED, Files
 from cesium.state import (
-    FORMAT_VERSION,
     Edit,
     Json,
     SegmentRecord,
@@ -35,7 +35,7 @@ from cesium.state import (
     parse_snapshot,
 )
 
-__all__ = ["Edit", "Manifest", "SegmentRecord", "State", "TableRecord", "features_named"]
+__all__ = ["Edit", "Manifest", "SegmentRecord", "State", "TableRecord"]
 
 MAGIC = b"cesiumM\0"
 FILE_HEADER = struct.Struct("<8sIIQQ16sQ8x")
@@ -43,37 +43,6 @@ FRAME_HEADER = struct.Struct("<IIBBBBIQIIII")
 SNAPSHOT, EDIT = 1, 2
 SECTOR_BYTES = 512
 REWRITE_BYTES = 64 * 1024
-
-# Incompatible features by bit: names for errors; of these this version reads:
-FEATURES = "blob log, compression, encryption, expiry, volumes, row frames"
-INCOMPATIBLE_FEATURES = FEATURES.split(", ")
-BLOB_LOG = 1
-KNOWN_INCOMPATIBLE = BLOB_LOG
-
-
-def features_named(flags: int) -> str:
-    """The names of incompatible features, for errors."""
-    bits = [bit for bit in range(64) if flags >> bit & 1]
-    return ", ".join(
-        INCOMPATIBLE_FEATURES[bit] if bit < len(INCOMPATIBLE_FEATURES) else f"feature {bit}"
-        for bit in bits
-    )
-
-
-def features_of(state: State) -> int:
-    """The incompatible features that a state uses: what its manifest file says in the header."""
-    uses_blobs = any(record.blobs for record in state.segments.values())
-    return state.incompatible_features & ~BLOB_LOG | (BLOB_LOG if uses_blobs else 0)
-
-
-def check_readable(
-    path: str, version: int, incompatible: int, known: int = KNOWN_INCOMPATIBLE
-) -> None:
-    """Refuse, by name, what this version cannot read.  known: features in files of this kind."""
-    if version != FORMAT_VERSION:
-        raise Error(f"{path} has format version {version}; this cesium reads {FORMAT_VERSION}")
-    if unknown := incompatible & ~known:
-        raise Error(f"{path} uses what this cesium cannot read: {features_named(unknown)}")
 
 
 def manifest_name(number: int) -> str:

@@ -1,7 +1,8 @@
 """Opening a path: the engine that this process writes it with, or a new one, and its end.
 
 A path open for writing in this process is one engine, counted (cesium/sharing.py); options that
-contradict those it was opened with are refused.  Thread safety: any thread; `opening_lock` is held
+contradict those it was opened with are refused.  A named checkpoint is an engine of its own each
+time that it is opened.  Thread safety: any thread; `opening_lock` is held
 while a store is opened, and never while waiting for one to be closed.
 """
 
@@ -36,13 +37,15 @@ def acquire(
         files.ended = False
         return _ready(StoreEngine(text, options, slots_max, files), threads=False)
     if text == ":memory:":
+        if options.at is not None:
+            raise ValueError("a store in memory has no named checkpoints: at opens a path")
         if options.flag in ("r", "w"):
             raise FileNotFoundError("a store in memory is always new: flag 'c' or 'n'")
         return _ready(StoreEngine(None, options, slots_max))
     text = os.path.abspath(text)
     while True:
         with sharing.opening_lock:
-            found = _shared(text, options)
+            found = _shared(text, options) if options.at is None else None
             if found is None:
                 return _open_engine(text, options, slots_max)
             if found.join():

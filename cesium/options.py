@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+
+import numpy as np
+
+At = str | datetime | np.datetime64
 
 FLAGS = ("c", "n", "w", "r")
 DURABILITIES = ("sync", "interval", "process", "none")
@@ -56,6 +61,9 @@ class Options:
     a text such as "200MB/s", that merges in the background write at most; None is no limit.
     journal_retention: bytes, or a text such as "256MiB", of journal files that stay on the drive
     once their commits are in segments, the newest ones, for `Store.changes` to go through.
+    at: opens the store read-only as it was at a named checkpoint, whatever flag is by default: its
+    name, or a time (a datetime, local time where it has no time zone, or a np.datetime64, UTC),
+    which is the last one that was named at or before it.
 
     ValueError for a setting that is not one of these.
     """
@@ -69,6 +77,7 @@ class Options:
     background: bool = True
     maintenance_rate: int | str | None = None
     journal_retention: int | str = 0
+    at: At | None = None
 
     def __post_init__(self) -> None:
         if self.flag not in FLAGS:
@@ -94,6 +103,15 @@ class Options:
             raise ValueError(
                 f"journal_retention is 0 bytes or more, not {self.journal_retention!r}"
             )
+        if self.at is not None:
+            self._check_at()
+
+    def _check_at(self) -> None:
+        if not isinstance(self.at, (str, datetime, np.datetime64)):
+            raise TypeError(f"at is a checkpoint's name or a datetime, not {self.at!r}")
+        if self.flag not in ("c", "r"):
+            raise ValueError(f"at opens a checkpoint read-only, so not with flag={self.flag!r}")
+        object.__setattr__(self, "flag", "r")
 
     @property
     def blob_threshold_bytes(self) -> int:

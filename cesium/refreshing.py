@@ -90,6 +90,8 @@ def open_beside_writer(engine: StoreEngine, open_files: Callable[[], None]) -> N
         except (FileNotFoundError, CorruptionError):
             if last or fingerprint(engine.files) == before:
                 raise
+    if engine.options.at is not None:
+        return  # it does not follow
     sequence = engine.core_engine.sequence
     engine.standing = Standing(
         engine.core.version.number, _mark(before), sequence, engine.journal.place

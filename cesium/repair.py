@@ -177,6 +177,9 @@ def _repair(
     plan = _plan(source, logs, table, mode)
     report.manifest = "rebuilt" if plan.rebuilt else "kept"
     report.notes += plan.notes
+    if plan.rebuilt and logs.manifest.hints.named:
+        names = ", ".join(map(repr, logs.manifest.hints.named))
+        report.notes.append(f"named checkpoints are lost with the manifest: {names}")
     salvager = Salvager(source, Files(making), plan, _shape(source, plan), mode == SALVAGE)
     salvager.look(pace)
     for part in salvager.parts.values():
@@ -196,6 +199,7 @@ def _repair(
         remove_store(making)
         raise
     _describe(report, salvager, applied)
+    report.notes += salvager.notes
     if mode == STRICT and report.problems:
         remove_store(making)
         _refuse(source, report)

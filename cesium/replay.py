@@ -25,9 +25,10 @@ from cesium._frames import (
     skip_through,
 )
 from cesium.checksum import crc32c
+from cesium.features import check_readable
 from cesium.files import Bytes, Files
 from cesium.frames import Frame, Span, corrupt, frames_of
-from cesium.manifest import check_readable, numbers_of
+from cesium.manifest import numbers_of
 from cesium.state import FORMAT_VERSION
 
 MAGIC = b"cesiumJ\0"

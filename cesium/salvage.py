@@ -7,14 +7,14 @@ fails.  Thread safety: a Salvager belongs to one thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cesium import checkpoint as checkpoints
 from cesium._blob_writer import BlobOutput
 from cesium._builder import SegmentBuilder
-from cesium._frames import FRAME_ATTACH, next_frame, skip_through
+from cesium._frames import skip_through
 from cesium._keys import KeyCodec
 from cesium._page import TableShape
 from cesium._ranges import View
@@ -26,11 +26,13 @@ from cesium.directory import blob_name, blob_numbers, segment_name, segment_numb
 from cesium.engine import TIER_BASE, TIER_NEW, StoreEngine
 from cesium.errors import CorruptionError, Error
 from cesium.files import Files
-from cesium.frames import Span
+from cesium.frames import Span, count_frames, groups_of
 from cesium.manifest import Manifest
+from cesium.named import named_records
 from cesium.options import Options
 from cesium.origin import Origin
 from cesium.rebuild import Plan
+from cesium.records import NamedVersion
 from cesium.replay import journal_name
 from cesium.report import FileReport, Problem
 from cesium.scan_journal import Break, JournalScan
@@ -40,7 +42,6 @@ from cesium.scrub import codecs_of
 from cesium.state import Edit, SegmentRecord, State, attached_records
 from cesium.verify import Scrubber, record_keys, verify
 
-GROUP_FRAMES = 1 << 16
 KEPT, REWRITTEN, LOST = "kept", "rewritten", "lost"
 
 
@@ -94,6 +95,7 @@ class Salvager:
         self.blobs = BlobFiles(source, plan.state.store_uuid)
         self.blob_problems: FileProblems = {}
         self.moved: set[int] = set()  # blob files whose values are written anew
+        self.notes: list[str] = []
         numbers = [*segment_numbers(source.list()), *blob_numbers(source.list())]
         self.next_id = max([plan.state.next_segment_id, *(number + 1 for number in numbers)])
 
@@ -101,8 +103,12 @@ class Salvager:
 
     def look(self, paced: Callable[[int], None]) -> None:
         """Reads every segment that the plan names."""
-        for record in [*self.plan.state.segments.values(), *self.plan.attached.values()]:
+        state = self.plan.state
+        for record in [*state.segments.values(), *self.plan.attached.values()]:
             self.parts[record.id] = self._look_at(record, paced)
+        for record in named_records(state):
+            if record.id not in self.parts:
+                self.parts[record.id] = self._look_at(record, paced)
 
     def _look_at(self, record: SegmentRecord, paced: Callable[[int], None]) -> Part:
         name = segment_name(record.id)
@@ -165,6 +171,7 @@ class Salvager:
         records = [
             made for record in state.segments.values() if (made := self._place(record)) is not None
         ]
+        named = self._named_versions({record.id: record for record in records})
         plain = _plain(state)
         Manifest.create(
             self.target,
@@ -173,6 +180,7 @@ class Salvager:
                 generation=max(state.generation, journal.generation) + 1,
                 epoch=max(state.epoch, journal.epoch),
                 segments={record.id: record for record in records},
+                named=named,
                 next_segment_id=self.next_id,
             ),
         ).close()
@@ -195,6 +203,25 @@ class Salvager:
         self.target.unlink("LOCK")
         self.target.sync_directory()
         return applied, rows, sequence
+
+    def _named_versions(self, made: dict[int, SegmentRecord]) -> dict[str, NamedVersion]:
+        """The named versions, of what is left of their segments.  made: those in the target."""
+        named = {}
+        for version in self.plan.state.named.values():
+            records = {}
+            for record in version.segments.values():
+                part = self.parts[record.id]
+                if not part.made and (placed := self._place(record)) is not None:
+                    made[record.id] = placed
+                if record.id in made:
+                    records[record.id] = replace(made[record.id], tier=record.tier, run=record.run)
+                if part.outcome != KEPT and part.lost != 0:
+                    self.notes.append(
+                        f"the checkpoint {version.name!r} is without rows of "
+                        f"{segment_name(record.id)}: older ones may show there instead"
+                    )
+            named[version.name] = replace(version, segments=records)
+        return named
 
     def _place(self, record: SegmentRecord) -> SegmentRecord | None:
         """Puts one segment into the target; its record there, None when nothing is left of it."""
@@ -274,7 +301,7 @@ class Salvager:
                     if not self.skips and result.stopped is None:
                         result.stopped = piece.message
                 elif result.stopped is not None:
-                    result.left += _frames(piece, last)
+                    result.left += count_frames(piece, last)
                 else:
                     last = self._apply_span(engine, piece, last, result)
         return result
@@ -343,35 +370,6 @@ class Salvager:
             engine.next_segment_id = max(engine.next_segment_id, record.id + 1)
         if readers:
             engine.core.publish(engine.version_with(readers))
-
-
-def groups_of(span: Span, position: int) -> Iterator[list[int]]:
-    """The ends of the frames from a position on, by groups; an attach frame is a group of its own,
-    for it must not be applied twice."""
-    ends: list[int] = []
-    while (frame := next_frame(span.data, position, span.end, span.base)) is not None:
-        position = frame[0]
-        if frame[1] == FRAME_ATTACH:
-            if ends:
-                yield ends
-            yield [position]
-            ends = []
-            continue
-        ends.append(position)
-        if len(ends) == GROUP_FRAMES:
-            yield ends
-            ends = []
-    if ends:
-        yield ends
-
-
-def _frames(span: Span, above: int) -> int:
-    count = 0
-    position = skip_through(span.data, span.start, span.end, span.base, above)
-    while (frame := next_frame(span.data, position, span.end, span.base)) is not None:
-        position = frame[0]
-        count += 1
-    return count
 
 
 def _plain(state: State) -> State:

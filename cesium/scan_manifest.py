@@ -52,6 +52,7 @@ class Hints:
     tables: dict[int, TableRecord] = field(default_factory=dict)
     records: dict[int, SegmentRecord] = field(default_factory=dict)
     removed: set[int] = field(default_factory=set)  # segments that an edit dropped
+    named: list[str] = field(default_factory=list)  # versions
     options: Json = field(default_factory=dict)
 
     def take(self, kind: int, generation: int, payload: Json) -> None:
@@ -68,6 +69,7 @@ class Hints:
             if type(item) is int:
                 self.removed.add(item)
                 self.records.pop(item, None)
+        self._take_versions(payload)
         for item in [*_items(payload, "tables"), *_items(payload, "put_tables")]:
             table = _made(TableRecord.from_json, item)
             if table is not None:
@@ -76,6 +78,19 @@ class Hints:
             record = _made(SegmentRecord.from_json, item)
             if record is not None:
                 self.records[record.id] = record
+
+    def _take_versions(self, payload: Json) -> None:
+        """The names of versions; the segments that they alone have are none of the store's."""
+        for item in _items(payload, "named_segments"):
+            record = _made(SegmentRecord.from_json, item)
+            if record is not None:
+                self.removed.add(record.id)
+        named, made = payload.get("named_versions"), payload.get("name_version")
+        names = [*named] if isinstance(named, dict) else []
+        names += [made["name"]] if isinstance(made, dict) and "name" in made else []
+        gone = _items(payload, "remove_versions")
+        self.named = [name for name in self.named if name not in gone]
+        self.named += [name for name in names if name not in self.named]
 
 
 def _items(payload: Json, name: str) -> list[Any]:

@@ -19,6 +19,7 @@ from cesium.errors import Error
 from cesium.files import Files
 from cesium.frames import Span
 from cesium.keys import key_codec
+from cesium.named import every_record
 from cesium.origin import Origin
 from cesium.scan_journal import Break, JournalScan, scan_journal, sequences
 from cesium.scan_manifest import ManifestScan, Place, scan_manifest
@@ -94,7 +95,7 @@ def _behind(files: Files, names: list[str], state: State, journal: JournalScan) 
     segment that it does not name and that no crash explains, nor a backup in the making."""
     if BACKUP_MARK in names:
         return None
-    named = set(state.segments)
+    named = {record.id for record in every_record(state)}
     known = state.sequence
     for piece in journal.pieces():
         if isinstance(piece, Span):

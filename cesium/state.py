@@ -6,133 +6,33 @@ is drawn in docs/format-manifest.md; what is read from JSON is checked by type b
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cesium._records import records_at
 from cesium.errors import CorruptionError
+from cesium.records import (
+    BlobShare,
+    Json,
+    NamedVersion,
+    SegmentRecord,
+    TableRecord,
+    checked_name,
+    number,
+)
+
+__all__ = [
+    "BlobShare",
+    "Edit",
+    "Json",
+    "NamedVersion",
+    "SegmentRecord",
+    "State",
+    "TableRecord",
+]
 
 FORMAT_VERSION = 1
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class BlobShare:
-    """What a segment refers to in one blob file.
-
-    file_bytes, checksum: of the whole file; value_bytes: of all values that were written to it,
-    live_bytes and rows of those that this segment refers to.
-    """
-
-    id: int
-    file_bytes: int
-    checksum: int
-    value_bytes: int
-    live_bytes: int
-    rows: int
-
-    def to_json(self) -> Json:
-        """The share as a segment's record has it."""
-        return {
-            "id": self.id, "bytes": self.file_bytes, "checksum": self.checksum,
-            "values": self.value_bytes, "live": self.live_bytes, "rows": self.rows,
-        }  # fmt: skip
-
-    @classmethod
-    def from_json(cls, members: Json) -> BlobShare:
-        """The share back; unknown members are ignored."""
-        names = ("id", "bytes", "checksum", "values", "live", "rows")
-        return cls(*(_number(members[name]) for name in names))
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentRecord:
-    """What the manifest says of one segment: enough to route and count without opening it.
-
-    `lower` and `upper` are the smallest and the largest encoded key that it holds or marks;
-    `markers` counts range-delete markers, `checksum` is that of its footer page; `blobs` are the
-    blob files that it refers to, by id.  `run`: segments above the last tier with the same run and
-    last sequence are one source; they do not overlap, and have no range-delete markers.
-    """
-
-    id: int
-    table: int
-    tier: int
-    lower: bytes
-    upper: bytes
-    rows: int
-    markers: int
-    delete_markers: int
-    first_sequence: int
-    last_sequence: int
-    bytes: int
-    pages: int
-    checksum: int
-    volume: int = 0
-    blobs: tuple[BlobShare, ...] = ()
-    run: int = 0  # of a record without one: its id
-
-    def __post_init__(self) -> None:
-        if not self.run:
-            object.__setattr__(self, "run", self.id)
-
-    def to_json(self) -> Json:
-        """The record as the manifest and attach frames write it."""
-        members = {name: getattr(self, name) for name in self.__slots__}
-        del members["blobs"]
-        if self.blobs:
-            members["blobs"] = [share.to_json() for share in self.blobs]
-        members["lower"] = base64.b64encode(self.lower).decode()
-        members["upper"] = base64.b64encode(self.upper).decode()
-        return members
-
-    @classmethod
-    def from_json(cls, members: Json) -> SegmentRecord:
-        """The record back; unknown members are ignored."""
-        return cls(
-            _number(members["id"]), _number(members["table"]), _number(members["tier"]),
-            base64.b64decode(members["lower"], validate=True),
-            base64.b64decode(members["upper"], validate=True),
-            _number(members["rows"]), _number(members["markers"]),
-            _number(members["delete_markers"]), _number(members["first_sequence"]),
-            _number(members["last_sequence"]), _number(members["bytes"]),
-            _number(members["pages"]), _number(members["checksum"]),
-            _number(members.get("volume", 0)),
-            tuple(BlobShare.from_json(item) for item in members.get("blobs", ())),
-            _number(members.get("run", 0)),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class TableRecord:
-    """One table: its id (never used twice), name, key and value as JSON-ready specifications."""
-
-    id: int
-    name: str
-    key: Any
-    value: Any
-    flushed_sequence: int = 0
-
-    def to_json(self) -> Json:
-        """The record as the manifest writes it."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    @classmethod
-    def from_json(cls, members: Json) -> TableRecord:
-        """The record back; unknown members are ignored."""
-        name = members["name"]
-        if not isinstance(name, str):
-            raise ValueError("a table's name is text")
-        table_id = _number(members["id"])
-        if table_id >= TABLES_END:
-            raise ValueError(f"table {table_id} is beyond 32 bits")
-        return cls(
-            table_id, name, members["key"], members["value"],
-            _number(members.get("flushed_sequence", 0)),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +56,20 @@ class State:
     tables: dict[int, TableRecord] = field(default_factory=dict)
     segments: dict[int, SegmentRecord] = field(default_factory=dict)
     options: Json = field(default_factory=dict)
+    named: dict[str, NamedVersion] = field(default_factory=dict)  # in the order of naming
 
     def to_json(self) -> Json:
         """The snapshot payload."""
+        places: dict[SegmentRecord, int] = {}
+        named = {
+            name: version.to_json(self.segments, places) for name, version in self.named.items()
+        }
+        kept = {"named_segments": [record.to_json() for record in places]} if named else {}
         return {
             **{name: getattr(self, name) for name in NUMBERS},
             "options": self.options,
-            "named_versions": {},
+            "named_versions": named,
+            **kept,
             "tables": [table.to_json() for table in self.tables.values()],
             "segments": [segment.to_json() for segment in self.segments.values()],
         }
@@ -186,23 +93,28 @@ class State:
             item if isinstance(item, SegmentRecord) else SegmentRecord.from_json(item)
             for item in payload["segments"]
         ]
+        live = {segment.id: segment for segment in segments}
+        kept = [SegmentRecord.from_json(item) for item in payload.get("named_segments", ())]
+        named = payload.get("named_versions", {})
         state = cls(
             store_uuid, generation, format_version, compatible_features, incompatible_features,
-            sequence=_number(payload["sequence"]),
-            flushed_sequence=_number(payload["flushed_sequence"]),
-            epoch=_number(payload["epoch"]),
-            next_segment_id=_number(payload["next_segment_id"]),
-            next_table_id=_number(payload["next_table_id"]),
+            sequence=number(payload["sequence"]),
+            flushed_sequence=number(payload["flushed_sequence"]),
+            epoch=number(payload["epoch"]),
+            next_segment_id=number(payload["next_segment_id"]),
+            next_table_id=number(payload["next_table_id"]),
             tables={table.id: table for table in tables},
-            segments={segment.id: segment for segment in segments},
+            segments=live,
             options=payload["options"],
+            named={
+                name: NamedVersion.from_json(name, members, live, kept)
+                for name, members in named.items()
+            },
         )  # fmt: skip
         return _in_order(state)
 
 
 SEGMENTS = b',"segments":['  # the last member of a snapshot's payload, as json_bytes writes it
-NUMBERS_END = 1 << 63  # of sequences, ids and counts
-TABLES_END = 1 << 32
 NUMBERS = ("sequence", "flushed_sequence", "epoch", "next_segment_id", "next_table_id")
 
 
@@ -220,6 +132,8 @@ class Edit:
     next_segment_id: int | None = None
     next_table_id: int | None = None
     options: Json | None = None
+    remove_versions: tuple[str, ...] = ()
+    name_version: tuple[str, int] | None = None  # a name and a time for what the edit makes
 
     def apply(self, state: State) -> State:
         """The state after the edit; ValueError when it does not fit the state."""
@@ -234,8 +148,8 @@ class Edit:
         if self.remove_segments or self.put_segments or self.remove_tables:
             gone = set(self.remove_tables)
             segments = {
-                number: segment
-                for number, segment in state.segments.items()
+                segment.id: segment
+                for segment in state.segments.values()
                 if segment.table not in gone
             }
             for segment_id in self.remove_segments:
@@ -251,7 +165,24 @@ class Edit:
                 changes[name] = value
         if self.options is not None:
             changes["options"] = self.options
+        if self.remove_versions or self.name_version:
+            changes["named"] = self._renamed(replace(state, **changes))
         return _in_order(replace(state, **changes))
+
+    def _renamed(self, state: State) -> dict[str, NamedVersion]:
+        """The named versions after the edit, of the state with all else that it changes."""
+        named = dict(state.named)
+        for name in self.remove_versions:
+            if named.pop(name, None) is None:
+                raise ValueError(f"no version {name!r} to remove")
+        if self.name_version is not None:
+            name, time = self.name_version
+            if name in named:
+                raise ValueError(f"there is a version {name!r} already")
+            named[name] = NamedVersion(
+                checked_name(name), state.flushed_sequence, time, state.tables, state.segments
+            )
+        return named
 
     def to_json(self) -> Json:
         """The edit payload."""
@@ -271,24 +202,39 @@ class Edit:
         }
         if changed:
             payload["set"] = changed
+        if self.remove_versions:
+            payload["remove_versions"] = list(self.remove_versions)
+        if self.name_version is not None:
+            payload["name_version"] = dict(zip(("name", "time"), self.name_version))
         return payload
 
     @classmethod
     def from_json(cls, payload: Json) -> Edit:
         """The edit back; unknown members are ignored."""
         changed: Json = payload.get("set", {})
+        named: Json | None = payload.get("name_version")
         return cls(
-            tuple(_number(item) for item in payload.get("remove_tables", ())),
+            tuple(number(item) for item in payload.get("remove_tables", ())),
             tuple(TableRecord.from_json(item) for item in payload.get("put_tables", ())),
-            tuple(_number(item) for item in payload.get("remove_segments", ())),
+            tuple(number(item) for item in payload.get("remove_segments", ())),
             tuple(SegmentRecord.from_json(item) for item in payload.get("put_segments", ())),
-            **{name: _number(changed[name]) for name in NUMBERS if name in changed},
+            **{name: number(changed[name]) for name in NUMBERS if name in changed},
             options=changed.get("options"),
+            remove_versions=tuple(map(checked_name, payload.get("remove_versions", ()))),
+            name_version=(
+                None if named is None else (checked_name(named["name"]), number(named["time"]))
+            ),
         )
 
 
 def _in_order(state: State) -> State:
-    """The state; ValueError when more is flushed than was committed."""
+    """The state; ValueError when more is flushed, or named, than was committed."""
+    for version in state.named.values():
+        if version.sequence > state.flushed_sequence:
+            raise ValueError(
+                f"the version {version.name!r} is of sequence {version.sequence}, beyond "
+                f"flushed_sequence {state.flushed_sequence}"
+            )
     if state.flushed_sequence > state.sequence:
         raise ValueError(
             f"flushed_sequence is {state.flushed_sequence}, beyond sequence {state.sequence}"
@@ -356,9 +302,3 @@ def attached(payload: bytes) -> list[SegmentRecord]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptionError(f"an attach frame makes no sense: {error!r}") from error
     return records
-
-
-def _number(value: object) -> int:
-    if type(value) is not int or not 0 <= value < NUMBERS_END:
-        raise ValueError(f"{value!r} is not a count")
-    return value

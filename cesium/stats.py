@@ -17,6 +17,7 @@ from cesium.engine import Source, StoreEngine
 from cesium.errors import ClosedError
 from cesium.figures import bytes_text, seconds_text
 from cesium.journal_reader import reaches_back
+from cesium.named import checkpoint_bytes
 from cesium.reclaim import blob_totals
 from cesium.showing import Grid, Look
 
@@ -82,6 +83,7 @@ class Stats:
     stall_seconds: that writes waited for maintenance, in sum, since the store was opened.
     debt_bytes: of memtables set aside and of all that lies above the last tier.
     snapshots: that are open.  snapshot_bytes: of segments that only they still need.
+    checkpoints: that have a name.  checkpoint_bytes: of files that only they still need.
     maintenance_failure: why the last flush or merge after a write failed, until one succeeds; the
     commits are kept all the same.
     tiers: newest first.  directory_bytes: all files of the store.
@@ -120,6 +122,8 @@ class Stats:
     debt_bytes: int
     snapshots: int
     snapshot_bytes: int
+    checkpoints: int
+    checkpoint_bytes: int
     maintenance_failure: str | None
     directory_bytes: int
     tiers: tuple[Tier, ...]
@@ -256,6 +260,8 @@ def stats(engine: StoreEngine) -> Stats:
         debt_bytes=sum(map(bytes_of_source, newer)),
         snapshots=len(snapshots),
         snapshot_bytes=kept_bytes(engine, snapshots),
+        checkpoints=len(engine.manifest.state.named),
+        checkpoint_bytes=checkpoint_bytes(engine.manifest.state),
         maintenance_failure=engine.upkeep.failure,
         directory_bytes=on_drive,
         tiers=tiers,

@@ -27,8 +27,9 @@ from cesium.events import event
 from cesium.feed import Change
 from cesium.large import check_sizes, one_row
 from cesium.memory import Memory, memory
+from cesium.naming import NamedCheckpoints
 from cesium.opening import acquire, close_collected, close_engine
-from cesium.options import BLOB_THRESHOLD, Options
+from cesium.options import BLOB_THRESHOLD, At, Options
 from cesium.ordered import OrderedReads
 from cesium.pace import PAGE_BYTES
 from cesium.plots import Plots
@@ -53,6 +54,7 @@ def open(
     memory_limit: int | str = "1GiB",
     *,
     blob_threshold: int | str | None = BLOB_THRESHOLD,
+    at: At | None = None,
     options: Options | None = None,
 ) -> Store:
     """Opens, and if need be creates, the store in the directory `path` (":memory:": in memory).
@@ -63,16 +65,19 @@ def open(
     cesium.ValueCodec.  Both are stored; leave them out to take what is there.  flag: "c" creates if
     missing, "n" makes a new and empty store, "w" opens an existing one, "r" opens it read-only.
     durability, memory_limit, blob_threshold: see cesium.Options, which may be given instead.
+    at: a checkpoint's name, or a time, which is the last one named until then: opens the store
+    read-only as it was (docs/checkpoints.md).
 
     A path that is open for writing in this process is one engine, however often it is opened; any
     other read-only handle sees the store as of its own opening, or its last `refresh`.
 
     Errors: FileNotFoundError (no store there), FileExistsError (other files there), SchemaError
     (another schema is stored, or none is given), LockedError (another process writes),
-    ConflictError (open in this process with other options), CorruptionError (damage).
+    ConflictError (open in this process with other options), CorruptionError (damage), KeyError (no
+    such checkpoint).
     """
     if options is None:
-        options = Options(key, value, flag, durability, memory_limit, blob_threshold)
+        options = Options(key, value, flag, durability, memory_limit, blob_threshold, at=at)
     return Store(acquire(path, options), options)
 
 
@@ -80,7 +85,7 @@ def _reopen(kind: type[Store], path: str, options: Options) -> Store:
     return kind(acquire(path, options), options)
 
 
-class Store(OrderedReads, Revisions, CompiledTable):
+class Store(OrderedReads, Revisions, NamedCheckpoints, CompiledTable):
     """An open store: a mapping in key order, with batches, ranges and loads beside it.
 
     Made by `cesium.open`.  Any method may be called from any thread; use it as a context manager,
@@ -280,11 +285,6 @@ class Store(OrderedReads, Revisions, CompiledTable):
         self._check_open()
         sync(self._engine)
 
-    def checkpoint(self) -> None:
-        """Writes memtables out as segments, durably, and lets go of their journal."""
-        self._check_writable()
-        maintenance.checkpoint(self._engine)
-
     def compact(self, progress: Progress = False) -> None:
         """Merges everything into one run without delete markers, giving their space back.
 
@@ -396,4 +396,5 @@ class Store(OrderedReads, Revisions, CompiledTable):
     def _title(self) -> str:
         state = "closed " if self.closed else "read-only " if self.read_only else ""
         key, value = self.options.key, self.options.value
-        return f"<{state}cesium store {self.path!r}, key={key!r}, value={value!r}>"
+        at = "" if self.options.at is None else f" at {self.options.at!r}"
+        return f"<{state}cesium store {self.path!r}{at}, key={key!r}, value={value!r}>"

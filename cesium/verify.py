@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cesium._keys import KeyCodec
@@ -20,9 +20,12 @@ from cesium.engine import StoreEngine
 from cesium.errors import CorruptionError, Error
 from cesium.files import Files
 from cesium.journal_reader import check_kept
+from cesium.manifest import Manifest
+from cesium.named import every_record, named_records, tables_of
 from cesium.options import parse_rate
 from cesium.origin import Origin
 from cesium.pace import PAGE_BYTES, Pace
+from cesium.reclaim import kept_readers
 from cesium.report import FileReport, Problem, Report
 from cesium.scan_journal import Break
 from cesium.scan_segment import (
@@ -63,7 +66,21 @@ def verify(
     scrubber = Scrubber(engine.files, pace, engine.keys, engine.shape)
     details = [*log_reports(engine.files, logs, pace)]
     details += [scrubber.segment(reader) for reader in readers]
+    details += _of_checkpoints(engine, scrubber)
     return report_of(details)
+
+
+def _of_checkpoints(engine: StoreEngine, scrubber: Scrubber) -> Iterator[FileReport]:
+    """The segments of named checkpoints alone, but those that another process has dropped since."""
+    if engine.options.at is not None:
+        return  # one checkpoint is what is open
+    for reader in kept_readers(engine):
+        if not engine.writable and not engine.files.exists(reader.name):
+            manifest = Manifest.load(engine.files)
+            named = [] if manifest is None else named_records(manifest.state)
+            if all(record.id != reader.record.id for record in named):
+                continue
+        yield scrubber.segment(reader)
 
 
 def verify_directory(
@@ -147,10 +164,11 @@ def log_reports(files: Files, logs: Logs, pace: Pace) -> list[FileReport]:
 
 
 def live_records(logs: Logs) -> list[SegmentRecord]:
-    """The segments that an opening would make visible: the manifest's and those attached since."""
+    """The segments that an opening would make visible, at a named version, too: the manifest's and
+    those attached since."""
     state = logs.manifest.state
     assert state is not None
-    records = dict(state.segments)
+    records = {record.id: record for record in every_record(state)}
     for span in counting_spans(logs.journal):
         for _, loaded in attached(span, state.flushed_sequence):
             records |= {record.id: record for record in loaded}
@@ -281,8 +299,9 @@ def _segments_by_record(
     state = logs.manifest.state
     assert state is not None
     gone = []
+    tables = tables_of(state)
     for record in wanted:
-        keys, values = codecs_of(state.tables.get(record.table))
+        keys, values = codecs_of(tables.get(record.table))
         name = segment_name(record.id)
         try:
             shape = shape_of_codecs(keys, values) or own_shape(files, record.id)
@@ -313,7 +332,7 @@ def own_shape(files: Files, segment_id: int) -> TableShape:
 
 def _missing(files: Files, logs: Logs, record: SegmentRecord) -> FileReport:
     state = logs.manifest.state
-    table = state.tables.get(record.table) if state is not None else None
+    table = tables_of(state).get(record.table) if state is not None else None
     keys, _ = codecs_of(table)
     path = files.path(segment_name(record.id))
     report = FileReport(path, "segment", rows=record.rows, readable_pages=0, readable_rows=0)

@@ -24,6 +24,7 @@ import numpy as np
 
 import cesium
 from cesium.files import Files
+from cesium.named import named_records
 from cesium.opening import acquire
 from cesium.options import Options
 from cesium.store import Store
@@ -73,6 +74,7 @@ class Session:
         self.was_poisoned = False
         self.refused = 0  # steps that raised
         self.memtable_bytes = 0  # tiny memtables, where asked for
+        self.named: dict[str, Model] = {}  # checkpoints, by name, as far as the store knows
 
     # -- what workloads call
 
@@ -108,6 +110,21 @@ class Session:
     def keep(self, call: Callable[[Store], Any]) -> None:
         """What changes no row: checkpoint, compact, sync."""
         self._step(call, lambda model: None)
+
+    def keep_name(self, name: str, call: Callable[[Store], Any]) -> None:
+        """Names or drops a checkpoint: done, or not done at all."""
+        assert self.store is not None
+        before = name in self.names()
+        self._step(call, lambda model: None, lambda: (name in self.names()) != before)
+        if name in self.names():
+            self.named.setdefault(name, dict(self.model))
+        else:
+            self.named.pop(name, None)
+
+    def names(self) -> list[str]:
+        """Of the checkpoints that the open store knows."""
+        assert self.store is not None
+        return [each.name for each in self.store.checkpoints()]
 
     def read(self, call: Callable[[Store], Any], expected: Callable[[Model], Any]) -> None:
         """A read: it raises the drive's error, or gives the right answer."""
@@ -149,10 +166,15 @@ class Session:
 
     # -- one step
 
-    def _step(self, call: Callable[[Store], Any], change: Change) -> None:
+    def _step(
+        self,
+        call: Callable[[Store], Any],
+        change: Change,
+        is_done: Callable[[], bool] = lambda: False,
+    ) -> None:
         assert self.store is not None
         before = self.store.sequence
-        if self._attempt(call, change) or self.forever or self.poisoned:
+        if self._attempt(call, change) or self.forever or self.poisoned or is_done():
             return
         assert self.store.sequence == before
         assert self._attempt(call, change), "what failed once failed again"
@@ -280,7 +302,9 @@ class Session:
             report = store.verify()
             assert report.ok, report.problems
             store.delete(next(iter(self.model), 0))
+            self._check_names(path, store)
             records = [reader.record for reader in store.core.version.segments()]
+            records += named_records(store._engine.manifest.state)
             live = {f"segment-{record.id:010d}" for record in records}
             live |= {f"blob-{share.id:010d}" for record in records for share in record.blobs}
             live |= {f"journal-{file.number:06d}" for file in store._engine.journal.files}
@@ -291,6 +315,17 @@ class Session:
         finally:
             store.close()
         shutil.rmtree(path)
+
+    def _check_names(self, path: Path, store: Store) -> None:
+        """The checkpoints of the store hold what they held; a poisoned one may have one more."""
+        found = [each.name for each in store.checkpoints()]
+        assert self.was_poisoned or set(found) == set(self.named)
+        for name in found:
+            options = Options(**{**self.options, "flag": "r", "at": name})
+            with Store(acquire(path, options, 0, QuickFiles(path)), options) as then:
+                assert then.verify().ok
+                if name in self.named:
+                    assert contents(then) == self.named[name], f"wrong rows at {name!r}"
 
 
 def same(found: Any, expected: Any) -> bool:

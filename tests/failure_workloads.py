@@ -247,6 +247,31 @@ def load_in_runs(session: Session) -> None:
     session.close()
 
 
+def name(session: Session, name: str) -> None:
+    session.keep_name(name, lambda store: store.checkpoint(name))
+
+
+def drop(session: Session, name: str) -> None:
+    if name in session.names():
+        session.keep_name(name, lambda store: store.drop_checkpoint(name))
+
+
+def named_checkpoints(session: Session) -> None:
+    """Two names, of which one is dropped, over a merge that would remove their files."""
+    session.open()
+    put(session, 7, text(8))
+    name(session, "first")
+    session.keep(lambda store: store.compact())
+    put_many(session, {key: text(key + 3) for key in range(40, 90)})
+    name(session, "second")
+    session.keep(lambda store: store.compact())
+    drop(session, "first")
+    session.close()
+    session.open()
+    drop(session, "second")
+    session.close()
+
+
 def checkpoints(session: Session) -> None:
     session.open()
     for number in range(4):
@@ -322,6 +347,7 @@ WORKLOADS = [
         segment_bytes=1 << 15, run_rows=100,
     ),
     Workload("checkpoints", checkpoints),
+    Workload("named checkpoints", named_checkpoints, overlapping),
     Workload("closing and opening again", closes),
     Workload("cold reads of a read-only handle", cold_reads, in_segments, killed=True),
     Workload("verify", scrub, in_segments, killed=True),

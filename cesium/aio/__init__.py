@@ -23,7 +23,7 @@ from cesium.aio.store import Store
 from cesium.aio.transactions import Savepoint, Transaction, retry
 from cesium.aio.workers import Opening, Workers
 from cesium.casting import at_least
-from cesium.options import BLOB_THRESHOLD, Options
+from cesium.options import BLOB_THRESHOLD, At, Options
 from cesium.store import Store as BlockingStore
 from cesium.store import open as open_blocking
 
@@ -54,6 +54,7 @@ def open(
     memory_limit: int | str = "1GiB",
     *,
     blob_threshold: int | str | None = BLOB_THRESHOLD,
+    at: At | None = None,
     options: Options | None = None,
     workers: int = WORKERS,
 ) -> Opening[Store]:
@@ -67,7 +68,7 @@ def open(
     def blocking() -> BlockingStore:
         return open_blocking(
             path, key, value, flag, durability, memory_limit,
-            blob_threshold=blob_threshold, options=options,
+            blob_threshold=blob_threshold, at=at, options=options,
         )  # fmt: skip
 
     async def opened() -> Store:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from cesium._core import Commit
 from cesium.aio.ranges import Rows
@@ -21,6 +21,7 @@ from cesium.aio.workers import Opening, Workers, finished
 from cesium.backup import BackupReport
 from cesium.errors import Error
 from cesium.memory import Memory
+from cesium.naming import Checkpoint
 from cesium.options import Options
 from cesium.progress import Progress
 from cesium.report import Report
@@ -184,9 +185,25 @@ class Store(Revisions):
         """Waits until every commit so far is on stable storage: see cesium.Store.sync."""
         await self._readers.run(self._table.sync)
 
-    async def checkpoint(self) -> None:
+    @overload
+    async def checkpoint(self) -> None: ...
+
+    @overload
+    async def checkpoint(self, name: str) -> Checkpoint: ...
+
+    async def checkpoint(self, name: str | None = None) -> Checkpoint | None:
         """Writes memtables out as segments: see cesium.Store.checkpoint."""
-        await self._readers.run(self._table.checkpoint)
+        if name is None:
+            return await self._readers.run(self._table.checkpoint)
+        return await self._readers.run(self._table.checkpoint, name)
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        """The named checkpoints: see cesium.Store.checkpoints."""
+        return await self._readers.run(self._table.checkpoints)
+
+    async def drop_checkpoint(self, name: str) -> None:
+        """Forgets a named checkpoint: see cesium.Store.drop_checkpoint."""
+        await self._readers.run(self._table.drop_checkpoint, name)
 
     async def compact(self, progress: Progress = False) -> None:
         """Merges everything into one run: see cesium.Store.compact."""

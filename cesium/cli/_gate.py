@@ -19,7 +19,7 @@ EXIT_PIPE_CLOSED = 141
 
 
 class NotFound(Exception):
-    """A key that a command was asked for is not in the store."""
+    """A key, or a checkpoint, that a command was asked for is not in the store."""
 
 
 class ReaderGone(Exception):

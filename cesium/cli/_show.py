@@ -11,17 +11,26 @@ from typing import Any
 import click
 
 import cesium
+from cesium.cli._gate import NotFound
 from cesium.cli._text import cell_text
 
 PATH = click.Path(path_type=Path)
+AT = click.option("--at", metavar="NAME", help="The store as it was at a named checkpoint.")
 
 
 @contextmanager
-def opened(path: Path, flag: str) -> Iterator[cesium.Store]:
-    """An existing store; an error of one line when there is none, and nothing is created."""
+def opened(path: Path, flag: str, at: str | None = None) -> Iterator[cesium.Store]:
+    """An existing store; an error of one line when there is none, and nothing is created.
+
+    at: a named checkpoint of it; NotFound when it has none of that name.
+    """
     if not path.exists():
         raise click.ClickException(f"no store at {path}")
-    with cesium.open(path, flag=flag) as store:
+    try:
+        store = cesium.open(path, flag=flag, at=at)
+    except KeyError as error:
+        raise NotFound(str(error.args[0])) from None
+    with store:
         yield store
 
 

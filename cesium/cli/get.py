@@ -7,20 +7,21 @@ from pathlib import Path
 import click
 
 from cesium.cli._gate import NotFound
-from cesium.cli._show import PATH, opened
+from cesium.cli._show import AT, PATH, opened
 from cesium.cli._text import field_names, parse_key, to_json, value_cells
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("path", metavar="STORE", type=PATH)
 @click.argument("key")
+@AT
 @click.option("--json", "as_json", is_flag=True, help="The value as JSON.")
-def get(path: Path, key: str, as_json: bool) -> None:
+def get(path: Path, key: str, at: str | None, as_json: bool) -> None:
     """Print the value of one key.
 
     A value of several fields gives a line for each. Exits with 3 when the key is absent.
     """
-    with opened(path, "r") as store:
+    with opened(path, "r", at) as store:
         schema = store.options.value
         try:
             value = store[parse_key(store.options.key, key)]

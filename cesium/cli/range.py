@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import cesium
-from cesium.cli._show import PATH, opened, print_rows
+from cesium.cli._show import AT, PATH, opened, print_rows
 from cesium.cli._text import field_names, key_cells, key_parts, parse_key, to_json, value_cells
 
 TERMINAL_ROWS = 40
@@ -24,6 +24,7 @@ TERMINAL_ROWS = 40
 @click.option("--prefix", metavar="PIECE", help="Only keys that begin so (text, bytes, composite).")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N rows.")
+@AT
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
 def range_(
     path: Path,
@@ -32,6 +33,7 @@ def range_(
     prefix: str | None,
     reverse: bool,
     limit: int | None,
+    at: str | None,
     as_json: bool,
 ) -> None:
     """Print rows in the order of their keys.
@@ -42,7 +44,7 @@ def range_(
     """
     if prefix is not None and (low is not None or high is not None):
         raise click.UsageError("--prefix goes without --from and --to")
-    with opened(path, "r") as store:
+    with opened(path, "r", at) as store:
         schema = store.options.key
 
         def rows(count: int | None) -> Iterator[tuple[Any, Any]]:

@@ -7,8 +7,10 @@ error of any kind is `Wrong`.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +19,7 @@ from cesium.checksum import crc32c
 from cesium.directory import blob_numbers, segment_numbers
 from cesium.files import Files, MemoryFiles
 from cesium.manifest import numbers_of
+from cesium.named import named_records
 from cesium.opening import acquire
 from cesium.replay import journal_name
 from crash.history import Found, History, Wrong
@@ -25,7 +28,8 @@ from journal_frames import length_at
 
 SLOTS_MAX = 8
 WRITTEN_OF = 6  # one image in so many is written to,
-READ_ONLY_OF = 5  # and one in so many opened read-only first
+READ_ONLY_OF = 5  # one in so many opened read-only first,
+NAMED_OF = 4  # and one in so many at each of its named checkpoints
 
 
 def put_into(files: Files, content: Content) -> Files:
@@ -42,6 +46,16 @@ def put_into(files: Files, content: Content) -> Files:
 def open_store(files: Files, options: cesium.Options) -> cesium.Store:
     """A store of tiny pages on these files."""
     return cesium.Store(acquire("image", options, SLOTS_MAX, files), options)
+
+
+@contextlib.contextmanager
+def open_at(files: Files, options: cesium.Options, name: str) -> Iterator[cesium.Store]:
+    """A checkpoint of a store that is open on the same files, and stays so."""
+    try:
+        with open_store(files, replace(options, flag="r", at=name)) as then:
+            yield then
+    finally:
+        files.ended = False  # a store of the user's has files of its own
 
 
 class Checker:
@@ -68,6 +82,8 @@ class Checker:
                 report = store.verify()
                 if not report.ok:
                     raise Wrong(f"it does not verify: {report.problems}")
+                if drawn % NAMED_OF == 0:
+                    self._read_named(store, files)
                 self._note_journal(store)
                 self._go_through(store)
                 if writes:
@@ -85,7 +101,21 @@ class Checker:
         if len(rows) != len(store):
             raise Wrong(f"{len(rows)} rows, len says {len(store)}")
         uuid = store._engine.manifest.state.store_uuid
-        return self.history.recognise(uuid, store.sequence, rows)
+        found = self.history.recognise(uuid, store.sequence, rows)
+        named = frozenset((each.name, each.sequence) for each in store.checkpoints())
+        return found._replace(named=named)
+
+    def _read_named(self, store: Any, files: Files) -> None:
+        """Every checkpoint holds what was there when it was named."""
+        uuid = store._engine.manifest.state.store_uuid
+        for each in store.checkpoints():
+            with open_at(files, self.options, each.name) as then:
+                rows = list(then.items())
+                if (then.sequence, len(then)) != (each.sequence, len(rows)):
+                    raise Wrong(f"{each}, but it is of {then.sequence} with {len(then)} rows")
+                self.history.recognise_named(uuid, each.name, each.sequence, rows)
+            self.seen["opened at a checkpoint"] += 1
+            self.seen["checkpoint of its own files"] += each.own_bytes > 0
 
     # -- writing on
 
@@ -110,6 +140,7 @@ class Checker:
             store.checkpoint()  # the first that writes
         names = store._engine.files.list()
         records = [reader.record for reader in store.core.version.segments()]
+        records += named_records(store._engine.manifest.state)
         live = {record.id for record in records}
         blobs = {share.id for record in records for share in record.blobs}
         left = [name for name in names if name.endswith(".new")]
@@ -129,6 +160,7 @@ class Checker:
                 raise Wrong(f"what was written afterwards is gone: {rows}, {self._expected}")
             if not store.verify().ok:
                 raise Wrong("it does not verify after it was written to")
+            self._read_named(store, files)
             self._go_through(store)
 
     def _go_through(self, store: Any) -> None:

@@ -8,6 +8,9 @@ knows, at each event, which states are lawful:
   checkpoint, a load or `durable_sequence`; at most all that was begun; in between any prefix;
 - after the kill of the process, at least all that was acknowledged.
 
+Named checkpoints are there once naming them returned, and until dropping them begins; they hold the
+rows as of their sequence, which covers all commits from before they were named.
+
 Thread safety: commits may be made by several threads; the order is that of their sequences.
 """
 
@@ -46,6 +49,8 @@ class Era:
     base_rows: Rows = field(default_factory=dict)
     commits: list[Commit] = field(default_factory=list)
     states: list[list[tuple[Any, Any]]] = field(default_factory=list)  # filled in by `settle`
+    # Of checkpoints that it began with, by name and sequence.
+    named: dict[tuple[str, int], list[tuple[Any, Any]]] = field(default_factory=dict)
 
     def settle(self) -> None:
         """Works out the rows after each commit, in order of sequence."""
@@ -102,11 +107,38 @@ class Durable(NamedTuple):
     sequence: int
 
 
+class Naming(NamedTuple):
+    """A checkpoint of this name may be there from now on, with the commits up to a sequence."""
+
+    name: str
+    sequence: int
+
+
+class Named(NamedTuple):
+    """It is there for good."""
+
+    name: str
+
+
+class Dropping(NamedTuple):
+    """It may be gone from now on."""
+
+    name: str
+
+
+class Dropped(NamedTuple):
+    """It is gone for good."""
+
+    name: str
+
+
 class Found(NamedTuple):
-    """What a crash image holds: an era and the sequence of its last commit."""
+    """What a crash image holds: an era, the sequence of its last commit, and checkpoints: names and
+    sequences."""
 
     era: int
     sequence: int
+    named: frozenset[tuple[str, int]] = frozenset()
 
 
 class History:
@@ -119,6 +151,17 @@ class History:
         """After the run: works out every state."""
         for era in self.eras:
             era.settle()
+
+    def recognise_named(
+        self, uuid: bytes, name: str, sequence: int, rows: list[tuple[Any, Any]]
+    ) -> None:
+        """Wrong if a checkpoint does not hold the rows of its sequence."""
+        era = next(era for era in self.eras if era.uuid == uuid)
+        expected = era.named.get((name, sequence)) or era.state(sequence)
+        if expected is None:
+            raise Wrong(f"the checkpoint {name!r} is of sequence {sequence}, which never was")
+        if rows != expected:
+            raise Wrong(f"the checkpoint {name!r}: {_difference(rows, expected)}")
 
     def recognise(self, uuid: bytes, sequence: int, rows: list[tuple[Any, Any]]) -> Found:
         """Which state of which era this is; Wrong if it never was."""
@@ -157,6 +200,8 @@ class Bounds:
         self.kept = 0  # what a kill leaves at least
         self.durable = 0  # what a power cut leaves at least
         self.between = False  # a new store is being made
+        self.names: dict[str, int] = {}  # that may be there, and the least sequence of each
+        self.named: set[str] = set()  # that must be there
 
     def mark(self, note: Any) -> None:
         """Takes a mark."""
@@ -167,8 +212,18 @@ class Bounds:
             case Opened(era, durable_sequence):
                 if era != self.era:
                     self.begun.clear()
+                    self.names.clear()
+                    self.named.clear()
                     self.kept = self.durable = durable_sequence
                 self.era, self.between = era, False
+            case Naming(name, sequence):
+                self.names[name] = sequence
+            case Named(name):
+                self.named.add(name)
+            case Dropping(name):
+                self.named.discard(name)
+            case Dropped(name):
+                del self.names[name]
             case Begun(commit):
                 self.begun.add(commit.sequence)
             case Acknowledged(commit, level):
@@ -195,3 +250,10 @@ class Bounds:
         base = self.history.eras[found.era].base_sequence
         if found.sequence > base and found.sequence not in self.begun:
             raise Wrong(f"commit {found.sequence} was not begun yet")
+        if missing := self.named - {name for name, _ in found.named}:
+            raise Wrong(f"checkpoints are missing: {missing}")
+        for name, sequence in found.named:
+            if name not in self.names:
+                raise Wrong(f"the checkpoint {name!r} was not named, or was dropped")
+            if sequence < self.names[name]:
+                raise Wrong(f"the checkpoint {name!r} is of {sequence}, before {self.names[name]}")

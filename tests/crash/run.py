@@ -19,15 +19,19 @@ from unittest import mock
 
 import cesium
 from cesium.durability import sync
-from crash.check import open_store
+from crash.check import open_at, open_store
 from crash.history import (
     NO_STORE,
     Acknowledged,
     Begun,
     Commit,
+    Dropped,
+    Dropping,
     Durable,
     Era,
     History,
+    Named,
+    Naming,
     Opened,
     Opening,
     Reopened,
@@ -155,8 +159,17 @@ class Run:
             self.history.eras.append(Era(uuid, sequence, dict(self.store.items())))
             self._era += 1
             self.files.mark(Opened(self._era, sequence))
+            self._note_names()
         else:
             self.files.mark(Reopened())
+
+    def _note_names(self) -> None:
+        """The checkpoints that the store began with, and what they hold."""
+        for each in self.store.checkpoints():
+            with open_at(self.files, self.options, each.name) as then:
+                self.history.eras[-1].named[each.name, each.sequence] = list(then.items())
+            self.files.mark(Naming(each.name, each.sequence))
+            self.files.mark(Named(each.name))
 
     def _flushed(self) -> int:
         return self.store._engine.manifest.state.flushed_sequence
@@ -353,6 +366,33 @@ class Run:
         sequence = self.store.sequence
         self.store.checkpoint()
         self.files.mark(Durable(sequence))
+
+    def name(self, name: str, dies_at: int = 0) -> None:
+        """Names a checkpoint; dies_at: the process is killed at that call to the system."""
+        sequence = self.store.sequence
+        self.files.mark(Naming(name, sequence))
+        if dies_at:
+            self.dies(lambda: self.store.checkpoint(name), dies_at)
+        else:
+            self.store.checkpoint(name)
+            self.files.mark(Durable(sequence))
+        if name in self.names:
+            self.files.mark(Named(name))
+
+    def drop(self, name: str, dies_at: int = 0) -> None:
+        """Drops a named checkpoint; dies_at: as above."""
+        self.files.mark(Dropping(name))
+        if dies_at:
+            self.dies(lambda: self.store.drop_checkpoint(name), dies_at)
+        else:
+            self.store.drop_checkpoint(name)
+        self.files.mark(Named(name) if name in self.names else Dropped(name))
+        self.seen["checkpoint dropped"] += name not in self.names
+
+    @property
+    def names(self) -> list[str]:
+        """Of the checkpoints that are there."""
+        return [each.name for each in self.store.checkpoints()]
 
     def compact(self) -> None:
         sequence = self.store.sequence

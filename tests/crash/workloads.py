@@ -424,6 +424,37 @@ def meanwhile(run: Run) -> None:
         run.put(run.rng.randrange(KEYS), -float(number))
 
 
+def names(run: Run) -> None:
+    """Checkpoints with names, between writes and merges; named and dropped by who may be killed."""
+    text = run.options.key == "str"
+    for number in range(7 if text else 10):
+        if text:
+            key = run.rng.choice("abcdef")
+            run.put_many({key: bytes([number]) * 300, key + "1": b"small"})
+        elif number % 5 == 3:
+            run.bulk_load(some_rows(run, 40))
+        else:
+            run.put_many(some_rows(run, 25))
+        if number % 6 == 1:
+            run.delete_range("b" if text else 5, "d" if text else 25)
+        if number % 4 == 2:
+            run.compact()
+        there = run.names
+        dies_at = run.rng.randrange(1, 12) if number % 3 == 1 else 0
+        if len(there) > 2 or (there and run.rng.random() < 0.4):
+            run.drop(run.rng.choice(there), dies_at)
+        else:
+            run.name(f"number {number}", dies_at)
+        if number == 5:
+            run.kill()
+        if number == 4:
+            run.close()
+            run.open()
+    for name in run.names:
+        run.drop(name)
+    run.compact()
+
+
 def _until(condition: Callable[[], bool]) -> None:
     limit = time.monotonic() + 60
     while not condition():
@@ -465,6 +496,11 @@ WORKLOADS: dict[str, tuple[Workload, dict[str, Any]]] = {
     "failures": (failures, {"durability": "process"}),
     "deaths": (deaths, {"durability": "process"}),
     "deaths-sync": (deaths, {}),
+    "names": (names, {"durability": "process"}),
+    "names-blobs": (
+        names,
+        {"key": "str", "value": "bytes", "durability": "process", "blob_threshold": 64},
+    ),
 }
 
 # What must have been met in a workload, by its own doing or in its images.
@@ -496,4 +532,22 @@ CORNERS: dict[str, tuple[str, ...]] = {
     "deaths-sync": (*ALWAYS, "died in the midst"),
     "failures": (*ALWAYS, "failed call", "killed"),
     "meanwhile": (*ALWAYS, "held in maintenance", "merge", "load"),
+    "names": (
+        *ALWAYS,
+        "merge",
+        "load",
+        "killed",
+        "died in the midst",
+        "orphan removed",
+        "opened at a checkpoint",
+        "checkpoint of its own files",
+        "checkpoint dropped",
+    ),
+    "names-blobs": (
+        *ALWAYS,
+        "merge",
+        "blob file reclaimed",
+        "checkpoint of its own files",
+        "checkpoint dropped",
+    ),
 }

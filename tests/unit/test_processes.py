@@ -50,6 +50,7 @@ writes = {
     "bulk_load": ([1], [1]), "checkpoint": (), "compact": (), "__setitem__": (1, 1),
     "__delitem__": (1,), "sync": (), "compare_and_set": (1, 1, 2), "put_if_absent": (1, 1),
     "increment": (1,), "update_many": ([1], np.add, 1), "transaction": (),
+    "drop_checkpoint": ("a",),
 }
 reads = {
     "get": (1,), "get_many": ([1],), "contains_many": ([1],), "first": (), "last": (),
@@ -57,7 +58,8 @@ reads = {
     "keys": (), "values": (), "items": (), "verify": (), "stats": (), "__getitem__": (1,),
     "__contains__": (1,), "__len__": (), "__iter__": (), "__reversed__": (), "__bool__": (),
     "__enter__": (), "__reduce__": (), "memory": (), "view": (1,),
-    "snapshot": (), "backup": (path + "-copy",), "changes": (), "watch": (), "refresh": (),
+    "snapshot": (), "checkpoints": (), "backup": (path + "-copy",),
+    "changes": (), "watch": (), "refresh": (),
 }
 properties = ["sequence", "durable_sequence"]
 ranges = {
