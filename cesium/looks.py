@@ -8,15 +8,18 @@ is noted), and never raises: a handle that is closed, or forked, is its title al
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from cesium._keys import KeyCodec
 from cesium._outline import entries_below, value_length
 from cesium._ranges import EncodedRange, RangeReader, RowIterator, View
 from cesium._reads import TableReads
 from cesium.errors import ClosedError
 from cesium.figures import bytes_text
+from cesium.keys import key_codec
 from cesium.showing import COLUMNS_MOST, Grid, Look, plain, shown
 from cesium.stats import Tier, tiers_of
 
@@ -140,7 +143,7 @@ def narrow(grid: Grid) -> Grid:
 def key_names(table: TableReads) -> list[str]:
     """The headers of the keys' columns."""
     spec = table.keys_codec.spec
-    return [f"key[{part}]" for part in range(len(spec))] if is_composite(spec) else ["key"]
+    return [f"key_{part}" for part in range(len(spec))] if is_composite(spec) else ["key"]
 
 
 def value_names(table: TableReads) -> list[str]:
@@ -226,6 +229,26 @@ def span_text(rows: Edges) -> str:
         return "no keys"
     last = rows.tail[-1] if rows.tail else rows.head[-1]
     return f"keys {shown(rows.head[0][0])} to {shown(last[0])}"
+
+
+def bound_text(codec: KeyCodec, bound: Encoded) -> str:
+    """A bound of a range: a key, leading parts of one, or "after" those when all of them are in."""
+    key = decoded(codec, bound)
+    if key is None and isinstance(bound, bytes) and bound and bound[-1]:
+        before = decoded(codec, bound[:-1] + bytes([bound[-1] - 1]))
+        return plain(repr(bound)) if before is None else f"after {shown(before)}"
+    return plain(repr(bound)) if key is None else shown(key)
+
+
+def decoded(codec: KeyCodec, bound: Encoded) -> Any:
+    """The key that was encoded so, or the leading parts of one; None for other bytes."""
+    with contextlib.suppress(Exception):
+        return codec.decode_key(bound)
+    spec = codec.spec
+    for count in reversed(range(1, len(spec) if isinstance(spec, (list, tuple)) else 1)):
+        with contextlib.suppress(Exception):
+            return key_codec(tuple(spec[:count])).decode_key(bound)
+    return None
 
 
 def count_text(view: View, piece: Range, rows: Edges) -> str:

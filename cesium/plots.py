@@ -26,6 +26,7 @@ FAINT = "0.45"  # for notes: readable on light and on dark
 LABEL_MOST = 22  # characters of a key on an axis
 SAMPLES_MOST = 2000
 LOG_FROM = 20
+SAMPLED = ("get", "put", "range")
 QUANTILES = (("p50", "o"), ("p90", "s"), ("p99", "D"), ("p99_9", "^"), ("max", "x"))
 RATES = {  # what is counted once a row, or in bytes
     "puts": ("puts", "batch_puts", "loaded_rows", "deletes", "batch_deletes"),
@@ -165,7 +166,7 @@ class Plots:
         seconds_formatter = matplotlib_part("ticker").FuncFormatter(lambda x, _: seconds_text(x))
         ax.xaxis.set_major_formatter(seconds_formatter)
         ax.xaxis.set_minor_formatter(matplotlib_part("ticker").NullFormatter())
-        labels = [f"{name}\n{counted(latency.calls, 'call')}" for name, latency in found.items()]
+        labels = [f"{name}\n{calls_text(name, latency.calls)}" for name, latency in found.items()]
         ax.set_yticks(range(len(found)), labels)
         ax.set_ylim(len(found) - 0.5, -0.5)
         ax.grid(axis="x", alpha=0.3)
@@ -280,6 +281,11 @@ def tier_text(runs: list[tuple[int, int, int]]) -> str:
     if not segments:
         return text
     return f"{text}\n{counted(len(runs), 'run')}, {counted(segments, 'segment')}"
+
+
+def calls_text(name: str, calls: int) -> str:
+    """How many calls the times stand for; of short ones but some are timed."""
+    return f"about {calls:,} calls" if name in SAMPLED else counted(calls, "call")
 
 
 def counted(number: int, what: str) -> str:

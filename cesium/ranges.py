@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from cesium._ranges import EncodedRange, RangeReader
 from cesium.casting import at_least
 from cesium.errors import SchemaError
-from cesium.looks import range_look
+from cesium.looks import bound_text, range_look
 from cesium.range_columns import chosen, read_fields
 from cesium.range_frames import FrameReads
-from cesium.showing import plain
 
 if TYPE_CHECKING:
     from cesium.ordered import OrderedReads
@@ -205,7 +204,7 @@ class Range(FrameReads):
         """What it is, in one line; reads nothing."""
 
         def shown(bound: Encoded | None, end: str) -> str:
-            return end if bound is None else plain(repr(self._store._decode_bound(bound)))
+            return end if bound is None else bound_text(self._store.keys_codec, bound)
 
         table = self._store._title()
         what = ("", ".keys()", ".values()")[self._yields]

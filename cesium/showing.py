@@ -99,7 +99,8 @@ def shown(value: Any, most: int = CELL_MOST) -> str:
     if type(value) is float:
         return repr(value) if len(repr(value)) <= 12 else f"{value:.10g}"
     if isinstance(value, tuple) and value:
-        return plain(f"({', '.join(shown(part, most) for part in value)})", most)
+        parts = ", ".join(shown(part, most) for part in value)
+        return plain(f"({parts}{',' if len(value) == 1 else ''})", most)
     try:
         return plain(str(value), most)
     except Exception as error:  # a type of the user's own

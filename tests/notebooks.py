@@ -32,7 +32,7 @@ def run(notebook: Any, folder: Path, environment: dict[str, str] | None = None) 
         "IPYTHONDIR": str(folder / "ipython"), **(environment or {}),
     }  # fmt: skip
     client = NotebookClient(notebook, timeout=TIMEOUT_SECONDS, km=Kernel())
-    client.execute(cwd=str(folder), env=variables)
+    client.execute(cwd=str(folder), env=variables, cleanup_kc=True)
     return notebook
 
 

@@ -83,9 +83,22 @@ def test_parts_and_fields_have_columns_of_their_own() -> None:
     with cesium.open(":memory:", key=("str", "u2"), value=fields) as store:
         store[("a", 3)] = tuple(range(20))
         header = repr(store).splitlines()[4]
-        assert header.split()[:2] == ["key[0]", "key[1]"] and "field 8" in header
+        assert header.split()[:2] == ["key_0", "key_1"] and "field 8" in header
         assert "field 9" not in header and header.endswith("\u2026")
         assert "keys ('a', 3) to ('a', 3)" in repr(store)
+
+
+def test_bounds_are_keys_or_parts_of_them() -> None:
+    with cesium.open(":memory:", key=("str", "i2", "bytes"), value="i4") as store:
+        store[("a", 3, b"x")] = 1
+        for view, bounds in (
+            (store[("a",) : ("b", 7)], "[('a',), ('b', 7))"),
+            (store.prefix(("a", 3)), "[('a', 3), ('a', 4))"),
+            (store.prefix(("a",)), "[('a',), after ('a',))"),
+            (store[("a", 3, b"x") :], "[('a', 3, b'x'), ...)"),
+            (store.range(("a",), ("a",), inclusive=(True, True)), "[('a',), after ('a',))"),
+        ):
+            assert repr(view).startswith(f"<range {bounds} of ")
 
 
 def test_long_values_are_not_read() -> None:
