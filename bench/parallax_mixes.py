@@ -62,8 +62,8 @@ def rows(mix: str, count: int) -> Iterator[tuple[bytes, bytes]]:
 
 def put_into_cesium(path: Path, name: str, mix: str, count: int, memory: int) -> int:
     import cesium
-    from cesium.checkpoint import SegmentOutput
     from cesium.engine import TIER_BASE
+    from cesium.segment_output import SegmentOutput
 
     upper, last = CESIUM[name]
     made = SegmentOutput.__init__

@@ -28,7 +28,7 @@ from cesium._reads cimport TableReads
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, version_find
 from cesium import _reads
-from cesium.errors import ClosedError, LimitError, ReadOnlyError
+from cesium.errors import LimitError, ReadOnlyError
 
 LEVELS = ("none", "process", "interval", "sync")
 DURABILITY_ERROR = "durability is one of 'sync', 'interval', 'process', 'none', not {!r}"
@@ -99,9 +99,9 @@ cdef class CompiledTable(TableReads):
             return missing
         # Nothing that allocates, or could raise, stands between the locking and the unlocking.
         self.engine.lock_shared()
-        if self.engine.closed:      # since the check above: the version is, or will be, emptied
+        if self.engine.closed or self.core.dropped:     # since the check: the version is emptied
             self.engine.unlock()
-            raise ClosedError("the store is closed")
+            self.check_readable()
         status = memtable_find(self.core.live.state, &encoded, &position, &masked)
         if status == STATUS_OK:
             if (kind_of(position.page, position.slot) & KIND_MASK) == KIND_DELETE:
@@ -164,6 +164,7 @@ cdef class CompiledTable(TableReads):
         if self.shape.value_width:
             flags |= JOURNAL_FIXED_VALUES
         value.kind = KIND_VALUE if kind == JOURNAL_PUT else KIND_DELETE
+        self.core.check_there()
         engine.append_single(self.core.table_id, kind, flags, key_data, key_bytes, value.data,
                              <uint32_t>value.bytes, position)
         self.core.apply_one(key, value)
@@ -400,6 +401,7 @@ cdef class CompiledTable(TableReads):
         cdef bint full
         engine.begin_commit()
         try:
+            self.core.check_there()
             engine.append(JOURNAL_FRAME_COMMIT, operation.parts, operation.part_count, 1, &position)
             if applied.batch.count:
                 self.core.apply_batch(&applied.batch)

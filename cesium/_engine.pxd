@@ -19,7 +19,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from cesium._counters cimport Counters
 from cesium._journal cimport JournalPart, JournalWriter
-from cesium._memtable cimport Memtable, MemtableSnapshot
+from cesium._memtable cimport Memtable, MemtableSnapshot, MemtableState
 from cesium._native cimport load_head
 from cesium._page cimport Key, TableShape, Value
 from cesium._version cimport Version
@@ -42,6 +42,7 @@ cdef class Engine:
     cdef public bint untold             # it was poisoned in the background, and no call raised yet
     cdef public bint reserved           # a transaction is open, and other commits wait for it
     cdef public bint stalled            # memtables that cannot be written out fill the memory
+    cdef public uint64_t memtables_most # what those of several tables may take (cesium/budget.py)
     cdef public object host             # Python's side: cesium.host.EngineHost
     cdef public JournalWriter journal   # the file appended to; None: nothing written since opening
     cdef readonly bint journaled        # False for `:memory:` and for durability "none"
@@ -85,6 +86,7 @@ cdef class Engine:
     # Waits until the journal is on stable storage up to the position.  Call without any lock.
     cdef int wait_synced(self, JournalWriter journal, uint64_t position) except -1
     cdef int append_failed(self, int status) except -1
+    cdef int fail_half_applied(self, int status) except -1
     cdef int poison_by(self, JournalWriter journal) except -1
 
 # Whether no call may go on: `check_open` says why.  A child's locks may be locked for ever.
@@ -132,9 +134,29 @@ cdef inline void value_of_row(const Batch *batch, uint32_t value_width, uint64_t
         value.data = batch.value_data + batch.value_offsets[row]
         value.bytes = batch.value_offsets[row + 1] - batch.value_offsets[row]
 
+# The operations of one table in a commit.
+cdef struct CorePart:
+    MemtableState *live
+    uint32_t value_width
+    uint32_t count                  # of the operations, which follow those of the parts before
+
+# Applies operations of several tables, which become visible at once (writer lock held); the rows of
+# batches are in key order.
+cdef int apply_parts(Engine engine, const CorePart *parts, uint32_t part_count,
+                     const Operation *operations) except -1
+
+cdef class TableCore
+
+cdef class Frozen:             # what a table's memtable and version become when it is frozen
+    cdef TableCore core
+    cdef Memtable fresh
+    cdef MemtableSnapshot snapshot
+    cdef Version version
+
 cdef class TableCore:
     cdef Engine engine
     cdef readonly uint32_t table_id
+    cdef public bint dropped            # the table is gone: no call goes on
     cdef readonly TableShape shape
     cdef Memtable live
     cdef Version version_now
@@ -142,12 +164,10 @@ cdef class TableCore:
     cdef public uint64_t memtable_share_bytes   # and what others leave it (cesium/budget.py)
     cdef uint64_t checks                # calls since the memtable was last checked (debug builds)
 
-    # All four need the writer lock; they take `lock` themselves.
+    # All three need the writer lock; they take `lock` themselves.
     cdef int apply_one(self, const Key *key, const Value *value) except -1
     cdef int apply_batch(self, const Batch *batch) except -1
     cdef int apply_delete_range(self, const Key *lower, const Key *upper, bint unbounded) except -1
-    # Several operations, which become visible at once; the rows of batches are in key order.
-    cdef int apply_operations(self, const Operation *operations, uint32_t count) except -1
     # Whether the memtable, or the journal, is due to be written out (writer lock held).
     cdef bint is_full(self) noexcept
     # Pins the live memtable into an empty snapshot; `lock` is held, exclusive.  STATUS_NOT_FOUND:
@@ -156,7 +176,9 @@ cdef class TableCore:
     cdef int pin_into(self, MemtableSnapshot snapshot, uint64_t *changes) noexcept
     # In a debug build, checks every invariant of the live memtable; otherwise nothing.
     cdef int self_check(self) except -1
-    cdef int fail_half_applied(self, int status) except -1
+    cdef Frozen prepare_freeze(self)
+    # ClosedError for a table that was dropped; before a commit with the writer lock held.
+    cdef int check_there(self) except -1
 
 # Puts a batch into a memtable that nobody else sees.
 cdef int draft_batch(Memtable draft, const Batch *batch, Counters counters) except -1

@@ -31,6 +31,7 @@ class Engine:
     untold: bool
     reserved: bool
     stalled: bool
+    memtables_most: int
     host: _Host
     journal: JournalWriter | None
     durable_sequence: int
@@ -76,6 +77,7 @@ class WriteGuard:
     ) -> None: ...
 
 class TableCore:
+    dropped: bool
     memtable_limit_bytes: int
     memtable_share_bytes: int
     def __new__(
@@ -92,3 +94,5 @@ class TableCore:
     def live_is_empty(self) -> bool: ...
     def pin_live(self) -> MemtableSnapshot | None: ...
     def live_counters(self) -> dict[str, int]: ...
+
+def freeze_tables(engine: Engine, cores: list[TableCore]) -> list[MemtableSnapshot]: ...

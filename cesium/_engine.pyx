@@ -5,7 +5,7 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 
-from cesium._counters cimport JOURNAL_BYTES, Counters, count_more
+from cesium._counters cimport JOURNAL_BYTES, Counters, count_more, counted
 from cesium._frames cimport JOURNAL_FRAME_ATTACH, JOURNAL_FRAME_COMMIT
 from cesium._interval cimport IntervalSet
 from cesium._journal cimport (
@@ -108,6 +108,7 @@ cdef class Engine:
         self.sequence = sequence
         self.counters = Counters(memory_limit)
         self.frame_bytes_most = min(<uint64_t>FRAME_BYTES_MAX, memory_limit // FRAME_SHARE)
+        self.memtables_most = UINT64_MAX
         self.pace_check = UINT64_MAX
         self.forks_now = &process_forks
         self.forks_before = process_forks
@@ -238,6 +239,11 @@ cdef class Engine:
             self.poison_by(self.journal)
         raise Error(f"the journal refused a frame (status {status})")
 
+    cdef int fail_half_applied(self, int status) except -1:
+        """The journal has the commit but memory does not: only reopening sets that right."""
+        self.poisoned = MemoryError("a commit was journaled but could not be applied")
+        return raise_plain(status)
+
     cdef int poison_by(self, JournalWriter journal) except -1:
         """What a failed sync means: no write succeeds any more."""
         if self.poisoned is None:
@@ -346,6 +352,7 @@ cdef class Engine:
         parts[0].bytes = 8
         parts[1].data = PyBytes_AS_STRING(payload)
         parts[1].bytes = length
+        core.check_there()
         self.append(JOURNAL_FRAME_ATTACH, parts, 2, 0, &position)
         output.committed = True
         core.publish(version)
@@ -395,6 +402,10 @@ cdef class WriteGuard:
         self.engine.end_write()
 
 
+cdef class Frozen:
+    pass
+
+
 cdef class TableCore:
     """TableCore(engine, table_id, shape, memtable_limit_bytes): one table's mutable state."""
 
@@ -413,12 +424,13 @@ cdef class TableCore:
         memtable_counters(self.live.state, &counters)
         return (counters.bytes > min(self.memtable_limit_bytes, self.memtable_share_bytes)
                 or self.engine.checkpoint_due
-                or self.engine.unwatched)
+                or self.engine.unwatched
+                or counted(&self.engine.counters.memtable_bytes) > self.engine.memtables_most)
 
-    cdef int fail_half_applied(self, int status) except -1:
-        """The journal has the commit but memory does not: only reopening sets that right."""
-        self.engine.poisoned = MemoryError("a commit was journaled but could not be applied")
-        return raise_plain(status)
+    cdef int check_there(self) except -1:
+        if self.dropped:
+            raise ClosedError("the table was dropped")
+        return 0
 
     cdef int apply_one(self, const Key *key, const Value *value) except -1:
         cdef int status
@@ -431,7 +443,7 @@ cdef class TableCore:
                 status = memtable_put(self.live.state, key, value)
                 pthread_rwlock_unlock(&self.engine.lock)
         if status != STATUS_OK:
-            self.fail_half_applied(status)
+            self.engine.fail_half_applied(status)
         return 0
 
     cdef int apply_batch(self, const Batch *batch) except -1:
@@ -440,7 +452,7 @@ cdef class TableCore:
             status = put_sorted(self.live.state, batch, self.shape.shape.value_width,
                                 self.engine.counters, &self.engine.lock)
         if status != STATUS_OK:
-            self.fail_half_applied(status)
+            self.engine.fail_half_applied(status)
         return 0
 
     cdef int apply_delete_range(self, const Key *lower, const Key *upper,
@@ -451,27 +463,7 @@ cdef class TableCore:
             status = memtable_delete_range(self.live.state, lower, upper, unbounded)
             pthread_rwlock_unlock(&self.engine.lock)
         if status != STATUS_OK:
-            self.fail_half_applied(status)
-        return 0
-
-    cdef int apply_operations(self, const Operation *operations, uint32_t count) except -1:
-        cdef uint32_t index
-        cdef int status = STATUS_OK
-        with nogil:
-            pthread_rwlock_wrlock(&self.engine.lock)
-            for index in range(count):
-                if operations[index].batch.count:
-                    status = put_rows(self.live.state, &operations[index].batch,
-                                      self.shape.shape.value_width, NULL)
-                else:
-                    status = memtable_delete_range(
-                        self.live.state, &operations[index].lower, &operations[index].upper,
-                        operations[index].unbounded)
-                if status != STATUS_OK:
-                    break
-            pthread_rwlock_unlock(&self.engine.lock)
-        if status != STATUS_OK:
-            self.fail_half_applied(status)
+            self.engine.fail_half_applied(status)
         return 0
 
     # --- for checkpoint and maintenance; all under the writer lock but `version` ---------------
@@ -496,23 +488,18 @@ cdef class TableCore:
 
         Returns its MemtableSnapshot, or None when it holds nothing (writer lock held).
         """
-        cdef Memtable full = self.live
-        cdef Memtable fresh
-        cdef MemtableSnapshot snapshot
-        cdef Version version
-        if self.live_is_empty():
-            return None
-        fresh = Memtable(self.shape, self.engine.counters)
-        snapshot = MemtableSnapshot(full)
-        snapshot.last_sequence = self.engine.sequence
-        version = Version(self.shape, [snapshot, *self.version_now.sources],
-                          self.version_now.last_run_is_base)
-        _old = self.version_now
-        self.engine.lock_exclusive()
-        self.live = fresh
-        self.version_now = version
-        self.engine.unlock()
-        return snapshot
+        frozen = freeze_tables(self.engine, [self])
+        return frozen[0] if frozen else None
+
+    cdef Frozen prepare_freeze(self):
+        cdef Frozen made = Frozen.__new__(Frozen)
+        made.core = self
+        made.fresh = Memtable(self.shape, self.engine.counters)
+        made.snapshot = MemtableSnapshot(self.live)
+        made.snapshot.last_sequence = self.engine.sequence
+        made.version = Version(self.shape, [made.snapshot, *self.version_now.sources],
+                               self.version_now.last_run_is_base)
+        return made
 
     def live_is_empty(self):
         """Whether the live memtable holds no entry and no range-delete."""
@@ -657,3 +644,52 @@ cdef int draft_batch(Memtable draft, const Batch *batch, Counters counters) exce
     # The GIL is kept: it is what keeps others off the draft.
     cdef int status = put_sorted(draft.state, batch, draft.shape.value_width, counters, NULL)
     return raise_plain(status) if status != STATUS_OK else 0
+
+
+cdef int apply_parts(Engine engine, const CorePart *parts, uint32_t part_count,
+                     const Operation *operations) except -1:
+    cdef const Operation *operation = operations
+    cdef uint32_t part
+    cdef uint32_t index
+    cdef int status = STATUS_OK
+    with nogil:
+        pthread_rwlock_wrlock(&engine.lock)
+        for part in range(part_count):
+            for _ in range(parts[part].count):
+                if operation.batch.count:
+                    status = put_rows(parts[part].live, &operation.batch, parts[part].value_width,
+                                      NULL)
+                else:
+                    status = memtable_delete_range(parts[part].live, &operation.lower,
+                                                   &operation.upper, operation.unbounded)
+                if status != STATUS_OK:
+                    break
+                operation += 1
+            if status != STATUS_OK:
+                break
+        pthread_rwlock_unlock(&engine.lock)
+    if status != STATUS_OK:
+        engine.fail_half_applied(status)
+    return 0
+
+
+def freeze_tables(Engine engine not None, list cores not None):
+    """Freezes what the live memtables of tables hold, all at one commit (writer lock held).
+
+    Returns the MemtableSnapshots of those that hold anything.  All or none: an interrupt, or a lack
+    of memory, does not come in between, for the journal of a commit is let go of once the
+    memtables that were frozen with it, and before, are written out.
+    """
+    cdef list made = []
+    cdef Frozen frozen
+    cdef TableCore core
+    for core in cores:
+        if not core.live_is_empty():
+            made.append(core.prepare_freeze())
+    engine.lock_exclusive()
+    for frozen in made:
+        # Swapped, so that what goes goes with the list, after the lock: it may unmap files.
+        frozen.core.live, frozen.fresh = frozen.fresh, frozen.core.live
+        frozen.core.version_now, frozen.version = frozen.version, frozen.core.version_now
+    engine.unlock()
+    return [frozen.snapshot for frozen in made]

@@ -1,3 +1,13 @@
-from cesium._version import Version
+from typing import NamedTuple
 
-def segments_memory(version: Version) -> tuple[int, int, int]: ...
+from cesium._engine import TableCore
+
+class TablesMemory(NamedTuple):
+    live: int
+    filled: int
+    frozen: int
+    fences: int
+    checked_pages: int
+    range_deletes: int
+
+def tables_memory(cores: list[TableCore]) -> TablesMemory: ...

@@ -57,6 +57,8 @@ cdef class TableReads:
             raise ClosedError(f"the {self.name} is closed")
         if engine_is_shut(self.engine):
             self.engine.check_open()
+        if self.core.dropped and self.moment is None:
+            self.core.check_there()
         return 0
 
     def _close_handle(self):
@@ -76,9 +78,9 @@ cdef class TableReads:
         """ClosedError once the handle, or the store, is closed, and in a forked child."""
         self.check_readable()
 
-    def _fix(self):
-        """Pins the table as it is now: what is read from now on is read there."""
-        self.moment = View(self.core)
+    def _fix(self, View moment=None):
+        """Pins the table as it is now, or was then: what is read from now on is read there."""
+        self.moment = View(self.core) if moment is None else moment
         self.name = "snapshot"
 
     cdef View pinned(self):

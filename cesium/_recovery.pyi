@@ -9,7 +9,8 @@ from cesium._engine import TableCore
 from cesium._frames import FrameBase
 
 def apply_span(
-    core: TableCore,
+    cores: dict[int, TableCore],
+    table_ids_end: int,
     data: Buffer | npt.NDArray[np.uint8],
     start: int,
     end: int,
@@ -23,7 +24,9 @@ class Gathered:
 
 @disjoint_base
 class Recovery:
-    def __init__(self, core: TableCore, attach: Callable[[int, bytes], None]) -> None: ...
+    def __init__(
+        self, cores: dict[int, TableCore], table_ids_end: int, attach: Callable[[int, bytes], None]
+    ) -> None: ...
     def apply(
         self, data: Buffer | npt.NDArray[np.uint8], start: int, end: int, base: FrameBase
     ) -> None: ...

@@ -1,6 +1,6 @@
-"""Applying journal frames to a table's memtable when a store is opened.
+"""Applying journal frames to the tables' memtables when a store is opened.
 
-Runs before the store is handed out, so nothing else touches the table.  The bytes were checked by
+Runs before the store is handed out, so nothing else touches the tables.  The bytes were checked by
 the replay (cesium.replay); operations are bounds-checked again as they are read.
 
 Commits of a few rows are gathered, and applied as one batch in key order: 2 M single puts of random
@@ -188,9 +188,6 @@ cdef bint grow(void **memory, uint64_t bytes) noexcept nogil:
 
 cdef int check_form(TableCore core, const JournalOperation *operation) except -1:
     """CorruptionError for rows that are not the table's."""
-    if operation.table_id != core.table_id:
-        raise CorruptionError(
-            f"the journal writes to table {operation.table_id}, which is not there")
     if (core.shape.shape.key_width != 0) != (operation.heads != NULL):
         raise CorruptionError("the journal holds keys of another form than the table's")
     if operation.kind == JOURNAL_PUT:
@@ -246,27 +243,44 @@ cdef int apply_operation(TableCore core, const JournalOperation *operation) exce
     return 0
 
 
-cdef class Recovery:
-    """Recovery(core, attach): applies spans of the journal, in order; `finish` comes last.
+cdef enum:
+    GATHERING_TABLES = 16           # at once: each gathers up to its limit
 
+
+cdef class Recovery:
+    """Recovery(cores, table_ids_end, attach): applies spans of the journal, in order; `finish`
+    comes last.
+
+    cores: the tables' TableCores by id.  What the journal has of others is left out below
+    `table_ids_end`, for they were dropped, and CorruptionError from there on.
     `attach(sequence, payload)` is called for attach frames with their JSON bytes, when all before
     them is applied.  Rows are gathered across spans: 2 M single puts of random keys that lie in
     files of 1, 4, 16 and 64 MiB are applied 1.2 times as fast as file by file, where each sorted
     batch lands among the rows of those before.
     """
 
-    cdef TableCore core
-    cdef Gathered gathered
+    cdef dict cores
+    cdef uint64_t table_ids_end
+    cdef Engine engine
     cdef object attach
+    cdef TableCore core             # of the last operation,
+    cdef Gathered gathered          # and what is gathered of it; None: it has none yet
+    cdef dict gathering             # by table id
 
-    def __init__(self, TableCore core not None, attach):
-        self.core = core
+    def __init__(self, dict cores not None, uint64_t table_ids_end, attach):
+        cdef TableCore core
+        self.cores = cores
+        self.table_ids_end = table_ids_end
         self.attach = attach
-        self.gathered = Gathered(core)
+        self.gathering = {}
+        for core in cores.values():
+            self.engine = core.engine
 
     def finish(self):
         """Applies what is gathered still."""
-        self.gathered.apply()
+        cdef Gathered gathered
+        for gathered in self.gathering.values():
+            gathered.apply()
 
     def apply(self, const uint8_t[::1] data, uint64_t start, uint64_t end,
               FrameBase base not None):
@@ -277,8 +291,6 @@ cdef class Recovery:
         cdef uint64_t offset
         cdef uint64_t length
         cdef int status
-        cdef TableCore core = self.core
-        cdef Engine engine = core.engine
         while journal_next_frame(&data[0], end, &position, &base.base, &frame) == STATUS_OK:
             if (frame.header.codec or frame.header.key_id
                     or not JOURNAL_FRAME_COMMIT <= frame.header.frame_type <= JOURNAL_FRAME_END):
@@ -291,7 +303,7 @@ cdef class Recovery:
                     memcpy(&length, frame.payload, 8)
                 if frame.payload_bytes < 8 or length > frame.payload_bytes - 8:
                     raise CorruptionError("an attach frame of the journal is cut off")
-                self.gathered.apply()
+                self.finish()
                 self.attach(frame.header.sequence, frame.payload[8:8 + length])
             elif frame.header.frame_type == JOURNAL_FRAME_COMMIT:
                 offset = 0
@@ -301,18 +313,39 @@ cdef class Recovery:
                         break
                     if status != STATUS_OK:
                         raise CorruptionError("a journal frame holds what is no operation")
-                    check_form(core, &operation)
-                    self.take(&operation)
+                    if self.find_table(operation.table_id):
+                        check_form(self.core, &operation)
+                        self.take(&operation)
             # Ahead of what is gathered; nobody reads it in between but `attach`, which comes after.
-            engine.sequence = max(engine.sequence, frame.header.sequence)
+            self.engine.sequence = max(self.engine.sequence, frame.header.sequence)
+
+    cdef bint find_table(self, uint32_t table_id) except -1:
+        """Makes the table the current one; False: it was dropped since."""
+        if self.core is not None and self.core.table_id == table_id:
+            return True
+        core = self.cores.get(table_id)
+        if core is None:
+            if table_id < self.table_ids_end:
+                return False
+            raise CorruptionError(f"the journal writes to table {table_id}, which is not there")
+        self.core = core
+        self.gathered = self.gathering.get(table_id)
+        return True
 
     cdef int take(self, const JournalOperation *operation) except -1:
         cdef uint8_t kind = KIND_DELETE if operation.kind == JOURNAL_DELETE else KIND_VALUE
         if (operation.kind == JOURNAL_DELETE_RANGE or operation.row_count > FEW_ROWS
                 or operation.key_data_bytes > SMALL_BYTES
                 or operation.value_data_bytes > SMALL_BYTES):
-            self.gathered.apply()
+            if self.gathered is not None:
+                self.gathered.apply()
             return apply_operation(self.core, operation)
+        if self.gathered is None:
+            if len(self.gathering) == GATHERING_TABLES:
+                self.finish()
+                self.gathering.clear()
+            self.gathered = Gathered(self.core)
+            self.gathering[self.core.table_id] = self.gathered
         if not self.gathered.takes(operation, kind):
             self.gathered.apply()
             if not self.gathered.takes(operation, kind):
@@ -321,9 +354,9 @@ cdef class Recovery:
         return 0
 
 
-def apply_span(TableCore core, const uint8_t[::1] data, uint64_t start, uint64_t end,
-               FrameBase base not None, attach):
+def apply_span(dict cores, uint64_t table_ids_end, const uint8_t[::1] data, uint64_t start,
+               uint64_t end, FrameBase base not None, attach):
     """Applies all frames of data[start:end], part of a scanned span, as `Recovery` does."""
-    recovery = Recovery(core, attach)
+    recovery = Recovery(cores, table_ids_end, attach)
     recovery.apply(data, start, end, base)
     recovery.finish()

@@ -1,55 +1,58 @@
-# A transaction's own writes, over the table as it was when the transaction began.
+# A transaction: its life, which is one over all tables, and its face, a table inside of it.
 #
-# Writes go into drafts: memtables that nobody else sees, the newest on top.  Reads see them over a
-# pinned view.  A savepoint is a fresh draft on top; what was written since is dropped with it.  The
-# commit turns the drafts into the operations of one journal frame.
-#
-# What was read is noted, encoded, so that an optimistic commit can read it again, as it was and as
-# it is.  Values are not kept: both are still there.
-#
-# Thread safety: drafts are changed and pinned under the GIL, with no lock of their own.
+# What it does to a table is in Drafts (_drafts.pxd), which the life owns; faces refer to both, and
+# neither refers to a face, so one that nobody has any more gives back the turn at once.
 
 from libc.stdint cimport uint64_t
 
 from cesium._core cimport CompiledTable
-from cesium._keys cimport EncodedKeys
-from cesium._memtable cimport Memtable
+from cesium._drafts cimport Drafts
+from cesium._engine cimport Engine
 from cesium._page cimport Key, Value
-from cesium._ranges cimport View
 from cesium._reads cimport TableReads
 from cesium._turn cimport Turn
 
 cdef enum:
     NEW, OPEN, COMMITTING, ENDED    # what a transaction is
 
-cdef class DraftReads(TableReads):
-    cdef CompiledTable table
+cdef class TransactionLife:
+    cdef CompiledTable table    # through which it was begun
+    cdef Engine engine
     cdef Turn turn
     cdef object durability
     cdef readonly bint optimistic
     cdef int state
     cdef readonly uint64_t sequence     # of the last commit that it sees
     cdef readonly object committed      # the Commit, once there is one
-    cdef View base              # None before the transaction begins, and once it has ended
-    cdef View merged            # drafts over base, until the next write
-    cdef list drafts            # Memtable, the oldest first
-    cdef dict points            # head or encoded key: whether the value counts, or presence alone
-    cdef list batches           # (EncodedKeys, whether values count)
-    cdef set spans              # (lower, upper, whether values count)
-    cdef uint64_t changes       # of the drafts
+    cdef dict parts             # Drafts by table id: of the tables that were asked for
+    cdef dict views             # by table id, of an optimistic one: as of its beginning
 
-    cdef int check_writable(self) except -1
-    cdef bint writes_nothing(self) noexcept
-    cdef Py_ssize_t place_above(self, object below) except -1
-    cdef bint same_of_keys(self, View base, View now, EncodedKeys keys, bint values) except -1
-    cdef bint same_of_range(self, View base, View now, object lower, object upper,
-                            bint values) except -1
+    # Begins it, with views of these TableCores.
+    cdef int begin(self, list cores) except -1
+    # Ends it, whatever it is: lets go of everything that was read and written.
+    cdef void leave(self) noexcept
+    cdef Drafts part_of(self, CompiledTable table)
+    cdef int check_open(self) except -1
+    cdef dict mark(self)
+    cdef int cut(self, dict marks) except -1
+    cdef int join(self, dict marks) except -1
+    cdef object commit(self)
     cdef object commit_drafts(self)
+    cdef bint unchanged(self) except -1
     cdef uint64_t look_again(self) except? 0
     cdef object finish(self, uint64_t sequence, object pending)
-    cdef list operations_of(self, list drafts)
-    cdef EncodedKeys deleted_of(self, View view)
-    cdef Memtable top(self)
-    cdef void leave(self) noexcept
+
+cdef class DraftReads(TableReads):
+    cdef CompiledTable table
+    cdef readonly TransactionLife life
+    cdef object cores           # gives the TableCores of all tables; of the whole one
+    cdef Drafts part            # None before the transaction begins, and once it has ended
+
+    # What it did to the table; ClosedError unless the transaction is open.
+    cdef Drafts opened(self)
+    cdef int check_writable(self) except -1
     cdef object look_up(self, object key, object missing, bint values)
     cdef int write(self, Key *key, Value *value) except -1
+
+cdef class WholeDraft(DraftReads):
+    pass

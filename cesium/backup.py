@@ -95,7 +95,7 @@ def _moment_of_engine(engine: StoreEngine) -> Moment:
     with engine.exclusive_maintenance("a backup"):
         checkpoint_held(engine)
         state = engine.manifest.state
-        pins = [*engine.core.version.segments(), *kept_readers(engine)]
+        pins = [*engine.segments(), *kept_readers(engine)]
     return Moment(engine.files, state, every_record(state), state.flushed_sequence, [], pins)
 
 

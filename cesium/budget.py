@@ -1,19 +1,21 @@
 """How the memory limit is divided: docs/design.md has the shares, and why they are so.
 
-No put asks here: a commit compares the live memtable with its share (`memtable_share_bytes` of the
-core), which `adapt` sets anew whenever something large was taken or let go of: a memtable was set
-aside, a segment begun or finished, a run of a load sorted.  What readers pin and iterators hold is
-seen at the next of these moments.
+No put asks here: a commit compares its table's live memtable with its share (`memtable_share_bytes`
+of the core), and those of all tables with theirs.  `adapt` sets them anew whenever something large
+was taken or let go of: a memtable was set aside, a segment begun or finished, a run of a load
+sorted.  What readers pin and iterators hold is seen at the next of these moments.
 
 Thread safety: any thread; what is read is of about the same moment.
 """
 
 from __future__ import annotations
 
+from cesium._memory import tables_memory
 from cesium.engine import StoreEngine
-from cesium.memory import memory
+from cesium.memory import memory, memory_of
 
-FROZEN_MOST = 4  # memtables that wait to be written out,
+NO_LIMIT = (1 << 64) - 1
+FROZEN_MOST = 4  # times that memtables were set aside, and wait to be written out,
 MEMTABLES = FROZEN_MOST + 2  # beside the live one; one more share is for what is taken meanwhile
 MEMTABLE_LEAST_SHARE = 64  # of the limit: what the live memtable may take in any case,
 MEMTABLE_BYTES_LEAST = 64 << 10  # and no less than that
@@ -29,21 +31,32 @@ def memtable_share(limit: int, others: int) -> int:
 
 
 def adapt(engine: StoreEngine) -> None:
-    """Sets the share of the live memtable by what all but the memtables in use hold now."""
-    now = memory(engine)
-    others = now.total - now.memtable - now.frozen_memtables
-    engine.core.memtable_share_bytes = memtable_share(now.limit, others)
+    """Sets the share of the live memtables by what all but the memtables in use hold now."""
+    cores = engine.cores()
+    tables = tables_memory(cores)
+    now = memory_of(engine, tables)
+    share = memtable_share(now.limit, now.total - now.memtable - now.frozen_memtables)
+    for core in cores:
+        core.memtable_share_bytes = share
+    # Of one table its own share says all.  Those of several are looked at in sum, with what empty
+    # ones hold, and frozen ones, as of now: what is let go of meanwhile is theirs to take.
+    held = now.memtable + now.frozen_memtables + now.pinned
+    engine.core_engine.memtables_most = (
+        NO_LIMIT if len(cores) == 1 else held - tables.filled + share
+    )
 
 
 def is_full(engine: StoreEngine) -> bool:
-    """Whether the live memtable takes more than it may."""
-    core = engine.core
-    limit = min(core.memtable_limit_bytes, core.memtable_share_bytes)
-    return core.live_counters()["bytes"] > limit
+    """Whether a live memtable, or all of them, take more than they may."""
+    inner = engine.core_engine
+    return inner.counters.held()[0] > inner.memtables_most or any(
+        core.live_counters()["bytes"] > min(core.memtable_limit_bytes, core.memtable_share_bytes)
+        for core in engine.cores()
+    )
 
 
 def has_room(engine: StoreEngine, frozen: int) -> bool:
-    """Whether one more memtable may be set aside, beside so many.
+    """Whether one more may be set aside, beside so many.
 
     One always may, so that writing goes on whatever the others hold.
     """

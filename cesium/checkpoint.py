@@ -8,238 +8,66 @@ only then is what they replace unlinked.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from cesium._blob_writer import BlobOutput
-from cesium._builder import SegmentBuilder
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
-from cesium._merge import DONE, MORE, STOPPED, Merge
+from cesium._merge import Merge
 from cesium._segment import SegmentReader
 from cesium._version import Version
-from cesium.blob_files import files_of, shares_of
-from cesium.budget import adapt, filter_keys_most
-from cesium.directory import blob_name, segment_name
-from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
+from cesium.engine import StoreEngine
 from cesium.errors import StorageFullError
 from cesium.events import event
-from cesium.origin import FLUSH, Origin
-from cesium.overlap import last_sequence_of, overlaps, source_bounds
+from cesium.origin import FLUSH
+from cesium.overlap import overlaps, source_bounds
 from cesium.reclaim import let_go
-from cesium.state import Edit, SegmentRecord
-
-SEGMENT_BYTES = 64 << 20
-CUT_BYTES = 16 << 20  # of a segment that may end where one below it begins
-STEP_BYTES = 4 << 20  # of a merge's output, at once: tens of milliseconds
-
-Step = Callable[[int], None]  # called with the bytes written since the last call; may raise
+from cesium.segment_output import SEGMENT_BYTES, SegmentOutput, sizes_of
+from cesium.state import Edit
+from cesium.table_engine import TIER_BASE, TIER_NEW, Source, TableEngine
 
 
-def no_step(done: int) -> None:
-    """What is done between the steps of a merge that nobody stops."""
+@dataclass(slots=True)
+class Cut:
+    """The memtables that were frozen at one commit, of all tables that had any rows.
+
+    sequence: the last commit that they hold.
+    """
+
+    sequence: int
+    memtables: list[tuple[TableEngine, MemtableSnapshot]]
 
 
-class SegmentOutput:
-    """Makes the segments of one flush, load or merge; on failure removes them again."""
-
-    def __init__(
-        self,
-        engine: StoreEngine,
-        tier: int,
-        first_sequence: int,
-        last_sequence: int,
-        made: str,
-        inputs: Collection[SegmentReader] = (),
-    ) -> None:
-        self.engine = engine
-        self.tier = tier
-        self.first_sequence = first_sequence
-        self.last_sequence = last_sequence
-        self.origin = Origin(
-            made, tier, engine.table, frozenset(reader.record.id for reader in inputs),
-            not engine.core_engine.unjournaled,
-        ).to_bytes()  # fmt: skip
-        self.threshold = engine.options.blob_threshold_bytes
-        self.moved: frozenset[int] = frozenset()  # blob files whose values are written anew
-        self.records: list[SegmentRecord] = []
-        # The blob files that this output may refer to.
-        self.known_blobs = files_of(reader.record for reader in inputs)
-        self.own_blobs: set[int] = set()
-        self.run = 0  # what the segments above the last tier are one source by
-        self.step: Step = no_step
-        self.committed = False  # a load's: the journal names the segments
-
-    def builder(self, filter_keys: int = 0) -> SegmentBuilder:
-        """A builder for the next segment; filter_keys sizes its filter, 0 is none."""
-        segment_id = self.engine.allocate_segment_id()
-        uuid = self.engine.manifest.state.store_uuid
-        blobs = BlobOutput(
-            self.engine.files, blob_name(segment_id), segment_id, uuid, self.engine.table.id,
-            self.threshold, self.moved,
-        )  # fmt: skip
-        builder = SegmentBuilder(
-            self.engine.files,
-            segment_name(segment_id),
-            segment_id,
-            uuid,
-            self.engine.shape,
-            filter_keys=filter_keys,
-            first_sequence=self.first_sequence,
-            last_sequence=self.last_sequence,
-            table_id=self.engine.table.id,
-            origin=self.origin,
-            blobs=blobs,
-            counters=self.engine.core_engine.counters,
-        )
-        try:
-            adapt(self.engine)
-        except BaseException:  # nobody else has it yet
-            builder.abort()
-            raise
-        return builder
-
-    def finish(self, builder: SegmentBuilder) -> SegmentRecord | None:
-        """Completes a segment, durably but for its name; None when it would be empty."""
-        made = builder.finish()
-        if not made["rows"] and not made["range_deletes"]:
-            self.engine.files.unlink(segment_name(made["id"]))
-            adapt(self.engine)
-            return None
-        if builder.blobs.made_file is not None:
-            self.known_blobs[builder.blobs.blob_id] = builder.blobs.made_file
-            self.own_blobs.add(builder.blobs.blob_id)
-        if not made["range_deletes"]:
-            self.run = self.run or made["id"]
-        record = SegmentRecord(
-            id=made["id"],
-            table=self.engine.table.id,
-            tier=self.tier,
-            lower=made["lower"],
-            upper=made["upper"],
-            rows=made["rows"],
-            markers=made["range_deletes"],
-            delete_markers=made["delete_markers"],
-            first_sequence=self.first_sequence,
-            last_sequence=self.last_sequence,
-            bytes=made["bytes"],
-            pages=made["page_count"],
-            checksum=made["checksum"],
-            blobs=shares_of(made["blobs"], self.known_blobs),
-            run=0 if made["range_deletes"] else self.run,
-        )
-        self.records.append(record)
-        adapt(self.engine)  # not before: what is not listed would not be removed if this fails
-        return record
-
-    def discard(self) -> None:
-        """Removes every segment made so far, and the blob files that were made with them."""
-        self.engine.files.remove(*(segment_name(record.id) for record in self.records))
-        self.engine.files.remove(*(blob_name(number) for number in self.own_blobs))
-        self.records.clear()
-        self.own_blobs.clear()
-
-    def adopt(self, parts: Iterable[SegmentOutput]) -> None:
-        """Takes over the blob files of the parts that this output was merged from."""
-        for part in parts:
-            self.own_blobs |= part.own_blobs
-            part.own_blobs.clear()
-
-    @contextlib.contextmanager
-    def publishing(self) -> Iterator[list[SegmentReader]]:
-        """Makes the files' names durable and gives readers; on failure removes the files again."""
-        try:
-            self.engine.files.sync_directory()
-            yield [self.engine.reader(record) for record in self.records]
-        except BaseException:
-            visible = {reader.record.id for reader in self.engine.core.version.segments()}
-            if visible.isdisjoint(record.id for record in self.records):
-                self.discard()  # not an interrupt right after publishing
-            raise
-
-    def write_markers(self, merge: Merge) -> None:
-        """The range-deletes of a merge's sources as a segment without rows."""
-        builder = self.builder()
-        try:
-            merge.write_markers(builder)
-            self.finish(builder)
-        except BaseException:
-            builder.abort()
-            raise
-
-    def write_merge(
-        self,
-        merge: Merge,
-        most_bytes: int | None,
-        markers: bool,
-        filter_keys: int,
-        progress: Callable[[int], None] | None = None,
-        cuts: Iterable[bytes] = (),
-    ) -> None:
-        """All rows of a merge, split at `most_bytes` a segment (None: one segment).
-
-        cuts: encoded keys where segments end besides, those of CUT_BYTES or more.  filter_keys: of
-        most_bytes; where a filter for so many is too large for the memory limit, segments are
-        smaller.
-        """
-        filter_most = filter_keys_most(self.engine)
-        if most_bytes is not None and filter_keys > filter_most:
-            most_bytes = most_bytes * filter_most // filter_keys
-            filter_keys = filter_most
-        more = True
-        descending = sorted(cuts, reverse=True)
-        try:
-            while more:
-                builder = self.builder(filter_keys)
-                try:
-                    if markers:
-                        merge.write_markers(builder)
-                    more = self._write_segment(merge, builder, most_bytes or (1 << 62), descending)
-                    record = self.finish(builder)
-                except BaseException:
-                    builder.abort()
-                    raise
-                if progress is not None and record is not None:
-                    progress(record.rows)
-        except BaseException:
-            self.discard()
-            raise
-
-    def _write_segment(
-        self, merge: Merge, builder: SegmentBuilder, most_bytes: int, cuts: list[bytes]
-    ) -> bool:
-        """Rows for one segment, in steps between which the merge may be stopped; False at the end.
-
-        cuts: keys in descending order, where a segment of CUT_BYTES or more ends; used ones go.
-        """
-        while True:
-            before = builder.bytes
-            reached = merge.write(
-                builder, most_bytes, stop=cuts[-1] if cuts else None, slice_bytes=STEP_BYTES
-            )
-            self.step(builder.bytes - before)
-            if reached == STOPPED:
-                cuts.pop()
-                if builder.bytes >= CUT_BYTES:
-                    return True
-            elif reached != MORE:
-                return reached != DONE
+def frozen_cuts(engine: StoreEngine) -> list[Cut]:
+    """What is frozen, oldest first."""
+    cuts: dict[int, Cut] = {}
+    for table in engine.tables.values():
+        for source in table.core.version.sources:
+            if isinstance(source, MemtableSnapshot):
+                cut = cuts.setdefault(source.last_sequence, Cut(source.last_sequence, []))
+                cut.memtables.append((table, source))
+    return [cuts[sequence] for sequence in sorted(cuts)]
 
 
-def sizes_of(records: Iterable[SegmentRecord]) -> dict[str, int]:
-    """What an event tells of the segments that were made."""
-    sizes = [record.bytes for record in records]
-    return {"segments_written": len(sizes), "bytes_written": sum(sizes)}
+def commits_before(engine: StoreEngine, cut: Cut) -> int:
+    """The last commit before those of a cut: all that is older, loads that froze it included.
+
+    Of all tables: with that a lost manifest can be made again, which finds the commits that are
+    loads by what no flush has.
+    """
+    older = [cut.sequence for cut in frozen_cuts(engine)]
+    older += [reader.record.last_sequence for reader in engine.segments()]
+    flushed = engine.manifest.state.flushed_sequence
+    return max([flushed, *(sequence for sequence in older if sequence < cut.sequence)])
 
 
-def frozen_memtables(engine: StoreEngine) -> Iterator[MemtableSnapshot]:
-    """The frozen memtables, oldest first."""
-    newer, _ = engine.split_sources()
-    return (source for source in reversed(newer) if isinstance(source, MemtableSnapshot))
+def flush(table: TableEngine, snapshot: MemtableSnapshot, first: int) -> list[SegmentReader]:
+    """Writes one frozen memtable out, puts its segments in its place and returns them.
 
-
-def flush(engine: StoreEngine, snapshot: MemtableSnapshot) -> list[SegmentReader]:
-    """Writes one frozen memtable out, puts its segments in its place and returns them."""
-    newer, base = engine.split_sources()
+    first: the last commit before its own.
+    """
+    engine = table.store
+    newer, base = table.split_sources()
     place = next(index for index, source in enumerate(newer) if source is snapshot)
     older: list[Source] = [*newer[place + 1 :], *([reader] for reader in base)]
     bounds = source_bounds(snapshot)
@@ -247,28 +75,22 @@ def flush(engine: StoreEngine, snapshot: MemtableSnapshot) -> list[SegmentReader
     # Its own last sequence, not today's: a load that attached since is newer.
     sequence = snapshot.last_sequence
     tier = TIER_NEW if overlapping else TIER_BASE
-    # Its commits come after all that lies below, a load that froze it included: with that a lost
-    # manifest can be made again.
-    below = [last_sequence_of(source) for source in older]
-    first = max(
-        [engine.manifest.state.flushed_sequence, *(last for last in below if last < sequence)]
-    )
-    output = SegmentOutput(engine, tier, first, sequence, FLUSH)
+    output = SegmentOutput(table, tier, first, sequence, FLUSH)
     output.write_merge(
-        Merge(Version(engine.shape, [snapshot], False), overlapping),
+        Merge(Version(table.shape, [snapshot], False), overlapping),
         None if overlapping else SEGMENT_BYTES,
         markers=overlapping,
         filter_keys=snapshot.entries if overlapping else 0,
     )
     with output.publishing() as readers, WriteGuard(engine.core_engine):
-        newer, base = engine.split_sources()
+        newer, base = table.split_sources()
         place = next(index for index, source in enumerate(newer) if source is snapshot)
         if overlapping:
             newer[place : place + 1] = [readers] if readers else []
         else:
             del newer[place]
             base = [*base, *readers]
-        engine.core.publish(engine.version_of(newer, base))
+        table.core.publish(table.version_of(newer, base))
         engine.core_engine.stalled = False
     engine.room.set()
     return readers
@@ -287,33 +109,33 @@ def checkpoint_held(engine: StoreEngine) -> None:
     """The same, with `engine.maintenance` held already."""
     with WriteGuard(engine.core_engine):
         engine.core_engine.checkpoint_due = False
-        engine.core.freeze()
+        engine.freeze()
         sequence = engine.core_engine.sequence
-        known = {reader.record.id for reader in engine.core.version.segments()}
-    frozen = list(frozen_memtables(engine))
+        known = {reader.record.id for reader in engine.segments()}
+    cuts = frozen_cuts(engine)
     state = engine.manifest.state
-    if not frozen and sequence == state.flushed_sequence and known == set(state.segments):
+    if not cuts and sequence == state.flushed_sequence and known == set(state.segments):
         return
-    with event(engine, "checkpoint", sequence=sequence, memtables=len(frozen)):
-        flush_through(engine, frozen, sequence)
+    with event(engine, "checkpoint", sequence=sequence, memtables=len(cuts)):
+        flush_through(engine, cuts, sequence)
 
 
-def flush_through(engine: StoreEngine, frozen: list[MemtableSnapshot], sequence: int) -> None:
+def flush_through(engine: StoreEngine, cuts: list[Cut], sequence: int) -> None:
     """Brings the oldest memtables and all else up to `sequence` into segments and the manifest.
 
-    frozen: oldest first; sequence: the last commit that the last of them holds, or a later one that
+    cuts: oldest first; sequence: the last commit that the last of them holds, or a later one that
     is in segments already.
     """
-    for snapshot in frozen:
-        memory_bytes = snapshot.memtable.counters()["bytes"]
-        with event(engine, "flush", rows=snapshot.entries, memory_bytes=memory_bytes) as facts:
-            facts.update(sizes_of(reader.record for reader in flush(engine, snapshot)))
+    for cut in cuts:
+        first = commits_before(engine, cut)
+        for table, snapshot in cut.memtables:
+            memory_bytes = snapshot.memtable.counters()["bytes"]
+            with event(engine, "flush", rows=snapshot.entries, memory_bytes=memory_bytes) as facts:
+                facts.update(sizes_of(reader.record for reader in flush(table, snapshot, first)))
     engine.core_engine.stalled = False
     # A load that attached since is in the journal still, and is replayed from there.
     known = {
-        reader.record.id
-        for reader in engine.core.version.segments()
-        if reader.record.last_sequence <= sequence
+        reader.record.id for reader in engine.segments() if reader.record.last_sequence <= sequence
     }
     record_segments(engine, known, sequence)
     engine.upkeep.flushed()
@@ -340,7 +162,7 @@ def record_segments(engine: StoreEngine, known: set[int], sequence: int | None) 
     unrecorded = engine.upkeep.unrecorded
     live = {
         reader.record.id: reader
-        for reader in engine.core.version.segments()
+        for reader in engine.segments()
         if reader.record.id in known or reader.record.id in unrecorded
     }
     gone = tuple(number for number in state.segments if number not in live)

@@ -10,8 +10,11 @@ innermost, and held only to count a handle.  All of Python's are RLocks, for a s
 collected handle may come in the midst of what holds them: counting stands that, opening another
 store too, and maintenance of the same store refuses it.
 
-What happens to the sources of the version, happens under the writer lock, by identity: a frozen
-memtable, a segment; so a load that attaches while a merge runs is never lost.
+What happens to the sources of a table's version, happens under the writer lock, by identity: a
+frozen memtable, a segment; so a load that attaches while a merge runs is never lost.
+
+Tables share the journal, so their memtables are frozen together, at one commit: once all that were
+frozen by a commit are written out, the journal up to it can go, whatever tables were idle.
 """
 
 from __future__ import annotations
@@ -19,17 +22,19 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 from weakref import WeakValueDictionary
 
-from cesium._engine import Engine, TableCore, WriteGuard
+from cesium._engine import Engine, TableCore, WriteGuard, freeze_tables
 from cesium._journal import JournalWriter
+from cesium._keys import KeyCodec
 from cesium._memtable import MemtableSnapshot
-from cesium._page import TableShape
-from cesium._reads import TableReads
+from cesium._ranges import View
 from cesium._segment import SegmentReader
 from cesium._turn import Turn
+from cesium._values import ValueCodec
 from cesium._version import Version
 from cesium.background import Background, Quiet, Speed
 from cesium.blob_files import BlobFiles
@@ -39,7 +44,6 @@ from cesium.directory import (
     check_own,
     journals_of,
     names_of,
-    segment_name,
     segment_numbers,
 )
 from cesium.durability import tell_unseen_failure
@@ -56,15 +60,18 @@ from cesium.named import named_records, opened_at
 from cesium.options import Options
 from cesium.recovery import apply_journal, journal_of
 from cesium.refreshing import Standing, open_beside_writer
-from cesium.schema import new_codecs, stored_codecs
-from cesium.state import Edit, SegmentRecord, State, TableRecord
+from cesium.schema import new_codecs
+from cesium.state import DEFAULT_TABLE, Edit, State, TableRecord, segments_by_table
 from cesium.syncing import IntervalSync
+from cesium.table_engine import TableEngine
 from cesium.upkeep import Upkeep, poisoning
 
-TIER_NEW = 0  # sources of flushes and loads, newest first, may overlap
-TIER_BASE = 1  # the last tier: one run, no markers; filters only of what was moved there
 
-Source = MemtableSnapshot | list[SegmentReader]
+class Pins(Protocol):
+    """What a snapshot is here."""
+
+    def views(self) -> list[View]:
+        """What it reads, of each table; ClosedError once it is closed."""
 
 
 class StoreEngine(Exclusive):
@@ -107,7 +114,7 @@ class StoreEngine(Exclusive):
         # By id, those of named versions alone that somebody reads.
         self.kept: WeakValueDictionary[int, SegmentReader] = WeakValueDictionary()
         self._id_lock = threading.Lock()
-        self.snapshots: WeakValueDictionary[int, TableReads] = WeakValueDictionary()  # by id()
+        self.snapshots: WeakValueDictionary[int, Pins] = WeakValueDictionary()  # by id()
         self._orphans: list[str] = []  # what crashes left behind
         warn_once(self.files)
         try:
@@ -141,27 +148,31 @@ class StoreEngine(Exclusive):
         state = manifest.state
         if options.at is not None:
             state, names = opened_at(state, names, options.at, self.path)
-        if not state.tables:
-            raise CorruptionError(f"{manifest.path} names no table", file=manifest.path)
-        self.table = next(iter(state.tables.values()))
-        self.keys, self.values = stored_codecs(self.table, options, self.path)
-        self.shape = TableShape(
-            self.keys.width, self.values.width, self.values.field_widths, slots_max
-        )
         unjournaled = options.durability == "none" and self.writable and not self.in_memory
         journaled = not self.in_memory and not unjournaled
         self.core_engine = Engine(
             EngineHost(self), journaled, unjournaled, state.sequence, options.memory_limit_bytes
         )
         self.core_engine.read_only = not self.writable
-        self.core = TableCore(
-            self.core_engine, self.table.id, self.shape, options.memtable_limit_bytes
-        )
         self.blobs = BlobFiles(self.files, state.store_uuid)
+        self.slots_max = slots_max
+        self.tables = {number: self.table_engine(state.tables[number]) for number in state.tables}
+        if DEFAULT_TABLE not in self.tables:
+            raise CorruptionError(
+                f"{manifest.path} does not name table {DEFAULT_TABLE}", file=manifest.path
+            )
+        self.main = self.tables[DEFAULT_TABLE]
+        self.main.agree(options.key, options.value)
+        records = segments_by_table(state)
+        if unknown := records.keys() - self.tables.keys():
+            raise CorruptionError(
+                f"{manifest.path} names segments of tables that it does not name: "
+                f"{sorted(unknown)}", file=manifest.path,
+            )  # fmt: skip
         with collector_paused():
-            version = self.stored_version(state, self.reader)
-        self.core.publish(version)
-        live = {reader.name for reader in version.segments()}
+            for number, table in self.tables.items():
+                table.core.publish(table.stored_version(records.get(number, ()), table.reader))
+        live = {reader.name for reader in self.segments()}
         names = [name for name in names if name not in live]  # few, however many segments
         others = [*state.segments, *segment_numbers(names), *blob_numbers(names)]
         self.next_segment_id = max(state.next_segment_id, 1 + max(others, default=0))
@@ -173,7 +184,7 @@ class StoreEngine(Exclusive):
         if not self.files.exists():
             if options.flag == "w":
                 raise FileNotFoundError(f"there is no store at {self.path}")
-            new_codecs(options, self.path)  # refused before anything is made
+            self._new_codecs(options)  # refused before anything is made
             self.files.make_directory()
         elif not is_signed(self.files):
             # Before anything is opened: a LOCK of somebody else's, closed again, would lose the
@@ -187,11 +198,11 @@ class StoreEngine(Exclusive):
         return names
 
     def _create(self, options: Options, names: list[str]) -> tuple[list[str], Manifest]:
-        key, value = new_codecs(options, self.path)
+        key, value = self._new_codecs(options)
         state = State(
             os.urandom(16),
-            next_table_id=2,
-            tables={1: TableRecord(1, "", key.spec, value.spec)},
+            next_table_id=DEFAULT_TABLE + 1,
+            tables={DEFAULT_TABLE: TableRecord(DEFAULT_TABLE, "", key.spec, value.spec)},
         )
         # Until the new manifest is there, the old store opens, without its latest commits: journals
         # go first, for the new one must not meet them, from the highest on: a chain is left.
@@ -213,38 +224,13 @@ class StoreEngine(Exclusive):
         standing = self.standing
         return self.core_engine.sequence if standing is None else standing.sequence
 
+    def _new_codecs(self, options: Options) -> tuple[KeyCodec, ValueCodec]:
+        call = f"cesium.open({self.path or ':memory:'!r}"
+        return new_codecs(options.key, options.value, call)
+
     def check_schema(self, options: Options) -> None:
         """SchemaError unless the options name no schema or the stored one."""
-        stored_codecs(self.table, options, self.path)
-
-    def reader(self, record: SegmentRecord) -> SegmentReader:
-        """A reader of a segment file; nothing is touched before its first use."""
-        return SegmentReader(
-            record, self.files, segment_name(record.id), self.shape,
-            self.manifest.state.store_uuid,
-            self.blobs.readers(record) if record.blobs else (),
-        )  # fmt: skip
-
-    def stored_version(
-        self, state: State, reader: Callable[[SegmentRecord], SegmentReader]
-    ) -> Version:
-        """The manifest's segments; the journal comes on top."""
-        records = state.segments.values()
-        runs: dict[tuple[int, int], list[SegmentRecord]] = {}
-        for record in records:
-            if record.tier == TIER_NEW:
-                runs.setdefault((record.last_sequence, record.run), []).append(record)
-        sources: list[Source] = [
-            [reader(record) for record in sorted(runs[key], key=lambda at: at.lower)]
-            for key in sorted(runs, reverse=True)
-        ]
-        base = [reader(record) for record in records if record.tier == TIER_BASE]
-        return self.version_of(sources, base)
-
-    def version_of(self, newer: Iterable[Source], base: Iterable[SegmentReader]) -> Version:
-        """A version of sources, newest first, above the last tier's run."""
-        run = sorted(base, key=lambda reader: reader.record.lower)
-        return Version(self.shape, [*newer, run] if run else list(newer), bool(run))
+        self.main.agree(options.key, options.value)
 
     def _recover(self, state: State, names: list[str]) -> Journal:
         if not numbers_of(names, "journal"):
@@ -259,33 +245,26 @@ class StoreEngine(Exclusive):
 
     def _replay(self, state: State, names: list[str]) -> Journal:
         journal = journal_of(self, state, names)
-        apply_journal(self, self.core, journal.replay_spans(), self.reader)
+        apply_journal(self, state, self.tables, journal.replay_spans())
         return journal
 
-    # -- sources
+    # -- tables
 
-    def version_with(self, readers: list[SegmentReader], core: TableCore | None = None) -> Version:
-        """The version with loaded segments above all that is there, or in the last tier if made so.
+    def table_engine(self, record: TableRecord) -> TableEngine:
+        """A table of the store, empty as yet."""
+        return TableEngine(self, record, self.slots_max)
 
-        The writer lock is held, or nobody reads the core (the store's own, where none is given).
-        Freezes the memtable, to lie below.
-        """
-        core = core or self.core
-        core.freeze()
-        newer, base = self.split_sources(core)
-        if readers[0].record.tier == TIER_BASE:
-            return self.version_of(newer, [*base, *readers])
-        return self.version_of([readers, *newer], base)
+    def cores(self) -> list[TableCore]:
+        """What the tables change."""
+        return [table.core for table in self.tables.values()]
 
-    def split_sources(
-        self, core: TableCore | None = None
-    ) -> tuple[list[Source], list[SegmentReader]]:
-        """The current sources above the last tier, newest first, and the last tier's run."""
-        version = (core or self.core).version
-        sources = list(version.sources)
-        base = sources.pop() if version.last_run_is_base else []
-        assert isinstance(base, list)
-        return sources, base
+    def segments(self) -> list[SegmentReader]:
+        """The readers of all tables' segments; who holds them pins their files."""
+        return [reader for table in self.tables.values() for reader in table.segments()]
+
+    def freeze(self) -> list[MemtableSnapshot]:
+        """Freezes what the live memtables of all tables hold, at one commit (writer lock held)."""
+        return freeze_tables(self.core_engine, self.cores())
 
     def allocate_segment_id(self) -> int:
         """A segment id that no file has or had."""
@@ -324,7 +303,7 @@ class StoreEngine(Exclusive):
 
         Found then, because what is merged away later may be pinned, and is then read by its name.
         """
-        records = [reader.record for reader in self.core.version.segments()]
+        records = [reader.record for reader in self.segments()]
         records += named_records(self.manifest.state)
         live = {record.id for record in records}
         blobs = {share.id for record in records for share in record.blobs}
@@ -365,7 +344,8 @@ class StoreEngine(Exclusive):
             if self.lock is not None:
                 steps.callback(self.lock.release)
             # Pins of reads in flight keep what they need; the rest is unmapped.
-            steps.callback(self.core.publish, Version(self.shape, [], False))
+            for table in self.tables.values():
+                steps.callback(table.core.publish, Version(table.shape, [], False))
             steps.callback(self.manifest.close)
             # A failed sync is told: commits that were not acknowledged as synced may be lost.
             steps.callback(self.journal.close, clean=engine.poisoned is None)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from cesium.errors import Error
-from cesium.state import FORMAT_VERSION, State
+from cesium.state import DEFAULT_TABLE, FORMAT_VERSION, State
 
 # Incompatible features by bit: names for errors; of these this version reads:
-FEATURES = "blob log, compression, encryption, expiry, volumes, row frames, named versions"
+FEATURES = "blob log, compression, encryption, expiry, volumes, row frames, named versions, tables"
 INCOMPATIBLE_FEATURES = FEATURES.split(", ")
 BLOB_LOG = 1
 NAMED_VERSIONS = 1 << 6
-KNOWN_INCOMPATIBLE = BLOB_LOG | NAMED_VERSIONS
+TABLES = 1 << 7
+KNOWN_INCOMPATIBLE = BLOB_LOG | NAMED_VERSIONS | TABLES
 
 
 def features_named(flags: int) -> str:
@@ -25,6 +26,9 @@ def features_named(flags: int) -> str:
 def features_of(state: State) -> int:
     """The incompatible features that a state uses: what its manifest file says in the header."""
     used = NAMED_VERSIONS if state.named else 0
+    # Also once all tables were dropped: the journal may have what was done to them.
+    if state.next_table_id > DEFAULT_TABLE + 1:
+        used |= TABLES
     records = [state.segments, *(version.segments for version in state.named.values())]
     if any(record.blobs for found in records for record in found.values()):
         used |= BLOB_LOG

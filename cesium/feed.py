@@ -29,10 +29,12 @@ from cesium.frames import Frame, corrupt
 from cesium.frames import Operation as FrameOperation
 from cesium.journal_reader import HeldJournal, Place, check_journaled, held
 from cesium.loaded_rows import LoadedRows
+from cesium.ordered import decoded_bound
 from cesium.state import attached
 
 if TYPE_CHECKING:
-    from cesium.store import Store
+    from cesium.table_engine import TableEngine
+    from cesium.tables import TableHandle
 
 KINDS = {PUT: "put", DELETE: "delete", DELETE_RANGE: "delete_range"}
 TIME_END = 1 << 63  # nanoseconds that a datetime64 holds
@@ -43,8 +45,9 @@ Encoded = int | bytes
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One thing that a commit did.
+    """One thing that a commit did to a table.
 
+    table: its name, "" for the store's default one.
     kind: "put" (keys and values, in the order given: of equal keys the last one wins), "delete"
     (keys, whether or not they were there), "delete_range" (all keys from `lower` to below `upper`;
     None: no bound), or "load" (see `arrays`).  keys, values: in the forms that `Range.arrays`
@@ -53,13 +56,14 @@ class Operation:
     delete_range.
     """
 
+    table: str
     kind: str
     rows: int
     keys: Any = None
     values: Any = None
     lower: Any = None
     upper: Any = None
-    _store: Store | None = field(default=None, repr=False)
+    _handle: TableHandle | None = field(default=None, repr=False)
     _loaded: LoadedRows | None = field(default=None, repr=False)
 
     def arrays(self) -> tuple[Any, Any]:
@@ -70,11 +74,9 @@ class Operation:
         merge has put them together with others; the store has them still, unless they were written
         anew or removed since.  TypeError for a delete or a delete_range.
         """
-        if self._loaded is not None and self._store is not None:
-            store = self._store
-            store._check_open()
-            keys, values = self._loaded.read()
-            return store.keys_codec.decode_array(keys), store.values_codec.decode_array(values)
+        if self._loaded is not None and self._handle is not None:
+            self._handle._check_open()
+            return self._loaded.arrays()
         if self.kind != "put":
             raise TypeError(f"a {self.kind} has no keys with values")
         return self.keys, self.values
@@ -82,7 +84,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """One commit: its sequence, the time (numpy datetime64[ns], UTC) and what it did, in order."""
+    """One commit: its sequence, the time (numpy datetime64[ns], UTC) and what it did, in order.
+
+    What it did to tables that were dropped since is left out.
+    """
 
     sequence: int
     time: np.datetime64
@@ -140,33 +145,45 @@ def _offsets(lengths: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
 
 
 class Decoder:
-    """Makes changes of the frames of one store."""
+    """Makes changes of the frames of a store: of all its tables, or of one."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._engine = store._engine
-        self._keys = store.keys_codec
-        self._values = store.values_codec
+    def __init__(self, handle: TableHandle, table: TableEngine | None) -> None:
+        self._handle = handle
+        self._engine = handle._engine
+        self._only = table
 
     def change(self, frame: Frame) -> Change:
         """The commit; CorruptionError for what cannot be one of this store."""
         when = frame.commit_time
         if when >= TIME_END:
             corrupt(frame.path, "an impossible commit time", frame.position, "before 2262", when)
-        operations: tuple[Operation, ...]
+        operations: list[Operation] = []
         if frame.type == FRAME_ATTACH:
             loaded = self._loaded(frame)
-            operations = (Operation("load", loaded.count, _store=self._store, _loaded=loaded),)
+            if loaded is not None:
+                name = loaded.table.record.name
+                operations.append(
+                    Operation(name, "load", loaded.count, _handle=self._handle, _loaded=loaded)
+                )
         else:
-            operations = tuple(self._operation(frame, found) for found in frame.operations())
-        return Change(frame.sequence, np.datetime64(when, "ns"), operations)
+            for found in frame.operations():
+                table = self._table(frame, found.table_id)
+                if table is not None:
+                    operations.append(operation_of(table, frame, found))
+        return Change(frame.sequence, np.datetime64(when, "ns"), tuple(operations))
 
-    def touches(self, frame: Frame, interval: Interval) -> bool:
-        """Whether the commit wrote, or removed, a key of the interval."""
+    def touches(self, frame: Frame, interval: Interval | None) -> bool:
+        """Whether the commit wrote, or removed, a key of the interval; None: any key."""
         if frame.type == FRAME_ATTACH:
-            return interval.touched_by(self._loaded(frame))
+            loaded = self._loaded(frame)
+            return loaded is not None and (interval is None or interval.touched_by(loaded))
         for found in frame.operations():
-            keys = self._encoded_keys(frame, found)
+            table = self._table(frame, found.table_id)
+            if table is None:
+                continue
+            if interval is None:
+                return True
+            keys = encoded_keys(table, frame, found)
             if found.kind != DELETE_RANGE:
                 if interval.holds_any(keys):
                     return True
@@ -176,50 +193,62 @@ class Decoder:
                 return True
         return False
 
-    def _loaded(self, frame: Frame) -> LoadedRows:
+    def _table(self, frame: Frame, number: int) -> TableEngine | None:
+        """The table of an operation; None where it is not asked for, or was dropped since."""
+        table = self._engine.tables.get(number)
+        if table is None and number >= self._engine.manifest.state.next_table_id:
+            corrupt(frame.path, "rows of a table that is not there", frame.position, None, number)
+        return table if self._only is None or table is self._only else None
+
+    def _loaded(self, frame: Frame) -> LoadedRows | None:
         frame.attached()  # checks its length
         data = frame.span.data[frame.position + FRAME_HEADER_BYTES : frame.end].tobytes()
         records = attached(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return LoadedRows(self._engine, frame.sequence, records)
+        table = self._table(frame, records[0].table)
+        return None if table is None else LoadedRows(table, frame.sequence, records)
 
-    def _encoded_keys(self, frame: Frame, found: FrameOperation) -> EncodedKeys:
-        table = self._engine.table.id
-        if found.table_id != table:
-            corrupt(frame.path, "rows of another table", frame.position, table, found.table_id)
-        if (found.heads is not None) != (self._keys.width != 0):
-            corrupt(frame.path, "keys of another form", frame.position, self._keys.spec, None)
-        if found.heads is not None:
-            return EncodedKeys(len(found.heads), found.heads.copy())
-        assert found.key_lengths is not None and found.key_data is not None
-        lengths = found.key_lengths
-        return EncodedKeys(len(lengths), offsets=_offsets(lengths), data=found.key_data.copy())
 
-    def _encoded_values(self, frame: Frame, found: FrameOperation) -> EncodedValues:
-        data, width = found.value_data, self._values.width
-        assert data is not None
-        found_width = 0 if found.value_lengths is not None else found.value_width
-        if found_width != width:
-            corrupt(frame.path, "values of another width", frame.position, width, found_width)
-        if found.value_lengths is None:
-            return EncodedValues(found.row_count, data.copy().reshape(-1, width))
-        offsets = _offsets(found.value_lengths)
-        return EncodedValues(found.row_count, offsets=offsets, data=data.copy())
+def encoded_keys(table: TableEngine, frame: Frame, found: FrameOperation) -> EncodedKeys:
+    """The keys of an operation; CorruptionError for those that are not the table's."""
+    if (found.heads is not None) != table.has_fixed_keys:
+        corrupt(frame.path, "keys of another form", frame.position, table.record.key, None)
+    if found.heads is not None:
+        return EncodedKeys(len(found.heads), found.heads.copy())
+    assert found.key_lengths is not None and found.key_data is not None
+    lengths = found.key_lengths
+    return EncodedKeys(len(lengths), offsets=_offsets(lengths), data=found.key_data.copy())
 
-    def _operation(self, frame: Frame, found: FrameOperation) -> Operation:
-        keys = self._encoded_keys(frame, found)
-        kind = KINDS[found.kind]
-        if found.kind == DELETE_RANGE:
-            lower, upper = _bounds(keys)
-            decoded = self._store._decode_bound
-            return Operation(
-                kind, 0,
-                lower=decoded(lower) if lower != self._store._lowest else None,
-                upper=None if found.flags & HIGH_UNBOUNDED else decoded(upper),
-            )  # fmt: skip
-        values = None
-        if found.kind == PUT:
-            values = self._values.decode_array(self._encoded_values(frame, found))
-        return Operation(kind, found.row_count, self._keys.decode_array(keys), values)
+
+def encoded_values(table: TableEngine, frame: Frame, found: FrameOperation) -> EncodedValues:
+    """The values of a put; CorruptionError for those that are not the table's."""
+    data, width = found.value_data, table.value_width
+    assert data is not None
+    found_width = 0 if found.value_lengths is not None else found.value_width
+    if found_width != width:
+        corrupt(frame.path, "values of another width", frame.position, width, found_width)
+    if found.value_lengths is None:
+        return EncodedValues(found.row_count, data.copy().reshape(-1, width))
+    offsets = _offsets(found.value_lengths)
+    return EncodedValues(found.row_count, offsets=offsets, data=data.copy())
+
+
+def operation_of(table: TableEngine, frame: Frame, found: FrameOperation) -> Operation:
+    """One operation of a frame; SchemaError for a table whose codec is a user's, not given here."""
+    keys = encoded_keys(table, frame, found)
+    name, kind = table.record.name, KINDS[found.kind]
+    key_codec, value_codec = table.codecs
+    if found.kind == DELETE_RANGE:
+        lower, upper = _bounds(keys)
+        lowest = 0 if key_codec.width else b""
+        return Operation(
+            name, kind, 0,
+            lower=decoded_bound(key_codec, lower) if lower != lowest else None,
+            upper=None if found.flags & HIGH_UNBOUNDED else decoded_bound(key_codec, upper),
+        )  # fmt: skip
+    values = None
+    if found.kind == PUT:
+        values = value_codec.decode_array(encoded_values(table, frame, found))
+    return Operation(name, kind, found.row_count, key_codec.decode_array(keys), values)
 
 
 def _bounds(keys: EncodedKeys) -> tuple[Encoded, Encoded]:
@@ -242,43 +271,47 @@ def sequence_of(since: Any) -> int | None:
     return number
 
 
-def changes(store: Store, since: Any) -> Iterator[Change]:
-    """See `Store.changes`."""
-    journal = held(store._engine, sequence_of(since))
+def changes(handle: TableHandle, table: TableEngine | None, since: Any) -> Iterator[Change]:
+    """See `Store.changes`; table: commits that touch it alone, and what they did to it."""
+    journal = held(handle._engine, sequence_of(since))
     place = Place(journal.kept if since is None else operator.index(since))
-    return _changes(store, journal, place)
+    return _changes(handle, Decoder(handle, table), table is None, journal, place)
 
 
-def _changes(store: Store, journal: HeldJournal, place: Place) -> Iterator[Change]:
-    decoder = Decoder(store)
+def _changes(
+    handle: TableHandle, decoder: Decoder, every: bool, journal: HeldJournal, place: Place
+) -> Iterator[Change]:
     for frame, _ in journal.frames(place):
-        store._check_open()
-        yield decoder.change(frame)
-    store._check_open()
+        handle._check_open()
+        if every or decoder.touches(frame, None):
+            yield decoder.change(frame)
+    handle._check_open()
 
 
-def watch(store: Store, prefix: Any, since: Any, timeout: float | None) -> Change | None:
+def watch(
+    handle: TableHandle, table: TableEngine, prefix: Any, since: Any, timeout: float | None
+) -> Change | None:
     """See `Store.watch`."""
-    engine = store._engine
+    engine = handle._engine
     check_journaled(engine)
     begin = sequence_of(since)
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"a timeout is 0 seconds or more, or None, not {timeout!r}")
     deadline = None if timeout is None else time.monotonic() + timeout
-    interval = None if prefix is None else Interval(*store.keys_codec.prefix_bounds(prefix, False))
-    decoder = Decoder(store)
+    interval = None if prefix is None else Interval(*handle.keys_codec.prefix_bounds(prefix, False))
+    decoder = Decoder(handle, table)
     # Pinned first, and only then looked: so no commit after that is missed.
     with engine.journal.detached.pinned(begin or 0) as pin:
         if begin is None:
-            pin.sequence = begin = store.sequence
+            pin.sequence = begin = engine.sequence
         held(engine, begin)  # refuses what is not kept, and what is yet to come
         place = Place(begin)
         pause = PAUSE_FIRST
         while True:
-            store._check_open()
-            if store.sequence > place.sequence:
+            handle._check_open()
+            if engine.sequence > place.sequence:
                 for frame, after in held(engine, place.sequence).frames(place):
-                    if interval is None or decoder.touches(frame, interval):
+                    if decoder.touches(frame, interval):
                         return decoder.change(frame)
                     place = after
                     pin.sequence = frame.sequence

@@ -81,7 +81,7 @@ class Journal:
     ) -> None:
         self._files = files
         self._store_uuid = store_uuid
-        self._tables = tables_bytes_of(tables)
+        self.tables = tables  # that headers tell of
         self._names = files.list() if names is None else names
         self._replay = Replay(
             files, self._names, store_uuid,
@@ -232,7 +232,8 @@ class Journal:
             self._next_number, epoch, self.manifest_generation,
             self.last_sequence, time.time_ns(),
             link.number if link else 0, link.position if link else 0,
-            link.checksum if link else 0, bool(link and synced), made.size, tables=self._tables,
+            link.checksum if link else 0, bool(link and synced), made.size,
+            tables=tables_bytes_of(self.tables),
         )  # fmt: skip
         data = header.to_bytes(self._store_uuid)
         writer = None

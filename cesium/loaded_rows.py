@@ -7,7 +7,7 @@ Thread safety: a LoadedRows may be used from any thread.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cesium._engine import TableCore
 from cesium._keys import EncodedKeys
@@ -17,8 +17,8 @@ from cesium.errors import NotKeptError
 from cesium.overlap import encoded_bound
 
 if TYPE_CHECKING:
-    from cesium.engine import StoreEngine
     from cesium.state import SegmentRecord
+    from cesium.table_engine import TableEngine
 
 Encoded = int | bytes
 
@@ -26,8 +26,8 @@ Encoded = int | bytes
 class LoadedRows:
     """What the segments of one load hold; nothing is opened before it is asked for."""
 
-    def __init__(self, engine: StoreEngine, sequence: int, records: list[SegmentRecord]) -> None:
-        self._engine = engine
+    def __init__(self, table: TableEngine, sequence: int, records: list[SegmentRecord]) -> None:
+        self.table = table
         self._sequence = sequence
         self._records = records
 
@@ -37,8 +37,8 @@ class LoadedRows:
         return sum(record.rows for record in self._records)
 
     def _reader(self, lower: Encoded, upper: Encoded | None, limit: int | None) -> RangeReader:
-        engine = self._engine
-        readers = [engine.reader(record) for record in self._records]
+        table = self.table
+        readers = [table.reader(record) for record in self._records]
         try:
             for reader in readers:
                 reader.pin()
@@ -49,17 +49,23 @@ class LoadedRows:
                 f"the rows of the load with sequence {self._sequence} were merged with others "
                 "since: read the keys from the store"
             ) from error
-        core = TableCore(engine.core_engine, engine.table.id, engine.shape, 0)
-        core.publish(engine.version_of([readers], []))
+        core = TableCore(table.store.core_engine, table.record.id, table.shape, 0)
+        core.publish(table.version_of([readers], []))
         return RangeReader(View(core), EncodedRange(core, lower, upper), False, limit)
 
     def read(self) -> tuple[EncodedKeys, EncodedValues]:
         """All rows in key order; NotKeptError when they were merged away."""
-        lowest = 0 if self._engine.keys.width else b""
+        lowest = 0 if self.table.codecs[0].width else b""
         reader = self._reader(lowest, None, None)
-        keys, values = reader.read(self._engine.keys, self._engine.values)
+        keys, values = reader.read(*self.table.codecs)
         assert keys is not None and values is not None
         return keys, values
+
+    def arrays(self) -> tuple[Any, Any]:
+        """The same as `Range.arrays` gives them."""
+        keys, values = self.read()
+        key_codec, value_codec = self.table.codecs
+        return key_codec.decode_array(keys), value_codec.decode_array(values)
 
     def touches(self, lower: Encoded, upper: Encoded | None) -> bool:
         """Whether a row lies in the half-open interval; when they were merged away, one may."""

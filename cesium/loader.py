@@ -24,14 +24,15 @@ from cesium._segment import SegmentReader
 from cesium._values import EncodedValues
 from cesium._version import Version
 from cesium.budget import adapt, filter_keys_most, sort_bytes, writers_most
-from cesium.checkpoint import SEGMENT_BYTES, SegmentOutput, checkpoint, sizes_of
+from cesium.checkpoint import checkpoint
 from cesium.durability import sync
-from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
 from cesium.events import Fact, event
 from cesium.maintenance import tidy
 from cesium.origin import LOAD, RUN
 from cesium.overlap import Bounds, encoded_bound, overlaps, source_bounds
+from cesium.segment_output import SEGMENT_BYTES, SegmentOutput, sizes_of
 from cesium.state import SegmentRecord, attach_payload
+from cesium.table_engine import TIER_BASE, TIER_NEW, Source, TableEngine
 
 RUN_ROWS_LEAST = 1 << 13  # that are sorted at once, however small the memory limit
 RUNS_MOST = 64  # of one load, that are merged at once
@@ -40,7 +41,7 @@ Progress = Callable[[int], None]
 
 
 def load(
-    engine: StoreEngine,
+    table: TableEngine,
     keys: EncodedKeys,
     values: EncodedValues,
     threads: int,
@@ -48,18 +49,18 @@ def load(
     progress: Progress | None = None,
 ) -> Commit:
     """Loads one batch as one commit; progress is called with the rows written so far, by steps."""
-    with event(engine, "load", rows=keys.count) as facts:
+    with event(table.store, "load", rows=keys.count) as facts:
         try:
-            commit = load_rows(engine, keys, values, threads, durability, progress, facts)
+            commit = load_rows(table, keys, values, threads, durability, progress, facts)
         finally:
-            adapt(engine)  # what it held is free again
-    engine.core_engine.counters.add("loaded_bytes", encoded_bytes(keys, values))
-    settle(engine)
+            adapt(table.store)  # what it held is free again
+    table.store.core_engine.counters.add("loaded_bytes", encoded_bytes(keys, values))
+    settle(table)
     return commit
 
 
 def load_rows(
-    engine: StoreEngine,
+    table: TableEngine,
     keys: EncodedKeys,
     values: EncodedValues,
     threads: int,
@@ -68,22 +69,23 @@ def load_rows(
     facts: dict[str, Fact],
 ) -> Commit:
     """The same, without the maintenance that may follow."""
-    inner = engine.core_engine
+    inner = table.store.core_engine
     if keys.count == 0:
-        sync(engine)  # for what came before
+        sync(table.store)  # for what came before
         return Commit(inner.sequence, durability, 0)
     with WriteGuard(inner):
         pass  # closed, read-only and poisoned stores refuse before any work is done
-    most_rows = run_rows(engine, keys)
+    most_rows = run_rows(table, keys)
     if keys.count <= most_rows:
-        output, bounds = load_at_once(engine, keys, values, threads, progress)
+        output, bounds = load_at_once(table, keys, values, threads, progress)
     else:
-        output, bounds = load_in_runs(engine, keys, values, most_rows, threads, progress)
+        output, bounds = load_in_runs(table, keys, values, most_rows, threads, progress)
     try:
-        engine.files.sync_directory()
+        table.store.files.sync_directory()
         if inner.unjournaled:
-            checkpoint(engine)  # where a full drive is met, if so, with nothing of the load visible
-        records, journal, position = attach(engine, output, bounds)
+            # Where a full drive is met, if so, with nothing of the load visible.
+            checkpoint(table.store)
+        records, journal, position = attach(table, output, bounds)
         facts.update(sizes_of(records), sequence=records[0].last_sequence)
     except BaseException:
         if not output.committed:
@@ -91,13 +93,13 @@ def load_rows(
         raise
     inner.wait(journal, position)
     if inner.unjournaled:
-        checkpoint(engine)
+        checkpoint(table.store)
     sequence = records[0].last_sequence
     inner.durable_sequence = max(inner.durable_sequence, sequence)
     try:
-        read_ahead(engine, records, threads)
+        read_ahead(table, records, threads)
     except Exception as error:  # the load is committed; reading tells of what cannot be read
-        engine.upkeep.note(engine.path, error)
+        table.store.upkeep.note(table.store.path, error)
     return Commit(sequence, durability, keys.count)
 
 
@@ -107,27 +109,27 @@ def encoded_bytes(keys: EncodedKeys, values: EncodedValues) -> int:
     return sum(array.nbytes for array in arrays if array is not None)
 
 
-def run_rows(engine: StoreEngine, keys: EncodedKeys) -> int:
+def run_rows(table: TableEngine, keys: EncodedKeys) -> int:
     """How many rows of a batch may be sorted at once; all of them where nothing is to be sorted."""
-    most = max(sort_bytes(engine) // sorted_row_bytes(engine.shape), RUN_ROWS_LEAST)
-    return keys.count if keys.count > most and is_ascending(engine.shape, keys) else most
+    most = max(sort_bytes(table.store) // sorted_row_bytes(table.shape), RUN_ROWS_LEAST)
+    return keys.count if keys.count > most and is_ascending(table.shape, keys) else most
 
 
 def load_at_once(
-    engine: StoreEngine,
+    table: TableEngine,
     keys: EncodedKeys,
     values: EncodedValues,
     threads: int,
     progress: Progress | None,
 ) -> tuple[SegmentOutput, Bounds]:
     """A batch as one sorted run, where it belongs."""
-    rows = sorted_rows(engine, keys, values, threads)
+    rows = sorted_rows(table, keys, values, threads)
     bounds = bounds_of(rows)
-    return write_run(engine, rows, tier_of(engine, bounds), threads, progress), bounds
+    return write_run(table, rows, tier_of(table, bounds), threads, progress), bounds
 
 
 def load_in_runs(
-    engine: StoreEngine,
+    table: TableEngine,
     keys: EncodedKeys,
     values: EncodedValues,
     most_rows: int,
@@ -149,21 +151,21 @@ def load_in_runs(
         if level + 1 == len(levels):
             levels.append([])
         make_place(level + 1)
-        merged = merge_runs(engine, levels[level], TIER_BASE, RUN)
+        merged = merge_runs(table, levels[level], TIER_BASE, RUN)
         levels[level] = []
         levels[level + 1].append(merged)
-        engine.core_engine.counters.add("load_bytes", bytes_of(merged))
+        table.store.core_engine.counters.add("load_bytes", bytes_of(merged))
 
     def write_next(first: int) -> None:
         rows = sorted_rows(
-            engine,
+            table,
             keys_part(keys, first, first + most_rows),
             values_part(values, first, first + most_rows),
             threads,
         )
         bounds.append(bounds_of(rows))
-        levels[0].append(write_run(engine, rows, TIER_BASE, threads, None, RUN))
-        engine.core_engine.counters.add("load_bytes", bytes_of(levels[0][-1]))
+        levels[0].append(write_run(table, rows, TIER_BASE, threads, None, RUN))
+        table.store.core_engine.counters.add("load_bytes", bytes_of(levels[0][-1]))
 
     try:
         for first in range(0, keys.count, most_rows):
@@ -171,7 +173,7 @@ def load_in_runs(
             write_next(first)
         whole = min(lower for lower, _ in bounds), max(upper for _, upper in bounds)
         runs = [run for level in reversed(levels) for run in level]
-        return merge_runs(engine, runs, tier_of(engine, whole), LOAD, progress), whole
+        return merge_runs(table, runs, tier_of(table, whole), LOAD, progress), whole
     except BaseException:
         for level in levels:
             for run in level:
@@ -180,11 +182,11 @@ def load_in_runs(
 
 
 def sorted_rows(
-    engine: StoreEngine, keys: EncodedKeys, values: EncodedValues, threads: int
+    table: TableEngine, keys: EncodedKeys, values: EncodedValues, threads: int
 ) -> LoadRows:
     """The rows in order, what that takes counted."""
-    rows = LoadRows(engine.shape, keys, values, threads, engine.core_engine.counters)
-    adapt(engine)
+    rows = LoadRows(table.shape, keys, values, threads, table.store.core_engine.counters)
+    adapt(table.store)
     return rows
 
 
@@ -198,15 +200,15 @@ def bytes_of(output: SegmentOutput) -> int:
     return sum(record.bytes for record in output.records)
 
 
-def tier_of(engine: StoreEngine, bounds: Bounds) -> int:
+def tier_of(table: TableEngine, bounds: Bounds) -> int:
     """Where a load goes: into the last tier only if it overlaps nothing."""
-    return TIER_NEW if overlaps_store(engine, bounds) else TIER_BASE
+    return TIER_NEW if overlaps_store(table, bounds) else TIER_BASE
 
 
-def overlaps_store(engine: StoreEngine, bounds: Bounds) -> bool:
+def overlaps_store(table: TableEngine, bounds: Bounds) -> bool:
     """Whether anything in the store shares a key's place with the load."""
-    live = engine.core.pin_live()
-    newer, base = engine.split_sources()
+    live = table.core.pin_live()
+    newer, base = table.split_sources()
     sources: list[Source] = [*newer, *([reader] for reader in base)]
     if live is not None:
         sources.append(live)
@@ -214,7 +216,7 @@ def overlaps_store(engine: StoreEngine, bounds: Bounds) -> bool:
 
 
 def write_run(
-    engine: StoreEngine,
+    table: TableEngine,
     rows: LoadRows,
     tier: int,
     threads: int,
@@ -222,9 +224,9 @@ def write_run(
     made: str = LOAD,
 ) -> SegmentOutput:
     """One sorted run as segments; several threads write a part of it each."""
-    output = SegmentOutput(engine, tier, engine.core_engine.sequence, 0, made)
-    filter_most = 0 if tier == TIER_BASE else filter_keys_most(engine)
-    parts = max(1, min(threads, rows.count // PART_ROWS_LEAST, writers_most(engine)))
+    output = SegmentOutput(table, tier, table.store.core_engine.sequence, 0, made)
+    filter_most = 0 if tier == TIER_BASE else filter_keys_most(table.store)
+    parts = max(1, min(threads, rows.count // PART_ROWS_LEAST, writers_most(table.store)))
     edges = [rows.count * part // parts for part in range(parts + 1)]
 
     stopped = threading.Event()  # by an interrupt, which only the main thread gets
@@ -264,20 +266,20 @@ def write_run(
 
 
 def merge_runs(
-    engine: StoreEngine,
+    table: TableEngine,
     runs: list[SegmentOutput],
     tier: int,
     made: str,
     progress: Progress | None = None,
 ) -> SegmentOutput:
     """Several sorted runs as one, later ones winning; they are gone then, whatever happens."""
-    output = SegmentOutput(engine, tier, engine.core_engine.sequence, 0, made)
+    output = SegmentOutput(table, tier, table.store.core_engine.sequence, 0, made)
     try:
         for run in runs:
             output.known_blobs |= run.known_blobs
-        sources = [[engine.reader(record) for record in run.records] for run in reversed(runs)]
+        sources = [[table.reader(record) for record in run.records] for run in reversed(runs)]
         output.write_merge(
-            Merge(Version(engine.shape, sources, False), False),
+            Merge(Version(table.shape, sources, False), False),
             SEGMENT_BYTES,
             markers=False,
             filter_keys=0 if tier == TIER_BASE else SEGMENT_BYTES // 16,
@@ -292,13 +294,13 @@ def merge_runs(
 
 
 def attach(
-    engine: StoreEngine, output: SegmentOutput, bounds: Bounds
+    table: TableEngine, output: SegmentOutput, bounds: Bounds
 ) -> tuple[list[SegmentRecord], JournalWriter | None, int]:
     """The commit of a load: journal frame, then visible.  Returns what to sync to."""
-    inner = engine.core_engine
+    inner = table.store.core_engine
     with WriteGuard(inner, commits=True):
         tier = output.tier
-        if tier == TIER_BASE and overlaps_store(engine, bounds):
+        if tier == TIER_BASE and overlaps_store(table, bounds):
             tier = TIER_NEW  # a commit came in between
         sequence = inner.sequence + 1
         records = [
@@ -308,25 +310,26 @@ def attach(
             )
             for record in output.records
         ]  # fmt: skip
-        readers: list[SegmentReader] = [engine.reader(record) for record in records]
+        readers: list[SegmentReader] = [table.reader(record) for record in records]
         payload = attach_payload(records)
-        version = engine.version_with(readers)
-        journal, position = inner.commit_attach(payload, engine.core, version, output)
+        table.store.freeze()
+        version = table.version_with(readers)
+        journal, position = inner.commit_attach(payload, table.core, version, output)
     return records, journal, position
 
 
-def read_ahead(engine: StoreEngine, records: list[SegmentRecord], threads: int) -> None:
+def read_ahead(table: TableEngine, records: list[SegmentRecord], threads: int) -> None:
     """Direct writes leave nothing in the page cache: reads back what fits free memory."""
     wanted = {record.id for record in records}
-    if sum(record.bytes for record in records) > engine.files.free_memory() // 2:
+    if sum(record.bytes for record in records) > table.store.files.free_memory() // 2:
         return
-    for reader in engine.core.version.segments():
+    for reader in table.segments():
         if reader.record.id in wanted:
             reader.read_ahead(check=True, threads=threads)
 
 
-def settle(engine: StoreEngine) -> None:
+def settle(table: TableEngine) -> None:
     """A memtable that the load froze is written out, and sources are merged when they are many."""
-    newer, _ = engine.split_sources()
+    newer, _ = table.split_sources()
     if len(newer) > 1:
-        tidy(engine)
+        tidy(table.store)

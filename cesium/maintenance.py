@@ -9,18 +9,12 @@ Without these threads (in memory, or with `background=False`) whoever finds some
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from cesium._engine import WriteGuard
 from cesium._memtable import MemtableSnapshot
 from cesium.budget import FROZEN_MOST, adapt, has_room, is_full
-from cesium.checkpoint import (
-    SEGMENT_BYTES,
-    Step,
-    checkpoint_held,
-    flush_through,
-    frozen_memtables,
-    no_step,
-)
+from cesium.checkpoint import checkpoint_held, flush_through, frozen_cuts
 from cesium.engine import StoreEngine
 from cesium.merging import (
     GROUP_MOST,
@@ -35,6 +29,8 @@ from cesium.merging import (
 from cesium.options import parse_rate
 from cesium.pace import Pace
 from cesium.reclaim import COMPACT_DEAD_SHARE, reclaimable
+from cesium.segment_output import SEGMENT_BYTES, Step, no_step
+from cesium.table_engine import TableEngine
 from cesium.tiers import RUNS_MOST, pace_of
 
 PACE_RATE_LEAST = 1 << 16  # bytes a second that writers may always put
@@ -77,14 +73,14 @@ def set_aside(engine: StoreEngine) -> None:
             engine.room.clear()
             return
         inner.checkpoint_due = False
-        if engine.core.freeze() is not None:
+        if engine.freeze():
             engine.speed.note(inner.bytes_put)
             adapt(engine)
 
 
 def waiting(engine: StoreEngine) -> int:
-    """How many memtables are set aside."""
-    return sum(1 for _ in frozen_memtables(engine))
+    """How many times memtables were set aside that wait still."""
+    return len(frozen_cuts(engine))
 
 
 def wait_for_room(engine: StoreEngine) -> None:
@@ -104,8 +100,8 @@ def wait_for_room(engine: StoreEngine) -> None:
 
 def flush_frozen(engine: StoreEngine) -> None:
     """Writes out every memtable that waits; `maintenance` is held."""
-    while (oldest := next(frozen_memtables(engine), None)) is not None:
-        flush_through(engine, [oldest], oldest.last_sequence)
+    while cuts := frozen_cuts(engine):
+        flush_through(engine, cuts[:1], cuts[0].sequence)
 
 
 def flush_waiting(engine: StoreEngine) -> None:
@@ -119,10 +115,10 @@ def flush_waiting(engine: StoreEngine) -> None:
                     return
                 if inner.checkpoint_due or loads_wait(engine):
                     checkpoint_held(engine)
-                oldest = next(frozen_memtables(engine), None)
-                if oldest is None:
+                cuts = frozen_cuts(engine)
+                if not cuts:
                     break
-                flush_through(engine, [oldest], oldest.last_sequence)
+                flush_through(engine, cuts[:1], cuts[0].sequence)
             set_pace(engine)
             wake_merger(engine)
     except Exception as error:
@@ -152,14 +148,22 @@ def failed(engine: StoreEngine, error: BaseException) -> None:
 
 def loads_wait(engine: StoreEngine) -> bool:
     """Whether several sources are not in the manifest yet: only then may they be merged."""
-    newer, _ = engine.split_sources()
     recorded = engine.manifest.state.segments
-    return len(newer) > 1 and any(
-        reader.record.id not in recorded
-        for source in newer
-        if not isinstance(source, MemtableSnapshot)
-        for reader in source
-    )
+    for table in engine.tables.values():
+        newer, _ = table.split_sources()
+        if len(newer) > 1 and any(
+            reader.record.id not in recorded
+            for source in newer
+            if not isinstance(source, MemtableSnapshot)
+            for reader in source
+        ):
+            return True
+    return False
+
+
+def sources_most(engine: StoreEngine) -> int:
+    """Of the table that has most, how many sources could be merged."""
+    return max(len(mergeable(table)) for table in list(engine.tables.values()))
 
 
 def merge_waiting(engine: StoreEngine) -> None:
@@ -230,14 +234,19 @@ def merge_once(engine: StoreEngine, most_bytes: int | None = None) -> bool:
     found = due(engine)
     if found is None or (most_bytes is not None and found.bytes_read > most_bytes):
         return False
-    return merge_chosen(engine, found)
+    return merge_chosen(found)
+
+
+def runs_above(table: TableEngine) -> int:
+    """How many sources in files lie above the last tier."""
+    newer, _ = table.split_sources()
+    return sum(not isinstance(source, MemtableSnapshot) for source in newer)
 
 
 def set_pace(engine: StoreEngine) -> None:
     """Slows writers down as far as maintenance lags behind them."""
-    newer, _ = engine.split_sources()
-    frozen = sum(isinstance(source, MemtableSnapshot) for source in newer)
-    part = pace_of(len(newer) - frozen, frozen, FROZEN_MOST)
+    lags = [runs_above(table) for table in list(engine.tables.values())]
+    part = pace_of(max(lags), waiting(engine), FROZEN_MOST)
     speed = engine.speed.bytes_per_second
     if part is None or speed is None:
         engine.core_engine.set_pace(0)
@@ -312,11 +321,11 @@ def after_checkpoint(engine: StoreEngine) -> None:
 
 def bound_sources(engine: StoreEngine) -> None:
     """Merges here, where many checkpoints or loads made sources faster than they are merged."""
-    if len(mergeable(engine)) < RUNS_MOST or engine.is_maintained_here:
+    if sources_most(engine) < RUNS_MOST or engine.is_maintained_here:
         return
     with engine.merging_here():
         try:
-            while len(mergeable(engine)) >= RUNS_MOST and merge_once(engine):
+            while sources_most(engine) >= RUNS_MOST and merge_once(engine):
                 pass
         except Exception as error:
             engine.upkeep.merge_failed()
@@ -339,23 +348,33 @@ def merge_before_closing(engine: StoreEngine) -> None:
     merge_if_due(engine, CLOSING_BYTES_MOST)
 
 
-def compact(engine: StoreEngine, progress: Progress | None = None) -> None:
-    """Brings everything into one run without delete markers; progress gets the rows written.
+def compact(
+    engine: StoreEngine, tables: Iterable[TableEngine], progress: Progress | None = None
+) -> None:
+    """Brings each of the tables into one run without delete markers; progress gets the rows
+    written.
 
     Commits, and flushes of what they bring, go on meanwhile.
     """
     with engine.exclusive_merging("compaction"):
-        with engine.maintained():
-            checkpoint_held(engine)
-            newer = mergeable(engine)
-        if newer:
-            merge_into_base(engine, newer, progress)
-        before = 0
-        while runs := [run for run in small_runs(engine) if len(run) > 1]:
-            if sum(map(len, runs)) == before:
-                break  # a load lies in between; a later merge joins what is left
-            before = sum(map(len, runs))
-            merge_part(engine, [], runs[0][:GROUP_MOST], progress)
-        for reader in reclaimable(engine, COMPACT_DEAD_SHARE):
-            merge_part(engine, [], [reader], progress, COMPACT_DEAD_SHARE)
+        for table in tables:
+            compact_table(table, progress)
         engine.upkeep.merged()
+
+
+def compact_table(table: TableEngine, progress: Progress | None) -> None:
+    """One of them; `merging` is held."""
+    engine = table.store
+    with engine.maintained():
+        checkpoint_held(engine)
+        newer = mergeable(table)
+    if newer:
+        merge_into_base(table, newer, progress)
+    before = 0
+    while runs := [run for run in small_runs(table) if len(run) > 1]:
+        if sum(map(len, runs)) == before:
+            break  # a load lies in between; a later merge joins what is left
+        before = sum(map(len, runs))
+        merge_part(table, [], runs[0][:GROUP_MOST], progress)
+    for reader in reclaimable(table, COMPACT_DEAD_SHARE):
+        merge_part(table, [], [reader], progress, COMPACT_DEAD_SHARE)

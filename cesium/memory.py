@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from cesium._memory import segments_memory
-from cesium._memtable import MemtableSnapshot
+from cesium._memory import TablesMemory, tables_memory
 from cesium.engine import StoreEngine
 from cesium.figures import bytes_text
 from cesium.showing import Grid, Look
@@ -15,9 +14,10 @@ from cesium.showing import Grid, Look
 class Memory:
     """Bytes that a store holds in memory, mapped files apart.
 
-    memtable: the live one, free pages and what old readers keep of it included.  frozen_memtables:
-    those that wait to be written out.  pinned: memtables that were written out, and that readers
-    from before still use.  fences: of segments in use, what finds their pages; filters are mapped.
+    memtable: the live ones of all tables, free pages and what old readers keep of them included.
+    frozen_memtables: those that wait to be written out.  pinned: memtables that were written out,
+    and that readers from before still use.  fences: of segments in use, what finds their pages;
+    filters are mapped.
     checked_pages: bitmaps of the pages whose checksum was found right.  range_deletes: markers of
     segments in use.  buffers: of flushes, merges, loads and batches of puts under way: those that
     files are written from, the filter and the list of pages of each segment in the making, and what
@@ -60,26 +60,23 @@ class Memory:
 
 def memory(engine: StoreEngine) -> Memory:
     """Counts what is held now: a few additions for each memtable and segment in use."""
-    live = engine.core.live_counters()
-    newer, _ = engine.split_sources()
-    frozen = sum(
-        source.memtable.counters()["held"]
-        for source in newer
-        if isinstance(source, MemtableSnapshot)
-    )
+    return memory_of(engine, tables_memory(engine.cores()))
+
+
+def memory_of(engine: StoreEngine, tables: TablesMemory) -> Memory:
+    """The same, of what the tables were found to hold."""
     memtables, iterators, buffers = engine.core_engine.counters.held()
     if engine.replica is not None:
         made, _, filled = engine.replica.counters.held()
         memtables, buffers = memtables + made, buffers + filled
-    fences, checked, markers = segments_memory(engine.core.version)
     return Memory(
-        memtable=live["held"],
-        frozen_memtables=frozen,
+        memtable=tables.live,
+        frozen_memtables=tables.frozen,
         # The three were read one after another, while memtables may have come and gone.
-        pinned=max(memtables - live["held"] - frozen, 0),
-        fences=fences,
-        checked_pages=checked,
-        range_deletes=markers,
+        pinned=max(memtables - tables.live - tables.frozen, 0),
+        fences=tables.fences,
+        checked_pages=tables.checked_pages,
+        range_deletes=tables.range_deletes,
         buffers=buffers,
         iterators=iterators,
         limit=engine.options.memory_limit_bytes,

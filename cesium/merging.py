@@ -20,13 +20,15 @@ from cesium._memtable import MemtableSnapshot
 from cesium._merge import Merge
 from cesium._segment import SegmentReader
 from cesium._version import Version
-from cesium.checkpoint import SEGMENT_BYTES, SegmentOutput, record_segments, retire, sizes_of
-from cesium.engine import TIER_BASE, TIER_NEW, Source, StoreEngine
+from cesium.checkpoint import record_segments, retire
+from cesium.engine import StoreEngine
 from cesium.events import Event, event
 from cesium.hidden import hidden_rows
 from cesium.origin import MERGE
 from cesium.overlap import overlaps, record_bounds
 from cesium.reclaim import DEAD_SHARE, mostly_dead, reclaimable
+from cesium.segment_output import SEGMENT_BYTES, SegmentOutput, sizes_of
+from cesium.table_engine import TIER_BASE, TIER_NEW, Source, TableEngine
 from cesium.tiers import Run, choose
 
 SMALL_BYTES = SEGMENT_BYTES // 4  # neighbours in the last tier below this are joined,
@@ -37,10 +39,10 @@ Progress = Callable[[int], None]
 Sources = list[list[SegmentReader]]
 
 
-def mergeable(engine: StoreEngine) -> Sources:
+def mergeable(table: TableEngine) -> Sources:
     """The sources, newest first, that lie right above the last tier and are in the manifest."""
-    newer, _ = engine.split_sources()
-    recorded = engine.manifest.state.segments
+    newer, _ = table.split_sources()
+    recorded = table.store.manifest.state.segments
     sources: Sources = []
     for source in reversed(newer):
         if isinstance(source, MemtableSnapshot):
@@ -51,9 +53,9 @@ def mergeable(engine: StoreEngine) -> Sources:
     return sources
 
 
-def describe(engine: StoreEngine, sources: Sources) -> tuple[list[Run], int, int]:
+def describe(table: TableEngine, sources: Sources) -> tuple[list[Run], int, int]:
     """Sources as the policy sees them (cesium/tiers.py), the last tier's bytes, and all rows."""
-    _, base = engine.split_sources()
+    _, base = table.split_sources()
     runs = [
         Run(
             sum(reader.record.bytes for reader in source),
@@ -67,10 +69,10 @@ def describe(engine: StoreEngine, sources: Sources) -> tuple[list[Run], int, int
     return runs, sum(reader.record.bytes for reader in base), rows
 
 
-def small_runs(engine: StoreEngine) -> Sources:
+def small_runs(table: TableEngine) -> Sources:
     """Runs of small neighbours in the last tier that are in the manifest."""
-    _, base = engine.split_sources()
-    recorded = engine.manifest.state.segments
+    _, base = table.split_sources()
+    recorded = table.store.manifest.state.segments
 
     def small(reader: SegmentReader) -> bool:
         return reader.record.bytes < SMALL_BYTES and reader.record.id in recorded
@@ -80,12 +82,13 @@ def small_runs(engine: StoreEngine) -> Sources:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A merge that is due: of these sources, into the last tier or into one run above it.
+    """A merge that is due: of these sources of a table, into the last tier or into one run above.
 
     Where there are none: of these neighbours in the last tier, or of one segment there whose blob
     files are mostly dead.
     """
 
+    table: TableEngine
     sources: Sources
     into_base: bool
     neighbours: list[SegmentReader]
@@ -93,46 +96,55 @@ class Due:
 
 
 def due(engine: StoreEngine) -> Due | None:
+    """The merge that is wanted next, of the table with most sources first."""
+    tables = list(engine.tables.values())
+    if len(tables) > 1:
+        tables.sort(key=lambda table: -len(table.core.version.sources))
+    return next((found for table in tables if (found := due_of(table)) is not None), None)
+
+
+def due_of(table: TableEngine) -> Due | None:
     """The merge that the policy wants next (cesium/tiers.py); None when the tiers are in order."""
-    with engine.maintained():
-        sources = mergeable(engine)
-        runs, base_bytes, rows = describe(engine, sources)
+    with table.store.maintained():
+        sources = mergeable(table)
+        runs, base_bytes, rows = describe(table, sources)
         choice = choose(runs, base_bytes, rows)
-        small = [run for run in small_runs(engine) if len(run) > SMALL_RUN_MOST]
+        small = [run for run in small_runs(table) if len(run) > SMALL_RUN_MOST]
     if choice is not None:
         read = sum(run.bytes for run in runs[choice.first : choice.end])
         read += base_bytes if choice.into_base else 0
-        return Due(sources[choice.first : choice.end], choice.into_base, [], read)
+        return Due(table, sources[choice.first : choice.end], choice.into_base, [], read)
     for group in small:
         group = group[:GROUP_MOST]
         size = sum(reader.record.bytes for reader in group)
         if 2 * -(-size // SEGMENT_BYTES) <= len(group):
-            return Due([], True, group, size)
-    if holders := reclaimable(engine):
-        return Due([], True, holders[:1], holders[0].record.bytes)
+            return Due(table, [], True, group, size)
+    if holders := reclaimable(table):
+        return Due(table, [], True, holders[:1], holders[0].record.bytes)
     return None
 
 
-def merge_chosen(engine: StoreEngine, found: Due) -> bool:
+def merge_chosen(found: Due) -> bool:
     """Does it; False when nothing could be done yet."""
+    table = found.table
     if found.neighbours:
-        return merge_part(engine, [], found.neighbours)
+        return merge_part(table, [], found.neighbours)
     if found.into_base:
-        return merge_into_base(engine, found.sources)
-    return merge_into_run(engine, found.sources)
+        return merge_into_base(table, found.sources)
+    return merge_into_run(table, found.sources)
 
 
-def merge_into_base(engine: StoreEngine, newer: Sources, progress: Progress | None = None) -> bool:
+def merge_into_base(table: TableEngine, newer: Sources, progress: Progress | None = None) -> bool:
     """Merges sources, newest first, and what they overlap of the last tier, into the last tier.
 
     They are the oldest above it.  False when nothing could be done yet.
     """
-    _, run = engine.split_sources()
+    _, run = table.split_sources()
     merged = False
     for part_newer, part_base in parts_of(newer, run):
         # Where a load lies in between, the next checkpoint records it.
-        if all(reader.record.id in engine.manifest.state.segments for reader in part_base):
-            merged |= merge_part(engine, part_newer, part_base, progress)
+        if all(reader.record.id in table.store.manifest.state.segments for reader in part_base):
+            merged |= merge_part(table, part_newer, part_base, progress)
     return merged
 
 
@@ -169,22 +181,22 @@ def parts_of(newer: Sources, run: list[SegmentReader]) -> list[tuple[Sources, li
     ]
 
 
-def output_of(engine: StoreEngine, tier: int, inputs: list[SegmentReader]) -> SegmentOutput:
+def output_of(table: TableEngine, tier: int, inputs: list[SegmentReader]) -> SegmentOutput:
     """The output of a merge of these segments."""
     output = SegmentOutput(
-        engine,
+        table,
         tier,
         min(reader.record.first_sequence for reader in inputs),
         max(reader.record.last_sequence for reader in inputs),
         MERGE,
         inputs,
     )
-    output.step = engine.step
+    output.step = table.store.step
     return output
 
 
 def merge_part(
-    engine: StoreEngine,
+    table: TableEngine,
     newer: Sources,
     base: list[SegmentReader],
     progress: Progress | None = None,
@@ -193,27 +205,27 @@ def merge_part(
     """One merge into the last tier; False if a load lies between the output's keys by then."""
     inputs = [reader for source in [*newer, base] for reader in source]
     if not base and len(inputs) == 1 and movable(inputs[0]):
-        return move_down(engine, inputs[0])
-    with merging(engine, inputs) as facts:
-        output = output_of(engine, TIER_BASE, inputs)
-        output.moved = mostly_dead(engine, dead_share)
+        return move_down(table, inputs[0])
+    with merging(table, inputs) as facts:
+        output = output_of(table, TIER_BASE, inputs)
+        output.moved = mostly_dead(table, dead_share)
         sources = [*newer, base] if base else newer
         output.write_merge(
-            Merge(Version(engine.shape, sources, bool(base)), False),
+            Merge(Version(table.shape, sources, bool(base)), False),
             SEGMENT_BYTES,
             markers=False,
             filter_keys=0,
             progress=progress,
         )
-        done = swap(engine, output, inputs, None)
+        done = swap(table, output, inputs, None)
         facts.update(sizes_of(output.records))
     return done
 
 
-def merging(engine: StoreEngine, inputs: list[SegmentReader]) -> Event:
+def merging(table: TableEngine, inputs: list[SegmentReader]) -> Event:
     """The event of a merge."""
     read = sum(reader.record.bytes for reader in inputs)
-    return event(engine, "merge", segments_read=len(inputs), bytes_read=read)
+    return event(table.store, "merge", segments_read=len(inputs), bytes_read=read)
 
 
 def movable(reader: SegmentReader) -> bool:
@@ -221,23 +233,23 @@ def movable(reader: SegmentReader) -> bool:
     return not reader.record.markers and not reader.record.delete_markers
 
 
-def move_down(engine: StoreEngine, reader: SegmentReader) -> bool:
+def move_down(table: TableEngine, reader: SegmentReader) -> bool:
     """Puts a segment that overlaps nothing below into the last tier: by a manifest edit alone."""
-    with engine.maintained():
-        with WriteGuard(engine.core_engine):
-            above, below = engine.split_sources()
+    with table.store.maintained():
+        with WriteGuard(table.store.core_engine):
+            above, below = table.split_sources()
             bounds = record_bounds(reader.record)
             if any(overlaps(bounds, record_bounds(other.record)) for other in below):
                 return False  # a load came in between
             reader.record = replace(reader.record, tier=TIER_BASE)
-            engine.core.publish(
-                engine.version_of(without(above, {reader.record.id}), [*below, reader])
+            table.core.publish(
+                table.version_of(without(above, {reader.record.id}), [*below, reader])
             )
-        record_segments(engine, set(engine.manifest.state.segments), None)
+        record_segments(table.store, set(table.store.manifest.state.segments), None)
     return True
 
 
-def merge_into_run(engine: StoreEngine, sources: Sources) -> bool:
+def merge_into_run(table: TableEngine, sources: Sources) -> bool:
     """Merges neighbouring sources into one, which takes their place above the last tier.
 
     Range-deletes that older sources still need become a source of their own below it, without rows:
@@ -245,13 +257,13 @@ def merge_into_run(engine: StoreEngine, sources: Sources) -> bool:
     segments end where some of the last tier begin, so that it goes down in parts, later.
     """
     inputs = [reader for source in sources for reader in source]
-    _, base = engine.split_sources()
+    _, base = table.split_sources()
     rows = sum(reader.record.rows for reader in inputs)
     size = sum(reader.record.bytes for reader in inputs)
-    with merging(engine, inputs) as facts:
-        output = output_of(engine, TIER_NEW, inputs)
-        output.moved = mostly_dead(engine)
-        merge = Merge(Version(engine.shape, sources, False), True)
+    with merging(table, inputs) as facts:
+        output = output_of(table, TIER_NEW, inputs)
+        output.moved = mostly_dead(table)
+        merge = Merge(Version(table.shape, sources, False), True)
         if any(reader.record.markers for reader in inputs):
             output.write_markers(merge)
         output.write_merge(
@@ -261,13 +273,13 @@ def merge_into_run(engine: StoreEngine, sources: Sources) -> bool:
             filter_keys=max(1, min(rows, rows * SEGMENT_BYTES // max(size, 1))),
             cuts=[reader.record.lower for reader in base],
         )
-        done = swap(engine, output, inputs, sources[0])
+        done = swap(table, output, inputs, sources[0])
         facts.update(sizes_of(output.records))
     return done
 
 
 def swap(
-    engine: StoreEngine,
+    table: TableEngine,
     output: SegmentOutput,
     inputs: list[SegmentReader],
     top: list[SegmentReader] | None,
@@ -278,9 +290,9 @@ def swap(
     for a merge into the last tier, which is undone where a load lies between the output's keys.
     """
     merged = {reader.record.id for reader in inputs}
-    with engine.maintained():
-        with output.publishing() as readers, WriteGuard(engine.core_engine):
-            above, below = engine.split_sources()
+    with table.store.maintained():
+        with output.publishing() as readers, WriteGuard(table.store.core_engine):
+            above, below = table.split_sources()
             fits = True
             if top is not None:
                 place = next(index for index, source in enumerate(above) if source is top)
@@ -296,13 +308,13 @@ def swap(
                 )
                 below += readers
             if fits:
-                engine.core.publish(engine.version_of(without(above, merged), below))
+                table.core.publish(table.version_of(without(above, merged), below))
         if not fits:
             output.discard()
             return False
-        retire(engine, inputs)
-        engine.upkeep.unrecorded.update(reader.record.id for reader in readers)
-        record_segments(engine, set(engine.manifest.state.segments) - merged, None)
+        retire(table.store, inputs)
+        table.store.upkeep.unrecorded.update(reader.record.id for reader in readers)
+        record_segments(table.store, set(table.store.manifest.state.segments) - merged, None)
     return True
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from cesium import checkpoint as checkpoints
 from cesium import maintenance, sharing
 from cesium.background import Background
+from cesium.budget import adapt
 from cesium.engine import StoreEngine
 from cesium.errors import ConflictError, Error
 from cesium.files import Files
@@ -68,6 +69,8 @@ def _ready(engine: StoreEngine, threads: bool = True) -> StoreEngine:
             engine, maintenance.flush_waiting, maintenance.merge_waiting, maintenance.when_idle
         )
     engine.handles = 1
+    if len(engine.tables) > 1:
+        adapt(engine)
     return engine
 
 

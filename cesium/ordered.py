@@ -6,10 +6,18 @@ import contextlib
 from typing import Any
 
 from cesium._blob_view import value_view
+from cesium._keys import KeyCodec
 from cesium._reads import TableReads
 from cesium.casting import at_least
 from cesium.looks import table_look
 from cesium.ranges import Encoded, Range
+
+
+def decoded_bound(codec: KeyCodec, bound: Encoded) -> Any:
+    """A bound as a key; as it is where it is none, such as a tuple with some parts only."""
+    with contextlib.suppress(Exception):
+        return codec.decode_key(bound)
+    return bound
 
 
 class OrderedReads(TableReads):
@@ -107,9 +115,7 @@ class OrderedReads(TableReads):
         return self.range(interval.start, interval.stop)
 
     def _decode_bound(self, bound: Encoded) -> Any:
-        with contextlib.suppress(Exception):
-            return self.keys_codec.decode_key(bound)
-        return bound
+        return decoded_bound(self.keys_codec, bound)
 
     def keys(self) -> Range:
         """All keys in order, as a range."""

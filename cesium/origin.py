@@ -92,10 +92,16 @@ def _ids_of(runs: Any) -> Iterable[int]:
 
 
 def tables_bytes_of(tables: Iterable[TableRecord]) -> bytes:
-    """Schemas as the header of a journal file says them; nothing when they do not fit."""
-    items = [table.to_json() for table in tables]
-    data = json_bytes(items)
-    return data if len(data) <= TABLES_BYTES_MAX else b""
+    """Schemas as the header of a journal file says them: the first ones, as many as fit."""
+    pieces: list[bytes] = []
+    left = TABLES_BYTES_MAX - len(b"[]")
+    for table in tables:
+        piece = json_bytes(table.to_json())
+        left -= len(piece) + bool(pieces)
+        if left < 0:
+            break
+        pieces.append(piece)
+    return b"[" + b",".join(pieces) + b"]" if pieces else b""
 
 
 def tables_of(data: bytes) -> list[TableRecord]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cesium._memtable import MemtableSnapshot
 from cesium._merge import memtable_bounds
 from cesium._segment import UNBOUNDED_UPPER, SegmentReader
-from cesium.engine import Source
 from cesium.state import SegmentRecord
+from cesium.table_engine import Source
 
 Bounds = tuple[bytes, bytes | None]  # inclusive; upper None: no upper end
 
@@ -36,13 +36,6 @@ def run_bounds(source: list[SegmentReader]) -> Bounds:
         min(reader.record.lower for reader in source),
         max(known) if len(known) == len(uppers) else None,
     )
-
-
-def last_sequence_of(source: Source) -> int:
-    """The last commit in a source."""
-    if isinstance(source, MemtableSnapshot):
-        return source.last_sequence
-    return max(reader.record.last_sequence for reader in source)
 
 
 def overlaps(a: Bounds | None, b: Bounds | None) -> bool:

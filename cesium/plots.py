@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cesium.casting import at_least
 from cesium.figures import bytes_text, seconds_text
-from cesium.ranges import at_least
 from cesium.showing import shown
 from cesium.spread import spread
 

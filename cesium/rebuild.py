@@ -14,18 +14,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cesium._page import TableShape
 from cesium.blob_files import BlobFiles, shares_of
 from cesium.bounds import Covered, bounds_of
 from cesium.directory import blob_name, blob_numbers, segment_name, segment_numbers
-from cesium.errors import CorruptionError, SchemaError
+from cesium.errors import CorruptionError
 from cesium.files import Files
 from cesium.frames import Span
+from cesium.lost_schemas import shape_of, tables_of
 from cesium.origin import LOAD, MERGE, RUN, Origin
 from cesium.scan_segment import PAGE_BYTES, SegmentScan, find_footer, read_pages, scan
 from cesium.scan_values import file_checksum
-from cesium.scrub import Logs, attached, codecs_of, shape_of_codecs
-from cesium.state import BlobShare, SegmentRecord, State, TableRecord
+from cesium.schema import codecs_of
+from cesium.scrub import Logs, attached
+from cesium.state import DEFAULT_TABLE, BlobShare, SegmentRecord, State, TableRecord
 
 TIER_NEW, TIER_BASE = 0, 1
 Json = dict[str, Any]
@@ -71,15 +72,15 @@ def known_plan(logs: Logs) -> Plan:
         for piece in file.pieces:
             if isinstance(piece, Span):
                 for _, records in attached(piece, state.flushed_sequence):
-                    loads |= {record.id: record for record in records}
+                    loads |= {at.id: at for at in records if at.table in state.tables}
     return Plan(state, loads, False)
 
 
 class Rebuilder:
     """Makes the plan of a store whose manifest is lost.
 
-    table: its schema, where the caller says it.  salvage: takes files without a footer, too.
-    SchemaError when the schema is nowhere.
+    table: the default one's schema, where the caller says it.  salvage: takes files without a
+    footer, too.  SchemaError when the schema is nowhere.
     """
 
     def __init__(
@@ -106,8 +107,10 @@ class Rebuilder:
         self.footers = self._footers()
         self.uuid = self._uuid()
         self.blobs = BlobFiles(files, self.uuid)
-        self.table = self._table(table)
-        self.shape = self._shape()
+        self.tables = tables_of(logs, self.footers, self.uuid, table)
+        self.shapes = {
+            number: shape_of(self.footers, self.uuid, self.tables[number]) for number in self.tables
+        }
 
     def plan(self) -> Plan:
         """All of it."""
@@ -142,12 +145,20 @@ class Rebuilder:
                     *(number + 1 for number in blob_numbers(self.logs.names)),
                 ]
             ),
-            next_table_id=max(numbers.get("next_table_id", 2), self.table.id + 1),
-            tables={self.table.id: self.table},
+            # Beyond what was dropped, which frames of the journal may still name.
+            next_table_id=max(
+                numbers.get("next_table_id", 2),
+                *(number + 1 for number in self.tables),
+                *(number + 1 for number in self.hints.dropped),
+            ),
+            tables=self.tables,
             segments={record.id: record for record in records},
             options=self.hints.options,
         )
-        attached_records = {number: self.loads[number][1] for number in later}
+        loads = {number: self.loads[number][1] for number in later}
+        attached_records = {
+            number: record for number, record in loads.items() if record.table in self.tables
+        }
         return Plan(state, attached_records, True, self.notes, self.guessed)
 
     # -- what is there
@@ -177,53 +188,26 @@ class Rebuilder:
         commonest: bytes = uuids.most_common(1)[0][0]
         return commonest
 
-    def _table(self, given: TableRecord | None) -> TableRecord:
-        known: list[TableRecord] = list(self.hints.tables.values())
-        for footer in self.footers.values():
-            if footer is not None and footer["store_uuid"] == self.uuid:
-                origin = Origin.from_bytes(footer["origin"])
-                if origin is not None and origin.table is not None:
-                    known.append(origin.table)
-        known += self.logs.journal.tables
-        if known:
-            table = known[0]
-            if given is not None and (given.key, given.value) != (table.key, table.value):
-                raise SchemaError(
-                    f"the store has key={table.key!r}, value={table.value!r}, not "
-                    f"key={given.key!r}, value={given.value!r}"
-                )
-            return table
-        if given is None:
-            raise SchemaError(
-                "the manifest is lost, and nothing else says what the keys and values are: say it "
-                "with key=... and value=... (--key and --value)"
-            )
-        return given
-
-    def _shape(self) -> TableShape:
-        key, value = codecs_of(self.table)
-        shape = shape_of_codecs(key, value)
-        for number, footer in self.footers.items():
-            if footer is None or footer["store_uuid"] != self.uuid:
-                continue
-            widths = footer["key_width"], footer["value_width"], footer["fields"]
-            if shape is None:
-                return TableShape(*widths)
-            assert key is not None and value is not None
-            expected = key.width, value.width, list(value.field_widths)
-            if widths != expected:
-                raise SchemaError(
-                    f"{segment_name(number)} holds keys of {widths[0]} bytes and values of "
-                    f"{widths[1]} (0: of any length); key={self.table.key!r}, "
-                    f"value={self.table.value!r} have {expected[0]} and {expected[1]}"
-                )
-        return shape if shape is not None else TableShape(0, 0)
+    def _table_of(self, number: int, footer: Json | None) -> int:
+        """The table of a segment, by its own account or by what names it; the default one where
+        nothing says it, which is that of a store with no other."""
+        if footer is not None:
+            return int(footer["table_id"])
+        record = self.hints.records.get(number)
+        if number in self.loads:
+            record = self.loads[number][1]
+        return DEFAULT_TABLE if record is None else record.table
 
     def _candidate(self, number: int) -> Candidate | None:
         footer = self.footers[number]
         name = segment_name(number)
         if footer is not None and footer["store_uuid"] != self.uuid:
             self.notes.append(f"{name} is another store's, and left out")
+            return None
+        table = self._table_of(number, footer)
+        if table not in self.tables:
+            why = "was dropped" if table in self.hints.dropped else "has a schema that nothing says"
+            self.notes.append(f"{name} is of table {table}, which {why}: left out")
             return None
         record = self.hints.records.get(number)
         if number in self.loads:
@@ -243,7 +227,7 @@ class Rebuilder:
             return None
         named = record is not None
         if record is None:
-            record = self._described(number, footer)
+            record = self._described(number, footer, table)
             if not record.rows and not record.markers:
                 self.notes.append(f"{name} holds nothing that can be read, and is left out")
                 return None
@@ -260,14 +244,14 @@ class Rebuilder:
         result.group = 1 if self._made_for_base(result) else 2
         return result
 
-    def _described(self, number: int, footer: Json | None) -> SegmentRecord:
+    def _described(self, number: int, footer: Json | None, table: int) -> SegmentRecord:
         """The record of a segment that nothing names, as far as its file tells."""
         data = read_pages(self.files, segment_name(number), self.paced)
-        looked = scan(data, number, self.shape, blob_of=self.blobs.reader)
-        lower, upper = bounds_of(looked, footer, self.shape_width())
+        looked = scan(data, number, self.shapes[table], blob_of=self.blobs.reader)
+        lower, upper = bounds_of(looked, footer, self.key_width(table))
         return SegmentRecord(
             id=number,
-            table=self.table.id,
+            table=table,
             tier=TIER_NEW,
             lower=lower,
             upper=upper,
@@ -373,13 +357,14 @@ class Rebuilder:
         Groups: 0 what has been merged into a segment that is there, or is of no known age; 1 the
         last tier, which lies below all of tier 0; 2 tier 0.
         """
-        taken = Covered()
+        covered: dict[int, Covered] = {}  # by table
         records: list[SegmentRecord] = []
         previous = (0, 0)
         for candidate in sorted(found, key=lambda at: (at.group, at.last, at.number)):
             made = replace(
                 candidate.record, first_sequence=candidate.first, last_sequence=candidate.last
             )
+            taken = covered.setdefault(made.table, Covered())
             marked = made.markers or made.delete_markers
             if not marked and not taken.overlaps(made.lower, made.upper):
                 record = replace(made, tier=TIER_BASE)
@@ -393,7 +378,7 @@ class Rebuilder:
             records.append(record)
         return records
 
-    def shape_width(self) -> int:
+    def key_width(self, table: int) -> int:
         """Bytes of a fixed key; 0 in the variable form."""
-        key, _ = codecs_of(self.table)
+        key, _ = codecs_of(self.tables[table])
         return key.width if key is not None else 0

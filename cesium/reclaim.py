@@ -18,8 +18,9 @@ from collections.abc import Iterable
 from cesium._segment import SegmentReader
 from cesium.directory import segment_name
 from cesium.engine import StoreEngine
-from cesium.named import named_records
+from cesium.named import named_records, tables_of
 from cesium.records import NamedVersion, SegmentRecord
+from cesium.table_engine import TableEngine
 
 # Dead bytes are at most as many as live ones, and a byte that is written anew has freed one at
 # least: values are written twice at most, for each time that they are overwritten.
@@ -37,10 +38,10 @@ def blob_totals(records: Iterable[SegmentRecord]) -> dict[int, tuple[int, int, i
     return totals
 
 
-def mostly_dead(engine: StoreEngine, dead_share: float = DEAD_SHARE) -> frozenset[int]:
+def mostly_dead(table: TableEngine, dead_share: float = DEAD_SHARE) -> frozenset[int]:
     """The blob files of which more than that share is dead."""
-    totals = blob_totals(reader.record for reader in engine.core.version.segments())
-    for record in named_records(engine.manifest.state):
+    totals = blob_totals(reader.record for reader in table.segments())
+    for record in named_records(table.store.manifest.state):
         for share in record.blobs:
             totals.pop(share.id, None)
     return frozenset(
@@ -53,12 +54,18 @@ def mostly_dead(engine: StoreEngine, dead_share: float = DEAD_SHARE) -> frozense
 def kept_readers(engine: StoreEngine) -> list[SegmentReader]:
     """Of the segments that named versions alone have; holding them pins the files."""
     with engine.maintained():
-        live = {reader.record.id for reader in engine.core.version.segments()}
+        live = {reader.record.id for reader in engine.segments()}
+        tables = tables_of(engine.manifest.state)
         readers = {}
         for record in named_records(engine.manifest.state):
             if record.id not in live and record.id not in readers:
                 known = engine.kept.get(record.id) or engine.retired.get(record.id)
-                readers[record.id] = engine.kept[record.id] = known or engine.reader(record)
+                if known is None:
+                    # Of a table that was dropped since, perhaps.
+                    table = engine.tables.get(record.table)
+                    table = table or engine.table_engine(tables[record.table])
+                    known = table.reader(record)
+                readers[record.id] = engine.kept[record.id] = known
         return list(readers.values())
 
 
@@ -94,20 +101,20 @@ def let_go_of_version(engine: StoreEngine, version: NamedVersion) -> None:
 
 def _drop_blobs(engine: StoreEngine, removed: Iterable[SegmentRecord]) -> None:
     state = engine.manifest.state
-    attached = [reader.record for reader in engine.core.version.segments()]
+    attached = [reader.record for reader in engine.segments()]
     engine.blobs.drop(removed, [*state.segments.values(), *named_records(state), *attached])
 
 
-def reclaimable(engine: StoreEngine, dead_share: float = DEAD_SHARE) -> list[SegmentReader]:
+def reclaimable(table: TableEngine, dead_share: float = DEAD_SHARE) -> list[SegmentReader]:
     """The segments in the last tier, recorded in the manifest, that hold such files' live values.
 
     Merging each by itself gives the space back.
     """
-    dead = mostly_dead(engine, dead_share)
+    dead = mostly_dead(table, dead_share)
     if not dead:
         return []
-    _, base = engine.split_sources()
-    recorded = engine.manifest.state.segments
+    _, base = table.split_sources()
+    recorded = table.store.manifest.state.segments
     return [
         reader
         for reader in base

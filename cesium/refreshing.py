@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from cesium._engine import Engine, TableCore, WriteGuard
+from cesium._engine import Engine, TableCore, WriteGuard, freeze_tables
 from cesium._segment import SegmentReader
 from cesium._version import Version
 from cesium.collector import collector_paused
@@ -31,9 +32,10 @@ from cesium.files import Files
 from cesium.host import EngineHost
 from cesium.journal import Journal
 from cesium.manifest import FILE_HEADER, Manifest, manifest_name, numbers_of
-from cesium.recovery import apply_journal, journal_of
+from cesium.recovery import Side, apply_journal, journal_of
 from cesium.replay import ZEROS_BYTES, Place, journal_name
-from cesium.state import SegmentRecord
+from cesium.state import DEFAULT_TABLE, SegmentRecord, segments_by_table
+from cesium.table_engine import TableEngine
 
 if TYPE_CHECKING:
     from cesium.engine import StoreEngine
@@ -55,21 +57,22 @@ class Mark(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """One of the topmost memtables, as a refresh made it: from which frames."""
+    """The topmost memtables of some tables, as a refresh made them: from which frames."""
 
     after: Place | None
     bytes: int
+    tables: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How far a read-only engine has come, and from what.
 
-    version: its number.  mark: as it was before the manifest was read.  place: where the journal
-    ended.  deltas: the topmost sources, oldest first.
+    versions: their numbers, by table.  mark: as it was before the manifest was read.  place: where
+    the journal ended.  deltas: the topmost sources, oldest first.
     """
 
-    version: int
+    versions: dict[int, int]
     mark: Mark
     sequence: int
     place: Place | None
@@ -93,9 +96,11 @@ def open_beside_writer(engine: StoreEngine, open_files: Callable[[], None]) -> N
     if engine.options.at is not None:
         return  # it does not follow
     sequence = engine.core_engine.sequence
-    engine.standing = Standing(
-        engine.core.version.number, _mark(before), sequence, engine.journal.place
-    )
+    engine.standing = Standing(_versions(engine), _mark(before), sequence, engine.journal.place)
+
+
+def _versions(engine: StoreEngine) -> dict[int, int]:
+    return {number: table.core.version.number for number, table in engine.tables.items()}
 
 
 def _pin_opened(engine: StoreEngine, before: Names | None) -> None:
@@ -103,7 +108,7 @@ def _pin_opened(engine: StoreEngine, before: Names | None) -> None:
 
     FileNotFoundError for what was merged away just now; other damage is told when it is read.
     """
-    for reader in engine.core.version.segments():
+    for reader in engine.segments():
         try:
             _pin(reader)
         except (OSError, ValueError) as error:
@@ -158,7 +163,7 @@ def _move(engine: StoreEngine, standing: Standing, found: Names) -> int:
     if (
         mark == standing.mark
         # A refresh that was interrupted may have noted what it did not publish.
-        and standing.version == engine.core.version.number
+        and standing.versions == _versions(engine)
         and _is_of_store(engine, mark.name)
     ):
         moved = _follow(engine, standing, names)
@@ -192,27 +197,33 @@ def _follow(engine: StoreEngine, standing: Standing, names: list[str]) -> int | 
     deltas = list(standing.deltas)
     after = standing.place
     while deltas and deltas[-1].bytes <= max(size, SMALL_BYTES):
-        after, more = deltas.pop()
-        size += more
-    joined = len(standing.deltas) - len(deltas)
+        last = deltas.pop()
+        after = last.after
+        size += last.bytes
+    joined = standing.deltas[len(deltas) :]
     if joined:
         journal = journal_of(engine, state, names, after)
         if not journal.continues:
             return None
         spans = list(journal.replay_spans())
-    now = engine.core.version
-    live = engine.core.pin_live()  # what opening replayed
-    sources = [*([live] if live else []), *now.sources[joined:]]
-    below = Version(engine.shape, sources, now.last_run_is_base)
-    core = _side_core(engine, below)
-    loaded = apply_journal(engine, core, spans, engine.reader)
+    side = _side_of(engine)
+    for number, table in engine.tables.items():
+        now = table.core.version
+        live = table.core.pin_live()  # what opening replayed
+        above = sum(number in delta.tables for delta in joined)
+        sources = [*([live] if live else []), *now.sources[above:]]
+        below = Version(table.shape, sources, now.last_run_is_base)
+        side.cores[number] = _side_core(side.inner, table, below)
+    loaded = apply_journal(engine, state, engine.tables, spans, side)
     _pin_all(loaded)
+    made = {core.table_id for core in side.cores.values() if not core.live_is_empty()}
+    freeze_tables(side.inner, list(side.cores.values()))
     if loaded:
         deltas = []
-        core.freeze()
-    elif core.freeze() is not None:
-        deltas.append(Delta(after, sum(span.end - span.start for span in spans)))
-    return _publish(engine, core.version, standing.mark, journal, tuple(deltas))
+    elif made:
+        size = sum(span.end - span.start for span in spans)
+        deltas.append(Delta(after, size, frozenset(made)))
+    return _publish(engine, side.cores, standing.mark, journal, tuple(deltas))
 
 
 def _is_idle(files: Files, place: Place | None, numbers: list[int]) -> bool:
@@ -244,42 +255,55 @@ def _rebuild(engine: StoreEngine, standing: Standing, names: list[str], mark: Ma
     if manifest is None:
         raise FileNotFoundError(f"there is no store at {engine.path} any more")
     state = manifest.state
-    if state.store_uuid != engine.manifest.state.store_uuid or (
-        engine.table.id not in state.tables
-    ):
+    if state.store_uuid != engine.manifest.state.store_uuid or (DEFAULT_TABLE not in state.tables):
         raise Error(f"{engine.path} is another store by now, made anew: open it again")
-    known = {reader.record.id: reader for reader in engine.core.version.segments()}
+    known = {reader.record.id: reader for reader in engine.segments()}
     placed: list[tuple[SegmentReader, SegmentRecord]] = []  # elsewhere in the store than before
+    tables = {
+        number: engine.tables.get(number) or engine.table_engine(record)
+        for number, record in state.tables.items()
+    }
+    records = segments_by_table(state)
+    if unknown := records.keys() - tables.keys():
+        raise CorruptionError(f"the manifest has segments of tables that are not there: {unknown}")
 
-    def kept(record: SegmentRecord) -> SegmentReader:
+    def kept(table: TableEngine, record: SegmentRecord) -> SegmentReader:
         found = known.get(record.id)
         if found is None or replace(found.record, tier=record.tier, run=record.run) != record:
-            return engine.reader(record)
+            return table.reader(record)
         placed.append((found, record))
         return found
 
-    def kept_as_it_is(record: SegmentRecord) -> SegmentReader:
+    def kept_as_it_is(table: TableEngine, record: SegmentRecord) -> SegmentReader:
         found = known.get(record.id)
-        return found if found is not None and found.record == record else engine.reader(record)
+        return found if found is not None and found.record == record else table.reader(record)
 
+    side = _side_of(engine, kept_as_it_is)
     with collector_paused():
-        core = _side_core(engine, engine.stored_version(state, kept))
-    _pin_all(core.version.segments())
+        for number, table in tables.items():
+            version = table.stored_version(records.get(number, ()), partial(kept, table))
+            side.cores[number] = _side_core(side.inner, table, version)
+    _pin_all(reader for core in side.cores.values() for reader in core.version.segments())
     journal = journal_of(engine, state, names)
     spans = list(journal.replay_spans())  # all read before any is applied: files go meanwhile
-    _pin_all(apply_journal(engine, core, spans, kept_as_it_is))
-    core.freeze()
-    return _publish(engine, core.version, mark, journal, (), manifest, placed)
+    _pin_all(apply_journal(engine, state, tables, spans, side))
+    freeze_tables(side.inner, list(side.cores.values()))
+    return _publish(engine, side.cores, mark, journal, (), manifest, tables, placed)
 
 
-def _side_core(engine: StoreEngine, version: Version) -> TableCore:
-    """A core that nobody reads, with the version and an empty memtable."""
+def _side_of(
+    engine: StoreEngine,
+    reader: Callable[[TableEngine, SegmentRecord], SegmentReader] = TableEngine.reader,
+) -> Side:
     if engine.replica is None:
         limit = engine.options.memory_limit_bytes
         engine.replica = Engine(EngineHost(engine), False, False, 0, limit)
-    core = TableCore(
-        engine.replica, engine.table.id, engine.shape, engine.options.memtable_limit_bytes
-    )
+    return Side(engine.replica, {}, reader)
+
+
+def _side_core(inner: Engine, table: TableEngine, version: Version) -> TableCore:
+    """A core that nobody reads, with the version and an empty memtable."""
+    core = TableCore(inner, table.record.id, table.shape, table.core.memtable_limit_bytes)
     core.publish(version)
     return core
 
@@ -295,15 +319,17 @@ def _pin_all(readers: Iterable[SegmentReader]) -> None:
 
 def _publish(
     engine: StoreEngine,
-    version: Version,
+    cores: dict[int, TableCore],
     mark: Mark,
     journal: Journal,
     deltas: tuple[Delta, ...],
     manifest: Manifest | None = None,
+    tables: dict[int, TableEngine] | None = None,
     placed: Iterable[tuple[SegmentReader, SegmentRecord]] = (),
 ) -> int:
-    """Shows readers the new version, with what it was made of; returns its sequence."""
+    """Shows readers the new versions, with what they were made of; returns their sequence."""
     manifest = manifest or engine.manifest
+    tables = tables or engine.tables
     place = journal.place
     sequence = max(manifest.state.sequence, place.link.sequence if place else 0)
     before = engine.sequence
@@ -312,12 +338,19 @@ def _publish(
             f"{engine.path} ends at sequence {sequence}, before {before}, which this handle has "
             "read: open it again"
         )
+    versions = {number: core.version for number, core in cores.items()}
+    numbers = {number: version.number for number, version in versions.items()}
+    dropped = [table for number, table in engine.tables.items() if number not in tables]
     with WriteGuard(engine.core_engine, closing=True):
         for reader, record in placed:
             reader.record = record
         engine.manifest = manifest
         engine.journal = journal
-        engine.standing = Standing(version.number, mark, sequence, place, deltas)
-        engine.core.freeze()  # empties what opening replayed into, which the version has
-        engine.core.publish(version)
+        engine.standing = Standing(numbers, mark, sequence, place, deltas)
+        engine.freeze()  # empties what opening replayed into, which the versions have
+        for number, table in tables.items():
+            table.core.publish(versions[number])
+        engine.tables = tables
+        for table in dropped:
+            table.core.dropped = True
     return sequence

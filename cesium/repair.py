@@ -25,14 +25,16 @@ from cesium.files import Files
 from cesium.frames import Span
 from cesium.keys import key_codec
 from cesium.lock import WriterLock
+from cesium.named import every_record, tables_of
 from cesium.pace import Pace
 from cesium.rebuild import Plan, Rebuilder, known_plan
 from cesium.report import Problem
-from cesium.salvage import LOST, REWRITTEN, Applied, Part, Salvager
+from cesium.salvage import LOST, REWRITTEN, Applied, Kind, Part, Salvager
 from cesium.scan_journal import sequences
 from cesium.scan_segment import Keys
-from cesium.scrub import Logs, codecs_of, counting_spans, scan_logs, shape_of_codecs
-from cesium.state import SegmentRecord, State, TableRecord
+from cesium.schema import codecs_of, shape_of_codecs
+from cesium.scrub import Logs, counting_spans, scan_logs
+from cesium.state import DEFAULT_TABLE, SegmentRecord, State, TableRecord
 from cesium.values import value_codec
 from cesium.verify import Scrubber, check_is_store, log_reports, own_shape
 
@@ -180,7 +182,7 @@ def _repair(
     if plan.rebuilt and logs.manifest.hints.named:
         names = ", ".join(map(repr, logs.manifest.hints.named))
         report.notes.append(f"named checkpoints are lost with the manifest: {names}")
-    salvager = Salvager(source, Files(making), plan, _shape(source, plan), mode == SALVAGE)
+    salvager = Salvager(source, Files(making), plan, _kinds(source, plan), mode == SALVAGE)
     salvager.look(pace)
     for part in salvager.parts.values():
         report.problems += part.report.problems
@@ -231,7 +233,7 @@ def _plan(source: Files, logs: Logs, table: TableRecord | None, mode: str) -> Pl
     if logs.manifest.state is None:
         return Rebuilder(source, logs, table, mode == SALVAGE, lambda done: None).plan()
     if table is not None:
-        stored = next(iter(logs.manifest.state.tables.values()))
+        stored = logs.manifest.state.tables[DEFAULT_TABLE]
         if (stored.key, stored.value) != (table.key, table.value):
             raise SchemaError(
                 f"the store has key={stored.key!r}, value={stored.value!r}, not "
@@ -240,15 +242,24 @@ def _plan(source: Files, logs: Logs, table: TableRecord | None, mode: str) -> Pl
     return known_plan(logs)
 
 
-def _shape(source: Files, plan: Plan) -> TableShape:
-    """The shape of the rows: by the schema, or by a footer where that needs a user's codec."""
-    table = next(iter(plan.state.tables.values()))
+def _kinds(source: Files, plan: Plan) -> dict[int, Kind]:
+    """What the rows of each table are: by its schema, or by a footer where that needs a user's
+    codec."""
+    records = [*every_record(plan.state), *plan.attached.values()]
+    return {
+        number: Kind(_shape(source, table, records), codecs_of(table)[0])
+        for number, table in tables_of(plan.state).items()
+    }
+
+
+def _shape(source: Files, table: TableRecord, records: list[SegmentRecord]) -> TableShape:
     shape = shape_of_codecs(*codecs_of(table))
-    for number in [*plan.state.segments, *plan.attached]:
+    for record in records:
         if shape is not None:
             break
-        with contextlib.suppress(FileNotFoundError):
-            shape = own_shape(source, number)
+        if record.table == table.id:
+            with contextlib.suppress(FileNotFoundError):
+                shape = own_shape(source, record.id)
     return shape if shape is not None else TableShape(0, 0)
 
 
@@ -293,9 +304,14 @@ def _describe(report: RepairReport, salvager: Salvager, applied: Applied | None)
 
 def _note_doubts(report: RepairReport, salvager: Salvager) -> None:
     """The intervals in which rows are missing, and whether something older shows there."""
-    scrubber = Scrubber(salvager.source, lambda done: None, salvager.keys, salvager.shape)
-    older: list[SegmentRecord] = []
+    scrubbers = {
+        number: Scrubber(salvager.source, lambda done: None, kind.keys, kind.shape)
+        for number, kind in salvager.kinds.items()
+    }
+    older_of: dict[int, list[SegmentRecord]] = {}
     for record in salvager.order():
+        scrubber = scrubbers[record.table]
+        older = older_of.setdefault(record.table, [])
         part = salvager.parts[record.id]
         whole = (record.lower, None if record.upper == UNBOUNDED_UPPER else record.upper)
         if part.outcome == LOST:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from cesium import checkpoint as checkpoints
 from cesium._blob_writer import BlobOutput
 from cesium._builder import SegmentBuilder
+from cesium._engine import WriteGuard
 from cesium._frames import skip_through
 from cesium._keys import KeyCodec
 from cesium._page import TableShape
@@ -23,12 +23,12 @@ from cesium._segment import SegmentReader
 from cesium.blob_files import BlobFiles, files_of, shares_of
 from cesium.copies import link_or_copy
 from cesium.directory import blob_name, blob_numbers, segment_name, segment_numbers
-from cesium.engine import TIER_BASE, TIER_NEW, StoreEngine
+from cesium.engine import StoreEngine
 from cesium.errors import CorruptionError, Error
 from cesium.files import Files
 from cesium.frames import Span, count_frames, groups_of
 from cesium.manifest import Manifest
-from cesium.named import named_records
+from cesium.named import named_records, tables_of
 from cesium.options import Options
 from cesium.origin import Origin
 from cesium.rebuild import Plan
@@ -38,8 +38,9 @@ from cesium.report import FileReport, Problem
 from cesium.scan_journal import Break, JournalScan
 from cesium.scan_segment import Keys, SegmentScan, read_pages, scan
 from cesium.scan_values import FileProblems
-from cesium.scrub import codecs_of
-from cesium.state import Edit, SegmentRecord, State, attached_records
+from cesium.schema import plain_table
+from cesium.state import Edit, SegmentRecord, attached_records
+from cesium.table_engine import TIER_BASE, TIER_NEW, TableEngine
 from cesium.verify import Scrubber, record_keys, verify
 
 KEPT, REWRITTEN, LOST = "kept", "rewritten", "lost"
@@ -78,19 +79,25 @@ class Applied:
     problems: list[Problem] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the rows of a table are; keys: None for a user's codec."""
+
+    shape: TableShape
+    keys: KeyCodec | None
+
+
 class Salvager:
     """See the module.  skips: whether the journal is followed past a break (mode salvage)."""
 
     def __init__(
-        self, source: Files, target: Files, plan: Plan, shape: TableShape, skips: bool
+        self, source: Files, target: Files, plan: Plan, kinds: dict[int, Kind], skips: bool
     ) -> None:
         self.source = source
         self.target = target
         self.plan = plan
-        self.shape = shape
+        self.kinds = kinds
         self.skips = skips
-        self.table = next(iter(plan.state.tables.values()))
-        self.keys: KeyCodec | None = codecs_of(self.table)[0]
         self.parts: dict[int, Part] = {}
         self.blobs = BlobFiles(source, plan.state.store_uuid)
         self.blob_problems: FileProblems = {}
@@ -113,12 +120,13 @@ class Salvager:
     def _look_at(self, record: SegmentRecord, paced: Callable[[int], None]) -> Part:
         name = segment_name(record.id)
         path = self.source.path(name)
-        scrubber = Scrubber(self.source, paced, self.keys, self.shape)
+        kind = self.kinds[record.table]
+        scrubber = Scrubber(self.source, paced, kind.keys, kind.shape)
         scrubber.blob_problems = self.blob_problems
-        whole = record_keys(record, self.shape, self.keys)
+        whole = record_keys(record, kind.shape, kind.keys)
         try:
             reader = SegmentReader(
-                record, self.source, name, self.shape, self.plan.state.store_uuid,
+                record, self.source, name, kind.shape, self.plan.state.store_uuid,
                 self.blobs.readers(record),
             )  # fmt: skip
             self.source.size(name)
@@ -139,7 +147,7 @@ class Salvager:
         bad = {problem.page for problem in report.problems if problem.page is not None}
         sound_checksums = not any("checksum" in at.message for at in report.problems)
         looked = scan(
-            data, record.id, self.shape, record.rows, () if sound_checksums else bad, record.pages,
+            data, record.id, kind.shape, record.rows, () if sound_checksums else bad, record.pages,
             self.blobs.reader,
         )  # fmt: skip
         foreign = (
@@ -172,7 +180,9 @@ class Salvager:
             made for record in state.segments.values() if (made := self._place(record)) is not None
         ]
         named = self._named_versions({record.id: record for record in records})
-        plain = _plain(state)
+        plain = replace(
+            state, tables={number: plain_table(at) for number, at in state.tables.items()}
+        )
         Manifest.create(
             self.target,
             replace(
@@ -188,16 +198,17 @@ class Salvager:
             self.target.directory, Options(flag="w", durability="process"), files=self.target
         )
         try:
-            engine.table = self.table  # for the origins of new segments, whatever its codecs
+            for number, table in engine.tables.items():
+                table.record = state.tables[number]  # for the origins of new segments
             applied = self._apply(engine, journal)
             checkpoints.checkpoint(engine)
             report = verify(engine)
             if not report.ok:
                 raise Error(f"what was built does not verify: {report.problems[0].message}")
-            rows = View(engine.core).row_count()
+            rows = sum(View(core).row_count() for core in engine.cores())
             sequence = engine.core_engine.sequence
             if plain.tables != state.tables:
-                engine.append_edit(Edit(put_tables=(self.table,)))
+                engine.append_edit(Edit(put_tables=tuple(state.tables.values())))
         finally:
             checkpoints.close(engine, lambda engine: None)
         self.target.unlink("LOCK")
@@ -252,7 +263,8 @@ class Salvager:
     def _rewrite(self, record: SegmentRecord, looked: SegmentScan) -> SegmentRecord | None:
         origin = b"" if looked.footer is None else looked.footer["origin"]
         if not origin:
-            origin = Origin("flush", record.tier, self.table).to_bytes()
+            table = tables_of(self.plan.state)[record.table]
+            origin = Origin("flush", record.tier, table).to_bytes()
         name = segment_name(record.id)
         # A number of its own: a sound blob file of the segment's number may be there, or needed.
         uuid = self.plan.state.store_uuid
@@ -261,7 +273,7 @@ class Salvager:
         )
         self.next_id += 1
         builder = SegmentBuilder(
-            self.target, name, record.id, uuid, self.shape,
+            self.target, name, record.id, uuid, self.kinds[record.table].shape,
             filter_keys=looked.rows if record.tier == TIER_NEW else 0,
             first_sequence=record.first_sequence, last_sequence=record.last_sequence,
             table_id=record.table, origin=origin, blobs=blobs,
@@ -334,10 +346,11 @@ class Salvager:
     def _applies(
         self, engine: StoreEngine, span: Span, start: int, end: int, result: Applied | None = None
     ) -> bool:
-        """Applies data[start:end] of a span; False when a frame of it is none of this table's."""
+        """Applies data[start:end] of a span; False when a frame of it is none of its tables'."""
         try:
             apply_span(
-                engine.core, span.data, start, end, span.base,
+                {core.table_id: core for core in engine.cores()},
+                self.plan.state.next_table_id, span.data, start, end, span.base,
                 lambda sequence, payload: self._attach(engine, payload),
             )  # fmt: skip
         except CorruptionError as error:
@@ -357,6 +370,7 @@ class Salvager:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptionError(f"an attach frame makes no sense: {error!r}") from None
         readers = []
+        table: TableEngine | None = None
         for record in records:
             part = self.parts.get(record.id)
             if part is None or part.made or record.id in self.plan.state.segments:
@@ -366,20 +380,10 @@ class Salvager:
             engine.next_segment_id = self.next_id
             if made is not None:
                 tier = TIER_NEW if self.plan.rebuilt else made.tier
-                readers.append(engine.reader(replace(made, tier=tier)))
+                table = engine.tables[record.table]
+                readers.append(table.reader(replace(made, tier=tier)))
             engine.next_segment_id = max(engine.next_segment_id, record.id + 1)
-        if readers:
-            engine.core.publish(engine.version_with(readers))
-
-
-def _plain(state: State) -> State:
-    """The state with types that every process has: a user's codec makes bytes of any length."""
-    tables: dict[int, Any] = {}
-    for number, table in state.tables.items():
-        key, value = codecs_of(table)
-        if key is None:
-            table = replace(table, key="bytes")
-        if value is None and codecs_of(table)[1] is None:
-            table = replace(table, value="bytes")
-        tables[number] = table
-    return replace(state, tables=tables)
+        if readers and table is not None:
+            with WriteGuard(engine.core_engine):
+                engine.freeze()
+                table.core.publish(table.version_with(readers))

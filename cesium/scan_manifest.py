@@ -53,6 +53,7 @@ class Hints:
     records: dict[int, SegmentRecord] = field(default_factory=dict)
     removed: set[int] = field(default_factory=set)  # segments that an edit dropped
     named: list[str] = field(default_factory=list)  # versions
+    dropped: set[int] = field(default_factory=set)  # and tables
     options: Json = field(default_factory=dict)
 
     def take(self, kind: int, generation: int, payload: Json) -> None:
@@ -69,6 +70,10 @@ class Hints:
             if type(item) is int:
                 self.removed.add(item)
                 self.records.pop(item, None)
+        for item in _items(payload, "remove_tables"):
+            if type(item) is int:
+                self.tables.pop(item, None)
+                self.dropped.add(item)
         self._take_versions(payload)
         for item in [*_items(payload, "tables"), *_items(payload, "put_tables")]:
             table = _made(TableRecord.from_json, item)

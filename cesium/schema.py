@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+from typing import Any
+
 from cesium._keys import KeyCodec
+from cesium._page import TableShape
 from cesium._values import ValueCodec
-from cesium.errors import SchemaError
+from cesium.errors import Error, SchemaError
 from cesium.keys import key_codec
-from cesium.options import Options
 from cesium.state import TableRecord
 from cesium.values import value_codec
 
 
-def new_codecs(options: Options, path: str | None) -> tuple[KeyCodec, ValueCodec]:
-    """The codecs of a store to be made; SchemaError when the options name none."""
-    if options.key is None:
-        raise SchemaError(
-            f"a new store needs a key type: cesium.open({path or ':memory:'!r}, key=...)"
-        )
-    return (
-        key_codec(options.key),
-        value_codec("bytes" if options.value is None else options.value),
-    )
+def new_codecs(key: Any, value: Any, call: str) -> tuple[KeyCodec, ValueCodec]:
+    """The codecs of a store or table to be made; SchemaError when no key type is named.
+
+    call: how it is made, up to the key.
+    """
+    if key is None:
+        what = "table" if "table(" in call else "store"
+        raise SchemaError(f"a new {what} needs a key type: {call}, key=...)")
+    return key_codec(key), value_codec("bytes" if value is None else value)
 
 
 def stored_codecs(
-    table: TableRecord, options: Options, path: str | None
+    table: TableRecord, key: Any, value: Any, path: str | None
 ) -> tuple[KeyCodec, ValueCodec]:
     """The stored schema's codecs, or the given ones where they are the same; else SchemaError."""
-    given_key = None if options.key is None else key_codec(options.key)
-    given_value = None if options.value is None else value_codec(options.value)
+    given_key = None if key is None else key_codec(key)
+    given_value = None if value is None else value_codec(value)
     if (given_key is not None and given_key.spec != table.key) or (
         given_value is not None and given_value.spec != table.value
     ):
@@ -40,4 +43,45 @@ def stored_codecs(
     return (
         given_key if given_key is not None else key_codec(table.key),
         given_value if given_value is not None else value_codec(table.value),
+    )
+
+
+def codecs_of(table: TableRecord | None) -> tuple[KeyCodec | None, ValueCodec | None]:
+    """A table's codecs; None for the user's own, which are not here."""
+    if table is None:
+        return None, None
+    key: KeyCodec | None = None
+    value: ValueCodec | None = None
+    with contextlib.suppress(Error, TypeError, ValueError):
+        key = key_codec(table.key)
+    with contextlib.suppress(Error, TypeError, ValueError):
+        value = value_codec(table.value)
+    return key, value
+
+
+def shape_of_codecs(key: KeyCodec | None, value: ValueCodec | None) -> TableShape | None:
+    """The shape of rows; None when a codec is not known."""
+    if key is None or value is None:
+        return None
+    return TableShape(key.width, value.width, value.field_widths)
+
+
+def shape_of_table(table: TableRecord, slots_max: int = 0) -> TableShape:
+    """The shape of a table's rows: what a user's codecs make are bytes of any length."""
+    key, value = codecs_of(table)
+    return TableShape(
+        key.width if key else 0,
+        value.width if value else 0,
+        value.field_widths if value else (),
+        slots_max,
+    )
+
+
+def plain_table(table: TableRecord) -> TableRecord:
+    """The table with types that every process has: a user's codec makes bytes of any length."""
+    key, value = codecs_of(table)
+    return replace(
+        table,
+        key=table.key if key is not None else "bytes",
+        value=table.value if value is not None else "bytes",
     )

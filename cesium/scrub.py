@@ -11,21 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cesium._frames import FRAME_ATTACH, FRAME_HEADER_BYTES, next_frame
-from cesium._keys import KeyCodec
-from cesium._page import TableShape
-from cesium._values import ValueCodec
 from cesium.directory import BACKUP_MARK, fingerprint, segment_name, segment_numbers
-from cesium.errors import Error
 from cesium.files import Files
 from cesium.frames import Span
-from cesium.keys import key_codec
 from cesium.named import every_record
 from cesium.origin import Origin
 from cesium.scan_journal import Break, JournalScan, scan_journal, sequences
 from cesium.scan_manifest import ManifestScan, Place, scan_manifest
 from cesium.scan_segment import find_footer, read_pages
-from cesium.state import SegmentRecord, State, TableRecord, attached_records
-from cesium.values import value_codec
+from cesium.state import SegmentRecord, State, attached_records
 
 ATTEMPTS = 20
 
@@ -156,24 +150,3 @@ def counting_spans(journal: JournalScan) -> list[Span]:
             break
         spans.append(piece)
     return spans
-
-
-def codecs_of(table: TableRecord | None) -> tuple[KeyCodec | None, ValueCodec | None]:
-    """A table's codecs; None for the user's own, which are not here."""
-    if table is None:
-        return None, None
-    key: KeyCodec | None = None
-    value: ValueCodec | None = None
-    try:
-        key = key_codec(table.key)
-        value = value_codec(table.value)
-    except (Error, TypeError, ValueError):
-        pass
-    return key, value
-
-
-def shape_of_codecs(key: KeyCodec | None, value: ValueCodec | None) -> TableShape | None:
-    """The shape of rows; None when a codec is not known."""
-    if key is None or value is None:
-        return None
-    return TableShape(key.width, value.width, value.field_widths)

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+DEFAULT_TABLE = 1  # the id of the table that a store is itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,18 +229,29 @@ class Edit:
 
 
 def _in_order(state: State) -> State:
-    """The state; ValueError when more is flushed, or named, than was committed."""
+    """The state; ValueError when more is flushed, or named, than was committed, or tables
+    share a name."""
     for version in state.named.values():
         if version.sequence > state.flushed_sequence:
             raise ValueError(
                 f"the version {version.name!r} is of sequence {version.sequence}, beyond "
                 f"flushed_sequence {state.flushed_sequence}"
             )
+    if len({table.name for table in state.tables.values()}) < len(state.tables):
+        raise ValueError("two tables have the same name")
     if state.flushed_sequence > state.sequence:
         raise ValueError(
             f"flushed_sequence is {state.flushed_sequence}, beyond sequence {state.sequence}"
         )
     return state
+
+
+def segments_by_table(state: State) -> dict[int, list[SegmentRecord]]:
+    """The segments of each table that has some."""
+    found: dict[int, list[SegmentRecord]] = {}
+    for record in state.segments.values():
+        found.setdefault(record.table, []).append(record)
+    return found
 
 
 def json_bytes(payload: Any) -> bytes:

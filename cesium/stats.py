@@ -13,13 +13,14 @@ from cesium._ranges import View
 from cesium._segment import SegmentReader
 from cesium.directory import OWN_FILES, bytes_of
 from cesium.durability import durable_sequence
-from cesium.engine import Source, StoreEngine
+from cesium.engine import StoreEngine
 from cesium.errors import ClosedError
 from cesium.figures import bytes_text, seconds_text
 from cesium.journal_reader import reaches_back
 from cesium.named import checkpoint_bytes
 from cesium.reclaim import blob_totals
 from cesium.showing import Grid, Look
+from cesium.table_engine import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,10 @@ class Tier:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Stats:
-    """The store at one moment.  Bytes are those of files and of memory held by memtables.
+    """The store at one moment, all tables of it.  Bytes are those of files and of memory held by
+    memtables.
 
+    tables: beside the default one.
     estimated_rows: entries of all sources, delete markers taken off; constant time.
     blob_dead_bytes: of values in blob files that no segment points to.
     journal_dropped_bytes: what opening found behind the last whole commit of the journal and
@@ -92,13 +95,15 @@ class Stats:
     have, the share that was answered with a needless yes; None before any was asked.
     write_amplification: bytes written to the journal, by flushes, merges and loads, over the bytes
     of keys and values put; None before anything was put.
-    read_amplification: sources that a range merges, and that a get of a missing key may ask.
+    read_amplification: sources that a range merges, and that a get of a missing key may ask, of the
+    table that has most.
     space_amplification: directory_bytes over the estimated rows times the bytes that an entry takes
     in segments and memtables on average; None for an empty store.
     latency: of "get", "put" (and delete, both one at a time), "range" (one buffer or array read),
     "flush", "merge".
     """
 
+    tables: int
     estimated_rows: int
     sequence: int
     durable_sequence: int
@@ -200,7 +205,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def tiers_of(sources: Iterable[object]) -> tuple[Tier, ...]:
-    """Tiers of a version's sources, newest first."""
+    """Tiers of versions' sources, newest first."""
     runs: dict[int, list[list[SegmentReader]]] = {}
     for source in sources:
         if isinstance(source, list) and source:
@@ -219,13 +224,24 @@ def tiers_of(sources: Iterable[object]) -> tuple[Tier, ...]:
 
 def stats(engine: StoreEngine) -> Stats:
     """Counts what is there now, without reading any page."""
-    newer, base = engine.split_sources()
+    tables = list(engine.tables.values())
+    newer: list[Source] = []
+    base: list[list[SegmentReader]] = []
+    deepest = 0
+    live = {"bytes": 0, "entries": 0}
+    for table in tables:
+        above, run = table.split_sources()
+        counted = table.core.live_counters()
+        newer += above
+        base += [run] if run else []
+        deepest = max(deepest, len(above) + bool(run) + bool(counted["entries"]))
+        for name in live:
+            live[name] += counted[name]
     frozen = [source for source in newer if isinstance(source, MemtableSnapshot)]
-    tiers = tiers_of([*newer, base])
-    live = engine.core.live_counters()
-    blobs = blob_totals(reader.record for reader in engine.core.version.segments())
+    tiers = tiers_of([*newer, *base])
+    blobs = blob_totals(reader.record for reader in engine.segments())
     journals = engine.journal.files
-    rows = View(engine.core).estimated_rows()
+    rows = sum(View(table.core).estimated_rows() for table in tables)
     segment_bytes = sum(tier.bytes for tier in tiers)
     counters = engine.core_engine.counters
     counts = counters.counts()
@@ -237,6 +253,7 @@ def stats(engine: StoreEngine) -> Stats:
     on_drive = bytes_of(engine.files, OWN_FILES)
     snapshots = open_snapshots(engine)
     return Stats(
+        tables=len(tables) - 1,
         estimated_rows=rows,
         sequence=engine.sequence,
         durable_sequence=durable_sequence(engine),
@@ -246,7 +263,7 @@ def stats(engine: StoreEngine) -> Stats:
         blob_bytes=sum(size for size, _, _ in blobs.values()),
         blob_dead_bytes=sum(values - live for _, values, live in blobs.values()),
         newer_sources=len(newer),
-        base_segments=len(base),
+        base_segments=sum(map(len, base)),
         frozen_memtables=len(frozen),
         memtable_entries=live["entries"],
         memtable_bytes=live["bytes"],
@@ -268,27 +285,27 @@ def stats(engine: StoreEngine) -> Stats:
         counters=counts,
         filter_false_positive_rate=_false_positive_rate(counts),
         write_amplification=_written(counts, engine.core_engine.bytes_put),
-        read_amplification=len(newer) + bool(base) + bool(live["entries"]),
+        read_amplification=deepest,
         space_amplification=on_drive * entries / (rows * entry_bytes) if rows else None,
         latency={name: Latency.of(counters, name) for name in LATENCIES},
     )
 
 
-def open_snapshots(engine: StoreEngine) -> list[View]:
-    """What the open snapshots read."""
+def open_snapshots(engine: StoreEngine) -> list[list[View]]:
+    """What the open snapshots read, each."""
     views = []
     for reference in engine.snapshots.valuerefs():
         snapshot = reference()
         with contextlib.suppress(ClosedError):  # in this moment, too
             if snapshot is not None:
-                views.append(snapshot._view())
+                views.append(snapshot.views())
     return views
 
 
-def kept_bytes(engine: StoreEngine, snapshots: list[View]) -> int:
+def kept_bytes(engine: StoreEngine, snapshots: list[list[View]]) -> int:
     """Of the segments that snapshots read and the store does not."""
-    kept = {reader for view in snapshots for reader in view.version.segments()}
-    kept.difference_update(engine.core.version.segments())
+    kept = {reader for views in snapshots for view in views for reader in view.version.segments()}
+    kept.difference_update(engine.segments())
     return sum(reader.record.bytes for reader in kept)
 
 

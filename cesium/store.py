@@ -1,48 +1,41 @@
 """Store: the face of cesium, and how stores are opened and shared within a process.
 
-Everything that a program calls in a loop is in the compiled base class (cesium._core); here is what
-needs Python: opening and closing, ranges, loads, maintenance.
+What a store does as a table is in cesium/tables.py; here is what there is one of: opening and
+closing, tables, transactions and snapshots, maintenance.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
+from weakref import WeakValueDictionary
 
-from cesium import feed, loader, maintenance
-from cesium._core import DURABILITY_ERROR, LEVELS, Commit, CompiledTable
-from cesium._keys import EncodedKeys
-from cesium._values import EncodedValues
+from cesium import feed
 from cesium.backup import BackupReport, Dest, backup
-from cesium.casting import at_least
+from cesium.catalog import drop, open_table
 from cesium.directory import bytes_of
 from cesium.durability import durable_sequence, sync
 from cesium.engine import StoreEngine
-from cesium.errors import ClosedError, Error, ReadOnlyError
-from cesium.events import event
+from cesium.errors import ClosedError, Error
 from cesium.feed import Change
-from cesium.large import check_sizes, one_row
 from cesium.memory import Memory, memory
 from cesium.naming import NamedCheckpoints
 from cesium.opening import acquire, close_collected, close_engine
 from cesium.options import BLOB_THRESHOLD, At, Options
-from cesium.ordered import OrderedReads
 from cesium.pace import PAGE_BYTES
 from cesium.plots import Plots
 from cesium.progress import Progress, reporting
 from cesium.refreshing import refresh
 from cesium.report import Report
-from cesium.revisions import Revisions
 from cesium.snapshot import Snapshot
 from cesium.stats import Stats, stats
-from cesium.transactions import Transaction
+from cesium.tables import Table, TableHandle, Tables, bytes_of_segments
+from cesium.transactions import Transaction, TransactionReads
 from cesium.verify import verify
-
-THREADS_MOST = 4  # what a load takes when nobody says: the drive is full by then
 
 
 def open(
@@ -85,7 +78,7 @@ def _reopen(kind: type[Store], path: str, options: Options) -> Store:
     return kind(acquire(path, options), options)
 
 
-class Store(OrderedReads, Revisions, NamedCheckpoints, CompiledTable):
+class Store(NamedCheckpoints, TableHandle):
     """An open store: a mapping in key order, with batches, ranges and loads beside it.
 
     Made by `cesium.open`.  Any method may be called from any thread; use it as a context manager,
@@ -94,13 +87,15 @@ class Store(OrderedReads, Revisions, NamedCheckpoints, CompiledTable):
 
     def __new__(cls, engine: StoreEngine, options: Options) -> Store:
         return super().__new__(
-            cls, engine.core, engine.keys, engine.values, options.durability,
-            options.flag == "r",
-        )  # fmt: skip
+            cls, engine.main.core, *engine.main.codecs, options.durability, options.flag == "r"
+        )
 
     def __init__(self, engine: StoreEngine, options: Options) -> None:
         self._engine = engine
-        self.options = replace(options, key=engine.keys.spec, value=engine.values.spec)
+        self._table = engine.main
+        self._opened: WeakValueDictionary[int, Table] = WeakValueDictionary()
+        keys, values = engine.main.codecs
+        self.options = replace(options, key=keys.spec, value=values.spec)
 
     @property
     def path(self) -> str:
@@ -111,95 +106,43 @@ class Store(OrderedReads, Revisions, NamedCheckpoints, CompiledTable):
         if self._engine.core_engine.forked:
             raise ClosedError("this store was opened before the process was forked: open it again")
 
-    def _check_writable(self) -> None:
+    # -- tables
+
+    def table(self, name: str, key: Any = None, value: Any = None) -> Table:
+        """The table of that name; made, durably, where it is not there and `key` is given.
+
+        A store has any number of tables beside the default one, which it is itself, each with a key
+        and a value type of its own (as `cesium.open` takes them), all in one journal: a transaction
+        may span them, and a snapshot shows all of them at one commit.  While it is held, the same
+        call gives the same object.
+
+        Errors: KeyError where it is not there and no type is given, SchemaError for another schema
+        than the stored one, ReadOnlyError where it would have to be made, ValueError for an empty
+        name, LimitError for one longer than 255 bytes.
+        """
         self._check_open()
-        if self.read_only:
-            raise ReadOnlyError("the store was opened with flag='r'")
+        found = open_table(self._engine, name, key, value, self.read_only)
+        table = self._opened.get(found.record.id)
+        return table or self._opened.setdefault(found.record.id, Table(self, found))
 
-    # -- batches
+    @property
+    def tables(self) -> Tables:
+        """The tables by name, but for the default one: a mapping, as of when it is asked."""
+        self._check_open()
+        return Tables(self)
 
-    def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Commit:
-        """Stores every pair of a mapping, or of an iterable of pairs, in one atomic commit."""
-        rows = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
-        keys = [key for key, _ in rows]
-        return self.put_many(keys, [value for _, value in rows])
+    def drop_table(self, name: str) -> None:
+        """Removes a table with all its rows, atomically and durably, and gives their space back.
 
-    def update_many(
-        self,
-        keys: Any,
-        function: Callable[..., Any],
-        *arguments: Any,
-        default: Any = None,
-        durability: str | None = None,
-    ) -> Commit:
-        """Stores function(values, *arguments) for a batch of keys, in one atomic commit.
-
-        function: a ufunc, or a function of the values as `get_many` gives them, keys that are not
-        there holding `default` or zero; it returns as many.  Each key once (ValueError).  So
-        store.update_many(keys, np.add, 1) counts.  Other writers wait meanwhile.
-        """
-        with self.transaction(durability=durability) as transaction:
-            transaction.update_many(keys, function, *arguments, default=default)
-        assert transaction.committed is not None
-        return transaction.committed
-
-    def clear(self) -> Commit:
-        """Removes everything, in one atomic commit."""
-        return self.delete_range(None, None)
-
-    def _delete_slice(self, interval: slice) -> None:
-        if interval.step is not None:
-            raise TypeError(f"a slice of a store has no step, so not {interval.step!r}")
-        self.delete_range(interval.start, interval.stop)
-
-    def delete_range(self, lo: Any, hi: Any, durability: str | None = None) -> Commit:
-        """Removes all keys with lo <= key < hi, None being no bound, in one commit."""
-        self._check_writable()
-        lower, upper = self._bounds(lo, hi, (True, False))
-        if lower is None:
-            lower, upper = self._lowest, self._lowest
-        return self._delete_encoded(lower, upper, durability)
-
-    def bulk_load(
-        self,
-        keys: Any,
-        values: Any,
-        progress: Progress = False,
-        threads: int | None = None,
-        durability: str | None = None,
-    ) -> Commit:
-        """Loads a batch of any size and order as one commit, straight into segments.
-
-        keys, values: as for `put_many`; of equal keys the last wins, and it wins over what is
-        stored.  All or nothing: until the commit, which is durable when this returns, nothing is
-        visible.  progress: shows a bar; or a function, called with the rows done and the rows in
-        all, from whatever thread works.  threads: how many may sort and write at once (None: as
-        many as there are processors, at most 4).  Returns Commit(sequence, durability, rows).
+        Handles of the table raise ClosedError from then on; snapshots that show it go on, and keep
+        its files until they are closed.  It waits for an open transaction.  KeyError without such a
+        table.
         """
         self._check_writable()
-        if durability is not None and durability not in LEVELS:
-            raise ValueError(DURABILITY_ERROR.format(durability))
-        encoded = self.keys_codec.encode_array(keys)
-        return self._load(
-            encoded, self.values_codec.encode_array(values, encoded.count), progress, threads
-        )
+        drop(self._engine, name)
 
-    def _load(
-        self, keys: EncodedKeys, values: EncodedValues, progress: Progress, threads: int | None
-    ) -> Commit:
-        check_sizes(values, self._engine.options)
-        default = min(os.cpu_count() or 1, THREADS_MOST)
-        threads = default if threads is None else at_least("threads", threads, 1)
-        with reporting("loading", keys.count, progress) as report:
-            return loader.load(self._engine, keys, values, threads, "sync", report)
-
-    def _load_encoded(self, keys: EncodedKeys, values: EncodedValues, durability: str) -> Commit:
-        return self._load(keys, values, False, 1)
-
-    def _put_large(self, key: bytes | bool, head: int, value: bytes) -> int:
-        keys, values = one_row(key, head, value)
-        sequence: int = self._load(keys, values, False, 1).sequence
-        return sequence
+    def _inside(self, transaction: Transaction) -> TransactionReads:
+        return transaction
 
     # -- keeping
 
@@ -235,26 +178,7 @@ class Store(OrderedReads, Revisions, NamedCheckpoints, CompiledTable):
         that is yet to come.  Later: CorruptionError for damage, ClosedError.
         """
         self._check_open()
-        return feed.changes(self, since)
-
-    def watch(
-        self, prefix: Any = None, since: int | None = None, timeout: float | None = None
-    ) -> Change | None:
-        """Waits for a commit that writes or removes a key under a prefix, and returns it.
-
-        prefix: as `prefix` takes it; None: any key.  since: a sequence, after which the first such
-        commit is wanted, be there one already (None: now).  timeout: seconds, after which None is
-        returned; 0 only looks.  A `delete_range` counts when its bounds reach under the prefix, and
-        so does a load whose rows were merged with others since.
-
-        Commits do nothing for it: it looks at the sequence, which costs a microsecond, every 0.5 to
-        20 ms, the longer the longer nothing comes, and finds a commit as much later.  The journal
-        is kept for as long as it waits.  Ends with ClosedError when the store is closed.  A store
-        opened with flag "r" sees other processes' commits by `refresh` alone.  Errors as of
-        `changes`.
-        """
-        self._check_open()
-        return feed.watch(self, prefix, since, timeout)
+        return feed.changes(self, None, since)
 
     def refresh(self) -> int:
         """Moves a read-only handle to the newest commit of the writer in another process.
@@ -286,20 +210,11 @@ class Store(OrderedReads, Revisions, NamedCheckpoints, CompiledTable):
         sync(self._engine)
 
     def compact(self, progress: Progress = False) -> None:
-        """Merges everything into one run without delete markers, giving their space back.
+        """Merges every table into one run without delete markers, giving their space back.
 
         progress: shows a bar; or a function, called with the rows done and about how many in all.
         """
-        self._check_writable()
-        rows = self._view().estimated_rows()
-        with event(self._engine, "compaction", rows=rows) as facts:
-            facts["bytes_before"] = self._segment_bytes()
-            with reporting("compacting", rows, progress) as report:
-                maintenance.compact(self._engine, report)
-            facts["bytes_after"] = self._segment_bytes()
-
-    def _segment_bytes(self) -> int:
-        return sum(reader.record.bytes for reader in self.core.version.segments())
+        self._compact(self._engine.tables.values(), progress)
 
     def backup(
         self, dest: Dest, incremental: bool = True, links: bool = True, progress: Progress = False
@@ -322,7 +237,8 @@ class Store(OrderedReads, Revisions, NamedCheckpoints, CompiledTable):
         """
         self._check_open()
         files = self._engine.files
-        total = self._segment_bytes() + bytes_of(files, ("manifest-", "journal-"))
+        total = bytes_of(files, ("manifest-", "journal-"))
+        total += bytes_of_segments(self._engine.tables.values())
         with reporting("verifying", total // PAGE_BYTES, progress) as report:
             return verify(self._engine, report, rate)
 
@@ -352,8 +268,11 @@ class Store(OrderedReads, Revisions, NamedCheckpoints, CompiledTable):
             return
         if engine.handles == 1:
             engine.check_not_inside("the store is closed")
-        if self._close_handle() and engine.leave():
-            close_engine(engine)
+        if self._close_handle():
+            for table in list(self._opened.values()):
+                table._close_handle()
+            if engine.leave():
+                close_engine(engine)
 
     def __enter__(self) -> Store:
         self._check_open()

@@ -26,7 +26,7 @@ from cesium._core import KEEP
 from cesium._keys import EncodedKeys
 from cesium._memtable import Memtable
 from cesium._reads import MISSING
-from cesium._transaction import DraftReads
+from cesium._transaction import DraftReads, TransactionLife, WholeDraft
 from cesium.errors import ConflictError, Error
 from cesium.large import check_drafted
 from cesium.ordered import OrderedReads
@@ -34,33 +34,14 @@ from cesium.revisions import Revisions
 
 if TYPE_CHECKING:
     from cesium.store import Store
+    from cesium.tables import TableHandle
 
 PAUSE_MOST = 0.05  # seconds, between two tries
 T = TypeVar("T")
 
 
-class Transaction(OrderedReads, Revisions, DraftReads):
-    """A transaction of a store: the reads, writes and ranges of the store, all or nothing.
-
-    Made by `Store.transaction`, for a `with` statement: it begins there, is committed at its end,
-    and rolled back by an exception.  What is written through it is seen through it alone, until
-    then.  Iterators and ranges read what there was when they were started.  Everything is in memory
-    until the commit, beside `memory_limit`, and twice more during the commit, which is at most
-    1 GiB; values above 16 MiB are LimitError.
-    """
-
-    def __new__(cls, store: Store, optimistic: bool, durability: str | None) -> Transaction:
-        return super().__new__(
-            cls, store.core, store.keys_codec, store.values_codec, store, store._engine.turn,
-            optimistic, durability,
-        )  # fmt: skip
-
-    def __init__(self, store: Store, optimistic: bool, durability: str | None) -> None:
-        self._store = store
-
-    def savepoint(self) -> Savepoint:
-        """A mark in the transaction, back to which it can be rolled."""
-        return Savepoint(self)
+class TransactionReads(OrderedReads, Revisions, DraftReads):
+    """What a transaction and its tables have in common: the reads, writes and ranges of a table."""
 
     # -- writes
 
@@ -153,6 +134,56 @@ class Transaction(OrderedReads, Revisions, DraftReads):
         self.get(key)  # counts as read
         return super().view(key)
 
+
+class TransactionTable(TransactionReads):
+    """A table inside of a transaction: its reads, writes and ranges.
+
+    Made by `Transaction.table`; it is committed and rolled back with the transaction.
+    """
+
+    def __new__(cls, whole: Transaction, table: TableHandle) -> TransactionTable:
+        return super().__new__(
+            cls, table.core, table.keys_codec, table.values_codec, table, whole.life
+        )
+
+    def __init__(self, whole: Transaction, table: TableHandle) -> None:
+        self._whole = whole  # which ends when nobody has it any more
+        self._path = table.path
+
+    def _title(self) -> str:
+        return f"<{self._path} in a transaction>"
+
+
+class Transaction(WholeDraft, TransactionReads):
+    """A transaction of a store: the reads, writes and ranges of the store, all or nothing.
+
+    Made by `Store.transaction`, for a `with` statement: it begins there, is committed at its end,
+    and rolled back by an exception.  What is written through it is seen through it alone, until
+    then.  It has the store's default table; `table` gives the others.  Iterators and ranges read
+    what there was when they were started.  Everything is in memory until the commit, beside
+    `memory_limit`, and twice more during the commit, which is at most 1 GiB; values above 16 MiB
+    are LimitError.
+    """
+
+    def __new__(cls, store: Store, optimistic: bool, durability: str | None) -> Transaction:
+        engine = store._engine
+        return super().__new__(
+            cls, store.core, store.keys_codec, store.values_codec, store,
+            TransactionLife(store, engine.turn, optimistic, durability), engine.cores,
+        )  # fmt: skip
+
+    def __init__(self, store: Store, optimistic: bool, durability: str | None) -> None:
+        self._store = store
+
+    def table(self, name: str) -> TransactionTable:
+        """A table of the store, by its name, inside of the transaction; KeyError without it."""
+        self._check_open()
+        return TransactionTable(self, self._store.table(name))
+
+    def savepoint(self) -> Savepoint:
+        """A mark in the transaction, back to which it can be rolled: all tables of it."""
+        return Savepoint(self)
+
     def _title(self) -> str:
         kind = "optimistic transaction" if self.optimistic else "transaction"
         state = "open" if self.active else "committed" if self.committed else "not open"
@@ -168,11 +199,11 @@ class Savepoint:
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
-        self._below: Memtable | None = transaction._mark()
+        self._marks: dict[int, Memtable | None] = transaction._mark()
 
     def rollback(self) -> None:
         """Undoes what was written since; Error when the transaction was rolled back further."""
-        self._transaction._cut(self._below)
+        self._transaction._cut(self._marks)
 
     def __enter__(self) -> Savepoint:
         return self
@@ -186,7 +217,7 @@ class Savepoint:
         if not self._transaction.active:
             return
         if error is None:
-            self._transaction._join(self._below)
+            self._transaction._join(self._marks)
         else:
             with contextlib.suppress(Error):  # rolled back further: that error is not the news
                 self.rollback()

@@ -40,14 +40,8 @@ from cesium.scan_segment import (
     shape_of,
 )
 from cesium.scan_values import FileProblems, bad_values
-from cesium.scrub import (
-    Logs,
-    attached,
-    codecs_of,
-    counting_spans,
-    scan_logs,
-    shape_of_codecs,
-)
+from cesium.schema import codecs_of, shape_of_codecs, shape_of_table
+from cesium.scrub import Logs, attached, counting_spans, scan_logs
 from cesium.state import SegmentRecord, TableRecord
 
 Progress = Callable[[int], None]
@@ -61,26 +55,32 @@ def verify(
     rate: bytes a second, or a text such as "200MB/s", that are read at most.
     """
     pace = Pace(parse_rate(rate), progress)
-    readers = engine.core.version.segments()  # holding them pins the files
+    # Holding the readers pins the files.
+    segments = [(table, table.segments()) for table in engine.tables.values()]
     logs = scan_logs(engine.files, pace)
-    scrubber = Scrubber(engine.files, pace, engine.keys, engine.shape)
     details = [*log_reports(engine.files, logs, pace)]
-    details += [scrubber.segment(reader) for reader in readers]
-    details += _of_checkpoints(engine, scrubber)
+    for table, readers in segments:
+        keys = table.known_codecs[0]
+        scrubber = Scrubber(engine.files, pace, keys, table.shape)
+        details += [scrubber.segment(reader) for reader in readers]
+    details += _of_checkpoints(engine, pace)
     return report_of(details)
 
 
-def _of_checkpoints(engine: StoreEngine, scrubber: Scrubber) -> Iterator[FileReport]:
+def _of_checkpoints(engine: StoreEngine, pace: Pace) -> Iterator[FileReport]:
     """The segments of named checkpoints alone, but those that another process has dropped since."""
     if engine.options.at is not None:
         return  # one checkpoint is what is open
+    tables = tables_of(engine.manifest.state)
     for reader in kept_readers(engine):
         if not engine.writable and not engine.files.exists(reader.name):
             manifest = Manifest.load(engine.files)
             named = [] if manifest is None else named_records(manifest.state)
             if all(record.id != reader.record.id for record in named):
                 continue
-        yield scrubber.segment(reader)
+        keys, _ = codecs_of(tables[reader.record.table])
+        shape = shape_of_table(tables[reader.record.table], engine.slots_max)
+        yield Scrubber(engine.files, pace, keys, shape).segment(reader)
 
 
 def verify_directory(
@@ -165,13 +165,14 @@ def log_reports(files: Files, logs: Logs, pace: Pace) -> list[FileReport]:
 
 def live_records(logs: Logs) -> list[SegmentRecord]:
     """The segments that an opening would make visible, at a named version, too: the manifest's and
-    those attached since."""
+    those attached since, but for tables that were dropped since.
+    """
     state = logs.manifest.state
     assert state is not None
     records = {record.id: record for record in every_record(state)}
     for span in counting_spans(logs.journal):
         for _, loaded in attached(span, state.flushed_sequence):
-            records |= {record.id: record for record in loaded}
+            records |= {record.id: record for record in loaded if record.table in state.tables}
     return list(records.values())
 
 

@@ -61,7 +61,7 @@ def make(directory: Path, form: str) -> Any:
 
 
 def readers_of(store: Any) -> list[Any]:
-    return list(store._engine.core.version.segments())
+    return list(store.core.version.segments())
 
 
 def plain(answer: Any) -> Any:

@@ -22,7 +22,7 @@ from cesium.manifest import numbers_of
 from cesium.named import named_records
 from cesium.opening import acquire
 from cesium.replay import journal_name
-from crash.history import Found, History, Wrong
+from crash.history import TABLES, Found, History, Wrong, rows_of
 from crash.recording_files import Content
 from journal_frames import length_at
 
@@ -97,9 +97,10 @@ class Checker:
             raise Wrong(f"{type(error).__name__}: {error}") from error
 
     def _read(self, store: Any) -> Found:
-        rows = list(store.items())
-        if len(rows) != len(store):
-            raise Wrong(f"{len(rows)} rows, len says {len(store)}")
+        rows = sorted(rows_of(store).items())
+        length = sum(map(len, [store, *store.tables.values()]))
+        if len(rows) != length:
+            raise Wrong(f"{len(rows)} rows, len says {length}")
         uuid = store._engine.manifest.state.store_uuid
         found = self.history.recognise(uuid, store.sequence, rows)
         named = frozenset((each.name, each.sequence) for each in store.checkpoints())
@@ -122,9 +123,9 @@ class Checker:
     def _write(self, store: Any) -> None:
         self.seen["written to"] += 1
         orphans = bool(store._engine._orphans)
-        self._expected = rows = dict(store.items())
+        self._expected = rows = rows_of(store)
         self._sequence = store.sequence
-        keys = sorted(rows)[:7] + [self._new_key(number) for number in range(3)]
+        keys = sorted(store)[:7] + [self._new_key(number) for number in range(3)]
         value = next(iter(rows.values()), None)
         if value is None:
             value = b"value" if self.options.value == "bytes" else 1.0
@@ -136,10 +137,14 @@ class Checker:
         store.delete(keys[0])
         del rows[keys[0]]
         self._sequence += len(keys[::2]) + 2
+        for name, table in store.tables.items():
+            table.put(7, 1.5)
+            rows[TABLES[name] + 7] = 1.5
+            self._sequence += 1
         if self.options.durability == "none":
             store.checkpoint()  # the first that writes
         names = store._engine.files.list()
-        records = [reader.record for reader in store.core.version.segments()]
+        records = [reader.record for reader in store._engine.segments()]
         records += named_records(store._engine.manifest.state)
         live = {record.id for record in records}
         blobs = {share.id for record in records for share in record.blobs}
@@ -155,7 +160,7 @@ class Checker:
 
     def _read_back(self, files: Files) -> None:
         with open_store(files, self.options) as store:
-            rows = list(store.items())
+            rows = sorted(rows_of(store).items())
             if rows != sorted(self._expected.items()) or store.sequence != self._sequence:
                 raise Wrong(f"what was written afterwards is gone: {rows}, {self._expected}")
             if not store.verify().ok:

@@ -28,6 +28,18 @@ KEPT_AFTER_KILL = ("sync", "interval", "process")
 KEPT_AFTER_POWER_CUT = ("sync",)
 
 
+# Tables beside the default one, whose rows a model has under keys of their own.
+TABLES = {"one": 1000, "two": 2000}
+
+
+def rows_of(store: Any) -> Rows:
+    """All rows of a store, those of its tables included."""
+    rows = dict(store.items())
+    for name, table in store.tables.items():
+        rows.update((TABLES[name] + key, value) for key, value in table.items())
+    return rows
+
+
 class Wrong(AssertionError):
     """A crash image that breaks a promise."""
 

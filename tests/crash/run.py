@@ -22,6 +22,7 @@ from cesium.durability import sync
 from crash.check import open_at, open_store
 from crash.history import (
     NO_STORE,
+    TABLES,
     Acknowledged,
     Begun,
     Commit,
@@ -36,6 +37,7 @@ from crash.history import (
     Opening,
     Reopened,
     Rows,
+    rows_of,
 )
 from crash.recording_files import Content, Mark, RecordingFiles, Rename
 
@@ -49,12 +51,12 @@ SMALL: dict[str, Any] = {
     "cesium.options.Options.journal_limit_bytes": 56_000,
     "cesium.manifest.REWRITE_BYTES": 1500,
     "cesium.loader.SEGMENT_BYTES": 16384,
-    "cesium.checkpoint.SEGMENT_BYTES": 40960,
+    "cesium.segment_output.SEGMENT_BYTES": 40960,
     "cesium.merging.SEGMENT_BYTES": 40960,
     "cesium.merging.SMALL_RUN_MOST": 4,
     # Even small stores merge above the last tier first.
     "cesium.tiers.DIRECT_BYTES": 0,
-    "cesium.checkpoint.CUT_BYTES": 4096,
+    "cesium.segment_output.CUT_BYTES": 4096,
 }
 
 
@@ -156,7 +158,7 @@ class Run:
         uuid = engine.manifest.state.store_uuid
         if not self.history.eras or self.history.eras[-1].uuid != uuid:
             sequence = self.store.sequence
-            self.history.eras.append(Era(uuid, sequence, dict(self.store.items())))
+            self.history.eras.append(Era(uuid, sequence, rows_of(self.store)))
             self._era += 1
             self.files.mark(Opened(self._era, sequence))
             self._note_names()
@@ -354,6 +356,66 @@ class Run:
             lambda: self.store.bulk_load(list(rows), list(rows.values()), threads=1),
             "sync",
         )
+
+    # -- tables
+
+    def table(self, name: str) -> Any:
+        """A table of the store, made if it is not there; "": the store."""
+        if not name:
+            return self.store
+        table = self.store.table(name, key="u8", value="f8")
+        table.core.memtable_limit_bytes = MEMTABLE_BYTES
+        return table
+
+    def put_into(self, name: str, rows: Rows) -> None:
+        first = TABLES.get(name, 0)
+        table = self.table(name)
+        self.commit(
+            lambda state: state.update((first + key, rows[key]) for key in rows),
+            lambda: table.put_many(list(rows), list(rows.values())),
+            self.options.durability,
+        )
+
+    def load_into(self, name: str, rows: Rows) -> None:
+        first = TABLES.get(name, 0)
+        table = self.table(name)
+        self.commit(
+            lambda state: state.update((first + key, rows[key]) for key in rows),
+            lambda: table.bulk_load(list(rows), list(rows.values()), threads=1),
+            "sync",
+        )
+
+    def across(self, rows: dict[str, Rows]) -> None:
+        """One transaction over tables."""
+        for name in rows:
+            self.table(name)
+
+        def apply(state: Rows) -> None:
+            for name, some in rows.items():
+                state.update((TABLES.get(name, 0) + key, some[key]) for key in some)
+
+        def call() -> cesium.Commit:
+            with self.store.transaction(self.rng.random() < 0.5) as transaction:
+                for name, some in rows.items():
+                    (transaction.table(name) if name else transaction).update(some)
+            assert transaction.committed is not None
+            return transaction.committed
+
+        self.commit(apply, call, self.options.durability)
+
+    def empty_and_drop(self, name: str) -> None:
+        """Empties a table by a commit, for a drop is none, and drops it."""
+        first = TABLES[name]
+        table = self.table(name)
+
+        def apply(state: Rows) -> None:
+            for key in [*state]:
+                if first <= key < first + 1000:
+                    del state[key]
+
+        self.commit(apply, table.clear, self.options.durability)
+        self.store.drop_table(name)
+        self.seen["table dropped"] += 1
 
     # -- what makes commits durable
 

@@ -351,6 +351,31 @@ def group(run: Run) -> None:
             run.checkpoint()
 
 
+def tables(run: Run) -> None:
+    """Commits in several tables and over them, loads, drops, and tables made again."""
+    run.put_many(some_rows(run, 20))
+    for number in range(34):
+        name = run.rng.choice(("one", "two"))
+        kind = run.rng.randrange(8)
+        if kind < 3:
+            run.put_into(name, some_rows(run, 25))
+        elif kind == 3:
+            run.load_into(name, some_rows(run, 40))
+        elif kind == 4:
+            run.empty_and_drop(name)
+        elif kind == 5:
+            run.put_into("", some_rows(run, 30))
+        else:
+            run.across({"": some_rows(run, 6), "one": some_rows(run, 6), "two": some_rows(run, 6)})
+        if number % 11 == 6:
+            run.checkpoint()
+        if number % 17 == 12:
+            run.compact()
+        if number == 20:
+            run.close()
+            run.open()
+
+
 def failures(run: Run) -> None:
     """A sync, a write or a rename fails, the process ends by that, and the next one goes on."""
     for number in range(6):
@@ -491,6 +516,8 @@ WORKLOADS: dict[str, tuple[Workload, dict[str, Any]]] = {
     ),
     "blobs-sync": (blobs, {"key": "str", "value": "bytes", "blob_threshold": 64}),
     "makes-new": (makes_new, {"durability": "process"}),
+    "tables": (tables, {"durability": "process"}),
+    "tables-sync": (tables, {}),
     "group": (group, {}),
     "meanwhile": (meanwhile, {}),
     "failures": (failures, {"durability": "process"}),
@@ -527,6 +554,8 @@ CORNERS: dict[str, tuple[str, ...]] = {
     "rotations": (*ALWAYS, "rotation", "dead journal file behind a hole"),
     "text": (*ALWAYS, "load", "flush"),
     "makes-new": (*ALWAYS, "made new", "orphan removed"),
+    "tables": (*ALWAYS, "table dropped", "merge", "flush", "load", "hole with a frame after it"),
+    "tables-sync": (*ALWAYS, "table dropped", "merge", "flush", "orphan removed"),
     "group": (*ALWAYS, "commits shared a sync"),
     "deaths": (*ALWAYS, "died in the midst", "merge", "load"),
     "deaths-sync": (*ALWAYS, "died in the midst"),

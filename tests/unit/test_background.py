@@ -16,8 +16,8 @@ import pytest
 import cesium
 from cesium import background, checkpoint, maintenance, merging, tiers
 from cesium.background import Background, Speed
-from cesium.checkpoint import SegmentOutput
 from cesium.opening import acquire
+from cesium.segment_output import SegmentOutput
 from failing_files import FailingFiles
 
 PATIENCE_SECONDS = 120.0
@@ -32,7 +32,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def runs_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Even a small store merges above the last tier first, in segments that fit its segments."""
     monkeypatch.setattr(tiers, "DIRECT_BYTES", 0)
-    monkeypatch.setattr("cesium.checkpoint.CUT_BYTES", 4096)
+    monkeypatch.setattr("cesium.segment_output.CUT_BYTES", 4096)
     for module in ("checkpoint", "loader", "merging"):
         monkeypatch.setattr(f"cesium.{module}.SEGMENT_BYTES", 128 << 10)
     yield
@@ -140,11 +140,13 @@ def test_a_segment_that_overlaps_nothing_goes_down_by_an_edit(tmp_path: Path) ->
         store.put_many(np.arange(500, 600, dtype="u8"), np.ones(100, "u8"))
         store.checkpoint()
         engine = store._engine
-        upper = merging.mergeable(engine)[0][0]
+        upper = merging.mergeable(engine.main)[0][0]
         with engine.maintained(), merging.WriteGuard(engine.core_engine):
-            engine.core.publish(engine.version_of([[upper]], []))  # as if it overlapped nothing
-        assert merging.merge_into_base(engine, [[upper]])
-        assert engine.split_sources() == ([], [upper])
+            engine.main.core.publish(
+                engine.main.version_of([[upper]], [])
+            )  # as if it overlapped nothing
+        assert merging.merge_into_base(engine.main, [[upper]])
+        assert engine.main.split_sources() == ([], [upper])
         assert engine.manifest.state.segments[upper.record.id].tier == 1
         assert list(store.keys()) == list(range(500, 600))
 
@@ -304,7 +306,7 @@ def test_a_write_in_the_midst_of_a_merge_of_its_thread_begins_no_other(
         store[7] = 70
         store.bulk_load([8, 600], [80, 6000])
 
-    maintenance.compact(store._engine, handler)
+    maintenance.compact(store._engine, [store._table], handler)
     assert here not in merged
     assert store.stats().maintenance_failure is None
     assert store[7] == 70 and store[600] == 6000 and len(store) == 1500

@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Iterator[Any]:
 
 
 def shares_of(store: Any) -> list[Any]:
-    version = store._engine.core.version
+    version = store.core.version
     return [share for reader in version.segments() for share in reader.record.blobs]
 
 
@@ -131,8 +131,8 @@ def test_space_comes_back(store: Any, tmp_path: Path) -> None:
     store.compact()
     left = sum(os.path.getsize(tmp_path / "s" / name) for name in names(tmp_path / "s"))
     assert left < full / 9
-    assert not mostly_dead(store._engine)
-    assert not reclaimable(store._engine)
+    assert not mostly_dead(store._table)
+    assert not reclaimable(store._table)
     assert dict(store.items()) == {key: value_of(key, 4000) for key in range(0, 400, 10)}
     assert store.verify().ok
 
@@ -154,7 +154,7 @@ def test_space_comes_back_by_itself(tmp_path: Path) -> None:
 def test_a_snapshot_pins_blob_files(store: Any, tmp_path: Path) -> None:
     store.bulk_load(range(10), [value_of(number) for number in range(10)])
     before = names(tmp_path / "s")
-    version = store._engine.core.version
+    version = store.core.version
     view = iter(store.items())
     first = next(view)
     store.put_many(range(10), [b"new"] * 10)

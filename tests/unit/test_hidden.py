@@ -31,7 +31,7 @@ def loaded(path: Path, spec: str, key: Any) -> cesium.Store:
     numbers = range(0, 2 * ROWS, 2)
     keys: Any = np.arange(0, 2 * ROWS, 2, dtype="u8") if spec == "u8" else list(map(key, numbers))
     store.bulk_load(keys, np.zeros(ROWS, "u8"), threads=1)
-    assert len(store._engine.split_sources()[1]) == 1, "one segment"
+    assert len(store._table.split_sources()[1]) == 1, "one segment"
     return store
 
 
@@ -42,7 +42,7 @@ def test_it_is_what_counting_says_but_for_pages_covered_in_part(
     for seed in range(6):
         chance = random.Random(seed)
         with loaded(tmp_path / str(seed), spec, key) as store:
-            _, (segment,) = store._engine.split_sources()
+            _, (segment,) = store._table.split_sources()
             last = 2 * ROWS if spec == "u8" else key(2 * ROWS).encode()
             per_page = ROWS / (SegmentView(segment).route(last) + 1)
             ends = sorted(chance.sample(range(-1, 2 * ROWS + 9), 2 * chance.randrange(1, 8)))
@@ -54,7 +54,7 @@ def test_it_is_what_counting_says_but_for_pages_covered_in_part(
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(merging, "choose", lambda *arguments: None)
                 store.checkpoint()
-            (upper,), base = store._engine.split_sources()
+            (upper,), base = store._table.split_sources()
             expected = ROWS - len(store)
             found = hidden_rows(upper[0], [base])
             assert expected - 2.1 * per_page * len(deleted) <= found <= expected + per_page
@@ -66,7 +66,7 @@ def test_stretches_that_touch_are_one_before_they_come_here(tmp_path: Path) -> N
         store.delete_range(0, ROWS)
         store.delete_range(ROWS, 2 * ROWS)
         store.checkpoint()
-        (upper,), base = store._engine.split_sources()
+        (upper,), base = store._table.split_sources()
         assert SegmentView(upper[0]).markers() == [(0, 2 * ROWS)]
         assert hidden_rows(upper[0], [base]) == ROWS
 

@@ -15,6 +15,7 @@ from cesium import manifest as module
 from cesium._records import records_at
 from cesium.checksum import crc32c
 from cesium.errors import CorruptionError, Error, PoisonedError
+from cesium.features import features_named
 from cesium.files import Files, MemoryFiles
 from cesium.manifest import Edit, Manifest, SegmentRecord, State, TableRecord
 from cesium.state import SEGMENTS, BlobShare, json_bytes, parse_json, parse_snapshot
@@ -35,7 +36,7 @@ EDITS = [
     Edit(put_tables=(TABLE,), next_table_id=2),
     Edit(put_segments=(segment(1), segment(2)), next_segment_id=3, sequence=5, flushed_sequence=4),
     Edit(remove_segments=(1,), put_segments=(segment(2, tier=1), segment(3)), next_segment_id=4),
-    Edit(put_tables=(TableRecord(2, "Händel ♪", {"a": 1}, None, 7),), next_table_id=3, epoch=2),
+    Edit(put_tables=(TableRecord(2, "Händel ♪", {"a": 1}, None, 7),), epoch=2),
     Edit(remove_tables=(2,), options={"memory_limit": 1 << 30}, sequence=9),
 ]
 
@@ -74,6 +75,24 @@ def test_edits_add_up_and_reload(tmp_path: Path) -> None:
     assert (last.sequence, last.flushed_sequence, last.epoch) == (9, 4, 2)
     assert last.options == {"memory_limit": 1 << 30}
     assert states[0] == State(UUID), "older states are not touched"
+
+
+def test_a_manifest_says_that_tables_were_made_in_a_file_of_its_own() -> None:
+    files = MemoryFiles()
+    manifest = Manifest.create(files, State(UUID, tables={1: TABLE}, next_table_id=2))
+    two = Edit(put_tables=(TableRecord(2, "two", "u8", "f8"),), next_table_id=3)
+    assert manifest.append(two).incompatible_features == 1 << 7
+    assert files.list() == ["manifest-000002"]
+    assert manifest.append(Edit(remove_tables=(2,))).incompatible_features == 1 << 7
+    manifest.close()
+    assert loaded(files).tables == {1: TABLE} and loaded(files).incompatible_features == 1 << 7
+    assert features_named(1 << 7) == "tables"
+
+
+def test_tables_of_one_name_are_refused() -> None:
+    state = State(UUID, tables={1: TABLE})
+    with pytest.raises(ValueError, match="two tables have the same name"):
+        Edit(put_tables=(replace(TABLE, id=2),)).apply(state)
 
 
 def test_no_manifest_is_none(tmp_path: Path) -> None:

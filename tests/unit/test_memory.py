@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium import budget, checkpoint, loader
+from cesium import budget, loader, segment_output
 from cesium._counters import Counters
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -107,8 +107,7 @@ def test_a_load_takes_from_the_live_memtable_and_gives_back(tmp_path: Path) -> N
         during = []
         keys = store.keys_codec.encode_array(shuffled(150_000))
         values = store.values_codec.encode_array(shuffled(150_000), 150_000)
-        loader.load(
-            store._engine, keys, values, 1, "process",
+        loader.load(store._table, keys, values, 1, "process",
             lambda rows: during.append((store.core.memtable_share_bytes, store.memory().total)),
         )  # fmt: skip
         assert during and all(share < before - 150_000 * 16 // 8 for share, _ in during)
@@ -220,7 +219,7 @@ def test_what_fails_beside_the_budget_leaves_no_files(
         store[1] = b"1"
         before = sorted(os.listdir(store.path))
         with monkeypatch.context() as patch:
-            for module in (checkpoint, loader):
+            for module in (segment_output, loader):
                 patch.setattr(module, "adapt", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 store.bulk_load(range(10), [b"x" * 100_000] * 10, threads=1)
@@ -253,8 +252,7 @@ def test_a_load_of_many_times_the_limit_is_sorted_in_runs() -> None:
     held = []
     with opened(limit=MIB) as store:
         keys = shuffled(300_000)
-        loader.load(
-            store._engine, store.keys_codec.encode_array(keys),
+        loader.load(store._table, store.keys_codec.encode_array(keys),
             store.values_codec.encode_array(keys + np.uint64(1), len(keys)), 2, "process",
             lambda rows: held.append(store.memory().total),
         )  # fmt: skip
@@ -280,7 +278,7 @@ def test_filters_are_as_large_as_the_limit_allows(tmp_path: Path) -> None:
     with opened(tmp_path / "s", limit=MIB, background=False) as store:
         store.bulk_load([0, 2**40], [1, 1])
         store.bulk_load(np.arange(150_000, dtype="u8"), np.zeros(150_000, "u8"))
-        newer, _ = store._engine.split_sources()
+        newer, _ = store._table.split_sources()
         (run,) = newer
         assert len(run) == -(-150_000 // (MIB // budget.FILTER_SHARE))
         store.put_many(np.arange(0, 2000, 2), np.ones(1000, "u8"))

@@ -211,7 +211,7 @@ def test_a_range_over_a_key_in_a_wrong_page_ends(reverse: bool, tmp_path: Path) 
     count, astray = 2000, 30
     with cesium.open(tmp_path / "store", key="u8", value="f8") as store:
         store.bulk_load(2 * np.arange(0, count, dtype=np.uint64), np.zeros(count))
-        (reader,) = store._engine.core.version.segments()
+        (reader,) = store.core.version.segments()
         data = bytearray(Path(reader.path).read_bytes())
         # The first head of the third page becomes one of the first page, or (backwards) the last
         # head of the first page one of the third: under pages that were checked before.

@@ -49,7 +49,7 @@ writes = {
     "clear": (), "put_many": ([1], [1]), "delete_many": ([1],), "delete_range": (1, 2),
     "bulk_load": ([1], [1]), "checkpoint": (), "compact": (), "__setitem__": (1, 1),
     "__delitem__": (1,), "sync": (), "compare_and_set": (1, 1, 2), "put_if_absent": (1, 1),
-    "increment": (1,), "update_many": ([1], np.add, 1), "transaction": (),
+    "increment": (1,), "update_many": ([1], np.add, 1), "transaction": (), "drop_table": ("t",),
     "drop_checkpoint": ("a",),
 }
 reads = {
@@ -60,14 +60,16 @@ reads = {
     "__enter__": (), "__reduce__": (), "memory": (), "view": (1,),
     "snapshot": (), "checkpoints": (), "backup": (path + "-copy",),
     "changes": (), "watch": (), "refresh": (),
+    "table": ("t", "u8"),
 }
-properties = ["sequence", "durable_sequence"]
+properties = ["sequence", "durable_sequence", "tables"]
 ranges = {
     "arrays": (), "batches": (), "__len__": (), "__iter__": (), "__reversed__": (), "__bool__": (),
     "__contains__": ((1, 1),), "__getitem__": (1,),
+    "to_arrow": (), "to_pandas": (), "to_polars": (),
 }
 # What reads nothing, or only says what the handle is; and what holds the parts of the store.
-quiet = {"close", "closed", "path", "options", "read_only", "plot"}
+quiet = {"close", "closed", "path", "options", "read_only", "plot", "arrow_stream"}
 quiet |= {"core", "engine", "keys_codec", "values_codec", "counted", "level", "shape"}
 known = set(writes) | set(reads) | set(properties) | quiet
 new = {name for name in dir(cesium.Store) if not name.startswith("_")} - known

@@ -260,7 +260,7 @@ def test_a_file_that_goes_to_another_tier_is_kept(tmp_path: Path, writer: cesium
     writer.checkpoint()
     loaded, marker, _ = writer.core.version.segments()
     with writer._engine.merging_here():
-        merge_into_base(writer._engine, [[marker]])  # which leaves nothing below the load
+        merge_into_base(writer._table, [[marker]])  # which leaves nothing below the load
     reader = beside(tmp_path / "s")
     before = reader.core.version.segments()
     assert len(reader) == 50 and reader.stats().newer_sources == 1

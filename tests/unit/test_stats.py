@@ -291,7 +291,7 @@ def test_it_prints_as_a_table(tmp_path: Path) -> None:
         assert any(line.split()[:2] == ["get", f"{store.stats().latency['get'].calls}"]
                    for line in lines)  # fmt: skip
         assert "write_amplification" in text and "p99.9" in text
-        assert repr(store.stats()).startswith("store\n  estimated_rows")
+        assert repr(store.stats()).startswith("store\n  tables")
         assert store.stats().as_dict()["tiers"][0]["entries"] == ROWS
 
 
@@ -360,9 +360,9 @@ def test_buffers_of_a_load_while_it_runs() -> None:
 
     values = store.values_codec.encode_array(VALUES, ROWS)
     shuffled = store.keys_codec.encode_array(np.random.default_rng(1).permutation(KEYS))
-    loader.load(store._engine, shuffled, values, 1, "process", Report())
+    loader.load(store._table, shuffled, values, 1, "process", Report())
     assert held and held[-1] >= 16 * ROWS
-    loader.load(store._engine, store.keys_codec.encode_array(KEYS), values, 1, "process", Report())
+    loader.load(store._table, store.keys_codec.encode_array(KEYS), values, 1, "process", Report())
     assert held[-1] < 16 * ROWS, "rows in order are not sorted"
     assert store.memory().buffers == 0
 
@@ -374,7 +374,7 @@ def test_buffers_of_a_segment_in_the_making() -> None:
 
     def builder() -> SegmentBuilder:
         return SegmentBuilder(
-            engine.files, "segment-000000077", 77, bytes(16), engine.shape, filter_keys=1000,
+            engine.files, "segment-000000077", 77, bytes(16), store._table.shape, filter_keys=1000,
             counters=counters,
         )  # fmt: skip
 
@@ -410,7 +410,7 @@ def test_compaction_reports_the_rows_written(monkeypatch: pytest.MonkeyPatch) ->
     store.bulk_load(KEYS, VALUES)
     store.put_many(KEYS[::2], VALUES[::2])
     steps: list[int] = []
-    maintenance.compact(store._engine, steps.append)
+    maintenance.compact(store._engine, [store._table], steps.append)
     assert sum(steps) == ROWS
 
 

@@ -1,0 +1,142 @@
+"""The tables of a store: finding, making and dropping them.
+
+A table is there, or gone, by one edit of the manifest.  Its id is never used twice, so what the
+journal has of a dropped one is left out by whoever replays it.
+
+Thread safety: any thread; `engine.tables` is replaced, never changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cesium._engine import WriteGuard
+from cesium._version import Version
+from cesium.budget import adapt
+from cesium.checkpoint import retire
+from cesium.durability import sync
+from cesium.engine import StoreEngine
+from cesium.errors import ClosedError, LimitError, ReadOnlyError
+from cesium.reclaim import let_go
+from cesium.records import TABLES_END
+from cesium.schema import new_codecs
+from cesium.state import Edit, TableRecord
+from cesium.table_engine import TableEngine
+
+NAME_BYTES_MOST = 255
+
+
+def check_name(name: Any) -> str:
+    """A table's name; TypeError, ValueError or LimitError for what is none."""
+    if not isinstance(name, str):
+        raise TypeError(f"a table's name is text, not {name!r}")
+    if not name:
+        raise ValueError("a table's name is not empty: the store itself is its default table")
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"a table's name is valid text, not {name!r}") from None
+    if length > NAME_BYTES_MOST:
+        raise LimitError(f"a table's name is at most {NAME_BYTES_MOST} bytes long, not {length}")
+    return name
+
+
+def find(engine: StoreEngine, name: str) -> TableEngine | None:
+    """The table of that name, but for the default one."""
+    for table in engine.tables.values():
+        if table.record.name == name and table is not engine.main:
+            return table
+    return None
+
+
+def open_table(
+    engine: StoreEngine, name: Any, key: Any, value: Any, read_only: bool
+) -> TableEngine:
+    """The table of that name, made if it is not there and a key type is given.
+
+    KeyError where it is not there and none is given, ReadOnlyError where it may not be made,
+    SchemaError for another schema than the stored one.
+    """
+    check_name(name)
+    found = find(engine, name)
+    if found is None and key is None and value is None:
+        raise KeyError(f"there is no table {name!r}; key=... makes one")
+    if found is None:
+        codecs = new_codecs(key, value, f"store.table({name!r}")
+        if read_only:
+            raise ReadOnlyError(f"there is no table {name!r}, and flag='r' makes none")
+        with engine.exclusive_maintenance("a table is made"):
+            if engine.core_engine.closed:
+                raise ClosedError("the store is closed")
+            found = find(engine, name)  # another thread may have been here first
+            if found is None:
+                record = (codecs[0].spec, codecs[1].spec)
+                found = _make(engine, name, *record)
+    found.agree(key, value)
+    return found
+
+
+def _make(engine: StoreEngine, name: str, key: Any, value: Any) -> TableEngine:
+    number = engine.manifest.state.next_table_id
+    if number >= TABLES_END:
+        raise LimitError(f"a store makes {TABLES_END:,} tables in all, and has made them")
+    record = TableRecord(number, name, key, value)
+    with WriteGuard(engine.core_engine):
+        pass  # closed, read-only and poisoned stores refuse
+    engine.append_edit(Edit(put_tables=(record,), next_table_id=number + 1))
+    table = engine.table_engine(record)
+    with WriteGuard(engine.core_engine, closing=True):
+        # A new mapping: others go over the old one.
+        engine.tables = {**engine.tables, number: table}
+        first = len(engine.tables) == 2
+        engine.journal.tables = engine.manifest.state.tables.values()
+    if first:  # further ones, empty, change nothing
+        adapt(engine)
+    return table
+
+
+def drop(engine: StoreEngine, name: Any) -> None:
+    """Removes a table with all its rows; KeyError without it."""
+    check_name(name)
+    inner = engine.core_engine
+    while True:
+        # A transaction that has the commits to itself may use the table.  Waited for with no lock:
+        # its commit may need room, and so maintenance.
+        with WriteGuard(inner, commits=True):
+            pass
+        # A merge of its segments would put them back.
+        with engine.exclusive_merging("a table is dropped"), engine.maintained():
+            table = find(engine, name)
+            if table is None:
+                raise KeyError(f"there is no table {name!r}")
+            with WriteGuard(inner):
+                if inner.reserved:
+                    continue  # by another one, since
+                table.core.dropped = True
+            try:
+                sync(engine)  # or a power cut would lose commits from before, and not the drop
+                _drop(engine, table)
+            except BaseException:
+                if table.record.id in engine.manifest.state.tables:
+                    table.core.dropped = False  # nothing was done
+                raise
+            return
+
+
+def _drop(engine: StoreEngine, table: TableEngine) -> None:
+    number = table.record.id
+    recorded = engine.manifest.state.segments.values()
+    gone = {record.id: record for record in recorded if record.table == number}
+    gone |= {reader.record.id: reader.record for reader in table.segments()}
+    engine.append_edit(Edit(remove_tables=(number,)))
+    with WriteGuard(engine.core_engine, closing=True):
+        engine.tables = {key: each for key, each in engine.tables.items() if key != number}
+        engine.journal.tables = engine.manifest.state.tables.values()
+        readers = table.segments()
+        table.core.freeze()
+        table.core.publish(Version(table.shape, [], False))
+    engine.upkeep.unrecorded.difference_update(gone)
+    # Whoever reads them holds them: they are unlinked after the last pin.
+    retire(engine, readers)
+    readers.clear()
+    let_go(engine, gone.values())
