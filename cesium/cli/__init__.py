@@ -16,6 +16,7 @@ from cesium.cli.compact import compact
 from cesium.cli.delete import delete
 from cesium.cli.demo import demo
 from cesium.cli.doctor import doctor
+from cesium.cli.export import export
 from cesium.cli.get import get
 from cesium.cli.info import info
 from cesium.cli.load import load
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 for command in (
-    *(demo, load, get, put, delete, range_, info, stats),
+    *(demo, load, export, get, put, delete, range_, info, stats),
     *(compact, verify, repair, backup, restore, doctor, bench),
 ):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""`cesium load FILE STORE --key COL[,COL...]`"""
+"""`cesium load FILE STORE [--key COL[,COL...]]`"""
 
 from __future__ import annotations
 
@@ -12,184 +12,219 @@ import click
 import numpy as np
 
 import cesium
-from cesium.cli import _csv
+from cesium.cli import _arrow, _csv, _infer, _json_lines
+from cesium.cli._formats import CSV, FORMATS, JSONL, TSV, format_of
+from cesium.cli._loading import OBJECTS, ColumnLike, DrySink, Loader, Sink
+from cesium.cli._rejects import Rejects
 from cesium.cli._show import PATH
-from cesium.cli._text import describe, field_names, is_composite, key_parts
+from cesium.cli._text import describe, key_parts
+from cesium.cli.repair import key_type, value_type
 
-COMMIT_ROWS = 1 << 20
+Phase = Callable[[str, int], Callable[[int], None]]
+Schema = tuple[Any, Any]  # of keys and of values
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("path", metavar="STORE", type=PATH)
-@click.option("--key", "key_text", required=True, metavar="COL[,COL...]", help="The key's columns.")
-def load(file: Path, path: Path, key_text: str) -> None:
-    """Load a CSV file into a store.
+@click.option("--key", "key_text", metavar="COL[,COL...]", help="The key's columns.")
+@click.option("--format", "kind", type=click.Choice(FORMATS), help="Else by the file's name.")
+@click.option("--key-type", metavar="TYPE", help="Of a new store, in place of what is found.")
+@click.option("--value-type", metavar="TYPE", help="Likewise.")
+@click.option("--bad", type=PATH, metavar="FILE", help="Where rows go that cannot be loaded.")
+@click.option("--resume", is_flag=True, help="Go on with a load that was interrupted.")
+@click.option("--dry-run", is_flag=True, help="Say what would be loaded, and load nothing.")
+def load(
+    file: Path,
+    path: Path,
+    key_text: str | None,
+    kind: str | None,
+    key_type: str | None,
+    value_type: str | None,
+    bad: Path | None,
+    resume: bool,
+    dry_run: bool,
+) -> None:
+    """Load a file into a store.
 
-    The file is plain, .gz or .zip, in UTF-8, with names in its first line.
+    CSV, TSV and JSON Lines in UTF-8 (plain, .gz, .zst or .zip), Parquet and Arrow IPC.  CSV and TSV
+    have names in their first line; of JSON Lines, the first object has all the names.
 
-    A new store takes its schema from the file, which is read twice: first to find the type of each
-    column, then to load it. Integers become i8, or f8 when some are absent; numbers f8; ISO dates
-    and times datetime64[s] (UTC where they end in Z), or [us] with fractions; all else is text.
-    Empty cells and NA are absent: NaN, NaT, or in text what was written. Numbers with leading
-    zeros are text. A column used as key must have no absent cells.
+    A new store takes its schema from the file, and shows it first.  A file of text is read twice:
+    to find the type of each column, then to load it.  Integers become i8, or f8 when some are
+    absent; numbers f8; true and false bool; ISO dates and times datetime64[s] (UTC where they end
+    in Z), or [us] with fractions; all else is text.  Empty cells and NA are absent: NaN, NaT, or in
+    text what was written.  Numbers with leading zeros are text.  A column used as key must have no
+    absent cells.  Without --key the columns are those that `cesium export` names, key or key_0,
+    key_1, ..., or else the first column.
 
     One column beside the key is the value itself; several make a row of fields, text in it being
     fixed-width bytes when it is ASCII of at most 64 bytes; where that does not fit, or the row
-    exceeds 512 bytes, each value is a JSON object instead.
+    exceeds 512 bytes, each value is a JSON object instead.  TYPE is written as for repair.
 
-    Into an existing store the file is read as the stored schema says. Of equal keys the last wins.
-    Each 1,048,576 rows are one commit: all of them or none are in the store after a crash.
+    Into an existing store the file is read as the stored schema says.  Of equal keys the last wins.
+    Each 1,048,576 rows are one commit: all of them or none are in the store after a crash, and
+    --resume passes over the commits at the beginning whose keys are all there.
+
+    A row that cannot be loaded is an error, or with --bad it is counted and written to a file of
+    JSON Lines with its line.
     """
-    names = [name.strip() for name in key_text.split(",")]
+    if path.exists() and (key_type or value_type):
+        raise click.UsageError("the store is there, and has its types")
+    if value_type and not key_type:
+        raise click.UsageError("--value-type needs --key-type")
+    job = _Load(file, format_of(file, kind, CSV), bad)
     started = time.perf_counter()
-    with _progress(file) as phase:
-        with _csv.open_source(file) as source:
-            header = source.header
-            _check_columns(header, names)
-            if path.exists():
-                store = cesium.open(path, flag="w")
-                columns = _infer_for(store, source, phase("reading types", source.bytes_total))
-            else:
-                columns = _csv.infer(source, phase("reading types", source.bytes_total))
-                store = cesium.open(path, **_schema_of(columns, names), flag="c")
-        with store, _csv.open_source(file) as source:
-            loader = _Loader(store, header, names, columns)
-            rows = loader.load(source, phase("loading", source.bytes_total))
-            key, value = store.options.key, store.options.value
+    try:
+        with _progress(file) as phase:
+            given = _schema_given(path, key_type, value_type)
+            schema, names, columns = job.prepare(key_text, given, phase)
+            strings = job.kind == JSONL
+            loader = Loader(*schema, names, columns, job.rejects, job.inferred, strings)
+            if given is None:
+                _show_schema(columns, names, schema)
+            rows, skipped, count = job.run(path, schema, loader, phase, resume, dry_run)
+    finally:
+        job.rejects.close()
     seconds = time.perf_counter() - started
-    click.echo(f"{path}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
-    click.echo(f"key {describe(key)}; value {describe(value)}")
+    done = " would be loaded" if dry_run else f" in {seconds:.1f} s, {rows / seconds:,.0f} rows/s"
+    click.echo(f"{path}: {rows:,} rows{done}")
+    if skipped:
+        click.echo(f"{skipped:,} of them were there already")
+    if count is not None and count < rows:
+        click.echo(f"{count:,} different keys; of equal keys the last won")
+    if job.rejects.count:
+        click.echo(f"{job.rejects.count:,} bad rows, in {bad}")
+    click.echo(f"key {describe(schema[0])}; value {describe(schema[1])}")
 
 
-def _check_columns(header: list[str], names: list[str]) -> None:
+class _Load:
+    """One file to be loaded."""
+
+    def __init__(self, file: Path, kind: str, bad: Path | None) -> None:
+        self.file = file
+        self.kind = kind
+        self.rejects = Rejects(bad)
+        self.inferred = False
+
+    @contextmanager
+    def open(self, rejects: Rejects) -> Iterator[Any]:
+        """The file as a source of pieces."""
+        if self.kind in (CSV, TSV):
+            with _csv.open_source(self.file, "," if self.kind == CSV else "\t", rejects) as text:
+                yield text
+        elif self.kind == JSONL:
+            with _json_lines.open_source(self.file, rejects) as lines:
+                yield lines
+        else:
+            with _arrow.open_source(self.file, self.kind) as batches:
+                yield batches
+
+    def prepare(
+        self, key_text: str | None, given: Schema | None, phase: Phase
+    ) -> tuple[Schema, list[str], Sequence[ColumnLike]]:
+        """The schema, the names of the key's columns, and what is known of all columns."""
+        with self.open(Rejects(silent=self.rejects.kept)) as source:
+            names = _key_names(source.header, key_text)
+            stored = getattr(source, "stored_schema", None)
+            if given is None and stored is not None:
+                given = stored["key"], stored["value"]
+            columns: Sequence[ColumnLike]
+            needs_types = given is None or (given[1] in OBJECTS and self.kind in (CSV, TSV))
+            if not needs_types:
+                columns = [_infer.Column(name) for name in source.header]
+            else:
+                advance = phase("reading types", source.bytes_total)
+                if isinstance(source, _arrow.ArrowSource):
+                    columns = _arrow.infer(source, advance)
+                else:
+                    columns = _infer.infer(source, advance, self.kind == JSONL)
+        if given is None:
+            self.inferred = True
+            return _schema_of(columns, names, self.rejects.kept), names, columns
+        return given, names, columns
+
+    def run(
+        self, path: Path, schema: Schema, loader: Loader, phase: Phase, resume: bool, dry_run: bool
+    ) -> tuple[int, int, int | None]:
+        """Loads: rows in the file, those passed over, rows of a new store."""
+        with self.open(self.rejects) as source:
+            advance = phase("loading", source.bytes_total)
+            if dry_run:
+                return loader.load(source, DrySink(*schema), advance), 0, None
+            is_new = not path.exists()
+            key, value = schema if is_new else (None, None)
+            with cesium.open(path, key=key, value=value, flag="c" if is_new else "w") as store:
+                sink = Sink(store, resume)
+                rows = loader.load(source, sink, advance)
+                return rows, sink.skipped, len(store) if is_new else None
+
+
+def _key_names(header: list[str], text: str | None) -> list[str]:
+    if text is None:
+        numbered = [name for name in header if name.removeprefix("key_").isdigit()]
+        return ["key"] if "key" in header else numbered or header[:1]
+    names = [name.strip() for name in text.split(",")]
     if absent := [name for name in names if name not in header]:
         raise click.UsageError(
             f"no column is called {', '.join(absent)}; the file has {', '.join(header)}"
         )
     if len(set(names)) < len(names):
         raise click.UsageError("--key names a column twice")
+    return names
 
 
-def _schema_of(columns: Sequence[_csv.Column], names: list[str]) -> dict[str, Any]:
-    """The schema of a new store, for `cesium.open`."""
+def _schema_given(path: Path, key: str | None, value: str | None) -> Schema | None:
+    """The schema of the store that is there, or that was typed."""
+    if path.exists():
+        with cesium.open(path, flag="r") as store:
+            return store.options.key, store.options.value
+    if key is None:
+        return None
+    with cesium.open(":memory:", key=key_type(key), value=value_type(value) or "bytes") as store:
+        return store.options.key, store.options.value
+
+
+def _schema_of(columns: Sequence[ColumnLike], names: list[str], rejects: bool) -> Schema:
+    """The schema of a new store."""
     by_name = {column.name: column for column in columns}
     for name in names:
-        if by_name[name].has_nulls and by_name[name].type != "str":
+        column = by_name[name]
+        if column.nested:
+            raise click.ClickException(f"column '{name}' is nested: it cannot be in the key")
+        if column.has_nulls and column.type != "str" and not rejects:
             raise click.ClickException(f"column '{name}' has absent cells: it cannot be in the key")
     parts = [by_name[name].type for name in names]
     values = [column for column in columns if column.name not in names]
     value: Any
     if not values:
         value = "bytes"
+    elif any(column.nested for column in values):
+        value = "json"
     elif len(values) == 1:
-        value = "str" if values[0].type == "str" else (values[0].dtype or "str")
+        value = values[0].type if values[0].type in ("str", "bytes") else (values[0].dtype or "str")
     else:
         fields = [(column.name, column.dtype) for column in values]
         fixed = all(dtype is not None for _, dtype in fields)
         bytes_row = sum(np.dtype(dtype).itemsize for _, dtype in fields) if fixed else 0
-        value = fields if fixed and bytes_row <= _csv.FIXED_ROW_BYTES else "json"
-    return {"key": parts[0] if len(parts) == 1 else tuple(parts), "value": value}
+        value = fields if fixed and bytes_row <= _infer.FIXED_ROW_BYTES else "json"
+    return parts[0] if len(parts) == 1 else tuple(parts), value
 
 
-def _infer_for(
-    store: cesium.Store, source: _csv.Source, advance: Callable[[int], None]
-) -> list[_csv.Column]:
-    """JSON takes the types of the file; any other stored schema decides them alone."""
-    if store.options.value in ("json", "msgpack"):
-        return _csv.infer(source, advance)
-    return [_csv.Column(name) for name in source.header]
-
-
-class _Loader:
-    """Converts pieces of a file by a store's schema and loads them, commit by commit."""
-
-    def __init__(
-        self,
-        store: cesium.Store,
-        header: list[str],
-        names: list[str],
-        columns: Sequence[_csv.Column],
-    ) -> None:
-        self.store = store
-        self.composite = is_composite(store.options.key)
-        parts = key_parts(store.options.key)
-        if len(parts) != len(names):
-            raise click.UsageError(f"the store's key is {describe(store.options.key)}")
-        self.key = [(header.index(name), name, part) for name, part in zip(names, parts)]
-        self.value = store.options.value
-        self.rest = [
-            (number, column) for number, column in enumerate(columns) if column.name not in names
-        ]
-        if isinstance(self.value, str):
-            if self.value not in ("json", "msgpack", "bytes") and len(self.rest) != 1:
-                raise click.ClickException(
-                    f"the store's value is {self.value}: one column beside the key is expected, "
-                    f"the file has {len(self.rest)}"
-                )
-        elif sorted(field_names(self.value)) != sorted(column.name for _, column in self.rest):
-            raise click.ClickException(
-                f"the store's fields are {', '.join(field_names(self.value))}; the file has "
-                f"{', '.join(column.name for _, column in self.rest)}"
-            )
-
-    def load(self, source: _csv.Source, advance: Callable[[int], None]) -> int:
-        """Loads every row and returns how many there were."""
-        keys: list[list[Any]] = []
-        values: list[Any] = []
-        waiting = total = 0
-        for line, piece in source.pieces():
-            keys.append([_csv.convert(name, part, piece[at], line) for at, name, part in self.key])
-            values.append(self._values(piece, line))
-            waiting += len(piece[0])
-            advance(source.position())
-            if waiting >= COMMIT_ROWS:
-                total += self._commit(keys, values)
-                keys, values, waiting = [], [], 0
-        return total + (self._commit(keys, values) if keys else 0)
-
-    def _values(self, piece: list[tuple[str, ...]], line: int) -> Any:
-        rows = len(piece[0])
-        if self.value in ("json", "msgpack"):
-            names = [column.name for _, column in self.rest]
-            typed = [_json_cells(column, piece[at]) for at, column in self.rest]
-            return [dict(zip(names, row)) for row in zip(*typed)] if typed else [{}] * rows
-        if isinstance(self.value, str):
-            if not self.rest:
-                return [b""] * rows
-            at, column = self.rest[0]
-            return _csv.convert(column.name, self.value, piece[at], line)
-        at_name = {column.name: at for at, column in self.rest}
-        table = np.empty(rows, [(str(name), str(dtype)) for name, dtype in self.value])
-        for name, dtype in self.value:
-            table[name] = _csv.convert(name, dtype, piece[at_name[name]], line)
-        return table
-
-    def _commit(self, keys: list[list[Any]], values: list[Any]) -> int:
-        parts = tuple(map(_joined, zip(*keys)))
-        commit = self.store.bulk_load(
-            parts if self.composite else parts[0], _joined(values), progress=False
-        )
-        return int(commit.rows)
-
-
-def _joined(pieces: Sequence[Any]) -> Any:
-    if isinstance(pieces[0], np.ndarray):
-        return np.concatenate(pieces)
-    return [cell for piece in pieces for cell in piece]
-
-
-def _json_cells(column: _csv.Column, cells: Sequence[str]) -> list[Any]:
-    """Numbers as numbers, absent ones and NaN as null, all else as its text."""
-    if column.type == "str":
-        return list(cells)
-    read: Callable[[str], Any] = {"i8": int, "f8": float}.get(column.type, str)
-    typed = [None if cell in _csv.NULLS else read(cell) for cell in cells]
-    return [None if cell != cell else cell for cell in typed]
+def _show_schema(columns: Sequence[ColumnLike], names: list[str], schema: Schema) -> None:
+    """What was found, before anything is loaded."""
+    fields = dict(schema[1]) if not isinstance(schema[1], str) else {}
+    parts = dict(zip(names, key_parts(schema[0])))
+    for column in columns:
+        if column.name in names:
+            said = f"{parts[column.name]}, in the key"
+        else:
+            said = str(fields.get(column.name, schema[1]))
+        click.echo(f"{column.name}: {said}")
 
 
 @contextmanager
-def _progress(file: Path) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+def _progress(file: Path) -> Iterator[Phase]:
     """A bar on standard error when that is a terminal; gives a function that begins a phase."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
