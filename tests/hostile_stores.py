@@ -179,6 +179,18 @@ def make_segments(history: History) -> None:
         history.checkpoint()
 
 
+def make_named(history: History) -> None:
+    """A checkpoint with a name, whose segments a merge has replaced, and one that shares some."""
+    history.load({key: key * 2 for key in range(12)})
+    history.store.checkpoint("old")
+    history.put_many({key: key for key in range(6, 15)})
+    history.checkpoint()
+    history.store.compact()
+    history.store.checkpoint("new")
+    history.put(3, 30)
+    history.checkpoint()
+
+
 def make_edits(history: History) -> None:
     """Several edits behind the manifest's snapshot, and a journal that needs all of them."""
     make_segments(history)
@@ -242,6 +254,7 @@ FORMS = {
     "unsynced journal": Form("u8", "f8", make_journal, (50,), killed=True, durability="process"),
     "text journal": Form("str", "bytes", make_text_journal, ("c",), killed=True),
     "edits": Form("u2", "u4", make_edits, (10,), killed=True),
+    "named": Form("u2", "u4", make_named, (20,)),
 }
 
 

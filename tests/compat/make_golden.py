@@ -191,6 +191,25 @@ def rows_of_words() -> Rows:
     return rows | {"base": b"", "long": b"long " * 14_000, "ß": bytes(range(256))}
 
 
+def make_named(store: Any) -> None:
+    store.bulk_load(np.arange(200), np.arange(200) / 2)
+    store.checkpoint("loaded")
+    store.put_many(np.arange(100), np.full(100, -1.0))
+    store.checkpoint("changed")
+    store.compact()
+    store.put_many([500], [5.0])
+
+
+def rows_of_named() -> Rows:
+    return {**rows_at("changed"), 500: 5.0}
+
+
+def rows_at(name: str) -> Rows:
+    """Of a checkpoint of the store "named"."""
+    rows = {key: key / 2 for key in range(200)}
+    return rows if name == "loaded" else {**rows, **dict.fromkeys(range(100), -1.0)}
+
+
 STORES = {
     "numbers": Golden("u8", "f8", make_numbers, rows_of_numbers, 7),
     "texts": Golden("str", "bytes", make_texts, rows_of_texts, 6),
@@ -201,6 +220,7 @@ STORES = {
     "journal": Golden("str", "json", make_journal, rows_of_journal, 8, killed=True),
     "origins": Golden("i8", "f8", make_origins, rows_of_origins, 8, killed=True),
     "rows": Golden("u8", "f8", make_rows, rows_of_rows, 101, killed=True),
+    "named": Golden("u8", "f8", make_named, rows_of_named, 3, killed=True),
     "words": Golden("str", "bytes", make_words, rows_of_words, 35, killed=True),
 }  # fmt: skip
 

@@ -107,12 +107,26 @@ def test_it_takes_writes(golden: Any) -> None:
         assert store.verify().ok
 
 
+def test_it_opens_at_its_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with zipfile.ZipFile(HERE / "format-1" / "named.zip") as archive:
+        archive.extractall(path)
+    for _ in range(2):
+        for name, sequence in (("loaded", 1), ("changed", 2)):
+            with cesium.open(path, at=name) as then:
+                assert contents(then) == make_golden.rows_at(name) and then.sequence == sequence
+        with cesium.open(path) as store:  # and merged again
+            assert [each.name for each in store.checkpoints()] == ["loaded", "changed"]
+            assert store.checkpoints()[0].own_bytes == 0 < store.stats().checkpoint_bytes
+            store.compact()
+
+
 def test_a_lost_manifest_is_made_again(golden: Any) -> None:
     """By the footers; the older ones do not say the schema, nor when a load was committed."""
     made, path = golden
     for file in path.glob("manifest-*"):
         file.unlink()
-    says_all = made in [make_golden.STORES[name] for name in ("origins", "rows", "words")]
+    says_all = made in [make_golden.STORES[name] for name in ("origins", "rows", "words", "named")]
     schema = {} if says_all else {"key": made.key, "value": made.value}
     if not says_all:
         with pytest.raises(cesium.SchemaError, match="--key"):

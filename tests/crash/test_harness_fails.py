@@ -85,6 +85,7 @@ class LyingAboutNames(RecordingFiles):
         (LyingAboutNames, "puts"),
         (LyingAboutNames, "loads"),
         (LyingAboutNames, "checkpoints"),
+        (LyingAboutManifests, "names"),
     ],
 )
 def test_a_drive_that_does_not_sync(files: Any, name: str) -> None:
@@ -117,6 +118,13 @@ def test_segments_that_go_before_the_manifest_knows() -> None:
 
     with mock.patch.object(merging, "retire", wrong):
         found("merges")
+
+
+@pytest.mark.parametrize("where", ["cesium.reclaim.named_records", "cesium.engine.named_records"])
+def test_files_of_named_checkpoints_that_are_not_kept(where: str) -> None:
+    """By a merge; by the removal of what nothing refers to, at opening."""
+    with mock.patch(where, lambda state: []):
+        assert "segment-" in str(found("names"))
 
 
 def test_claims_that_come_too_early() -> None:

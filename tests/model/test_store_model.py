@@ -379,6 +379,7 @@ class Lockstep:
         self.recent: set[Any] = set()
         self.store: Any = None
         self.snapshot: Any = None  # and the model of its moment, if there is one
+        self.named: dict[str, tuple[int, Model]] = {}  # checkpoints: their sequences and models
         self.open("c")
 
     # -- the store's side
@@ -631,6 +632,30 @@ class Lockstep:
         assert stats.newer_sources == 0
         assert stats.estimated_rows == len(self.model.rows)
 
+    def do_name(self) -> None:
+        """Names a checkpoint, or drops one; what is there must be what the model knows."""
+        if self.memory:
+            return
+        if len(self.named) > self.rng.randrange(4):
+            name = self.rng.choice(list(self.named))
+            with pytest.raises(cesium.ConflictError):
+                self.store.checkpoint(name)
+            self.store.drop_checkpoint(name)
+            del self.named[name]
+            with pytest.raises(KeyError):
+                self.store.drop_checkpoint(name)
+            self.events["checkpoint dropped"] += 1
+        else:
+            name = f"checkpoint {next(self.names)}"
+            made = self.store.checkpoint(name)
+            assert made.sequence == self.store.sequence and made.name == name
+            self.named[name] = made.sequence, self.model.copy()
+        self.check_names()
+
+    def check_names(self) -> None:
+        found = [(each.name, each.sequence) for each in self.store.checkpoints()]
+        assert found == [(name, sequence) for name, (sequence, _) in self.named.items()]
+
     def do_reopen(self) -> None:
         if self.memory:
             return
@@ -641,6 +666,7 @@ class Lockstep:
         assert self.store.sequence == sequence
         self.recent.clear()
         self.check()
+        self.check_names()
         self.events["reopened"] += 1
 
     def do_kill(self) -> None:
@@ -659,6 +685,7 @@ class Lockstep:
         self.open("w")
         assert self.store.sequence == sequence
         self.check()
+        self.check_names()
         self.events["killed"] += 1
 
     def do_transaction(self) -> None:
@@ -848,6 +875,27 @@ class Lockstep:
                 self.snapshot[0].get(self.key())
             self.snapshot = None
 
+    def read_named(self) -> None:
+        """Opens a checkpoint, which must hold what it held, whatever was merged since."""
+        if not self.named:
+            return
+        name = self.rng.choice(list(self.named))
+        sequence, model = self.named[name]
+        options = cesium.Options(at=name)
+        now = self.store, self.model
+        with cesium.Store(acquire(self.path, options, self.slots_max), options) as then:
+            assert then.sequence == sequence
+            held = {reader.record.id for reader in then.core.version.segments()}
+            self.store, self.model = then, model
+            try:
+                self.check()
+                for _ in range(3):
+                    getattr(self, f"read_{self.rng.choice(self.READS)}")()
+            finally:
+                self.store, self.model = now
+        self.events["read at a checkpoint"] += 1
+        self.events["read of merged files"] += bool(held - self.segments.keys())
+
     def read_prefix(self) -> None:
         if not self.keys.prefixes:
             return
@@ -887,7 +935,8 @@ class Lockstep:
         ("compare_and_set", 1, 2), ("transaction", 1.5, 1.5),
         ("delete", 1, 8), ("del", 1, 2), ("pop", 1, 2), ("delete_many", 1, 6),
         ("delete_range", 1, 5), ("clear", 0, 0.1), ("bulk_load", 2, 0.5),
-        ("checkpoint", 0.7, 0.7), ("compact", 0.4, 0.4), ("reopen", 0.4, 0.4), ("kill", 0.5, 0.5),
+        ("checkpoint", 0.7, 0.7), ("name", 0.7, 0.7), ("compact", 0.4, 0.4),
+        ("reopen", 0.4, 0.4), ("kill", 0.5, 0.5),
     )  # fmt: skip
     IN_TRANSACTIONS = (
         "put", "put", "put_many", "update", "setdefault", "compare_and_set", "delete", "del", "pop",
@@ -908,6 +957,8 @@ class Lockstep:
         getattr(self, f"read_{self.rng.choice(self.READS)}")()
         if self.rng.random() < 0.15:
             self.read_snapshot()
+        if self.rng.random() < 0.03:
+            self.read_named()
 
     def run(self, steps: int) -> None:
         for number in range(steps):
@@ -941,7 +992,7 @@ IN_ALL = (
     "merge that was due", "flush to tier 0", "flush to base", "load to tier 0", "load to base",
     "overflow run in a segment", "blob file made", "blob file gone", "reopened", "clear",
     "read across a change", "snapshot", "transaction", "optimistic transaction", "rollback",
-    "savepoint",
+    "savepoint", "read at a checkpoint", "read of merged files", "checkpoint dropped",
 )  # fmt: skip
 
 

@@ -218,6 +218,43 @@ def test_what_was_begun_outlives_the_files(tmp_path: Path, writer: Writer) -> No
         assert reader.verify().ok
 
 
+def test_names_beside_a_writer_that_merges(tmp_path: Path, writer: Writer) -> None:
+    """Checkpoints of another process, each opened while that goes on, merges, drops and is killed.
+
+    All keys of a round have its value, so a checkpoint of a commit that was whole shows one.
+    """
+    path = tmp_path / "s"
+    writer.do("store.put_many(keys, np.zeros(200, 'i8'))")
+    held: dict[str, int] = {}
+    handles: list[tuple[cesium.Store, int]] = []
+    for turn in range(6):
+        value = turn + 1
+        writer.do(f"store.put_many(keys, np.full(200, {value})); store.checkpoint('n{turn}')")
+        held[f"n{turn}"] = value
+        writer.tell("at_full_speed(150)")
+        for name, expected in held.items():
+            handles.append((cesium.open(path, at=name), expected))
+            assert set(handles[-1][0].values()) == {expected}
+        writer.answer()
+        if turn % 2:
+            gone = next(iter(held))
+            writer.do(f"store.drop_checkpoint('{gone}'); store.compact()")
+            del held[gone]
+            with pytest.raises(KeyError, match=gone):
+                cesium.open(path, at=gone)
+        if turn == 3:
+            writer.kill()
+            writer = Writer(path)
+    for handle, expected in handles:  # of dropped checkpoints, too: what is mapped stays
+        assert set(handle.range().arrays()[1].tolist()) == {expected} and len(handle) == 200
+        handle.close()
+    with cesium.open(path, flag="r") as reader:
+        assert [each.name for each in reader.checkpoints()] == list(held)
+        assert reader.verify().ok
+    writer.do("store.close()")
+    writer.end()
+
+
 def test_a_store_made_anew_under_the_reader(tmp_path: Path, writer: Writer) -> None:
     writer.do("store.put(1, 1)")
     with cesium.open(tmp_path / "s", flag="r") as reader:
