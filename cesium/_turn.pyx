@@ -55,7 +55,9 @@ cdef class Turn:
 
     cdef int take(self, Engine engine, object holder) except -1:
         self.wait_while_taken()
+        pthread_mutex_lock(&self.mutex)     # those who wait read it without the GIL
         self.holder = <void *>holder        # no Python since it was seen to be free
+        pthread_mutex_unlock(&self.mutex)
         self.owner = pthread_self()
         try:
             engine.begin_write()
