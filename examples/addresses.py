@@ -103,6 +103,6 @@ ax.spines[["top", "right"]].set_visible(False)
 # space is cut finely.
 
 # %%
-store.plot.keys()
+_ = store.plot.keys()
 # %%
 store.close()

@@ -113,8 +113,8 @@ first in store, moved in store
 
 # %%
 figure, places = plt.subplots(2, 1, figsize=(7.5, 4.8), layout="constrained", height_ratios=[2, 1])
-store.plot.keys(ax=places[0])
-store.plot.tiers(ax=places[1])
+_ = store.plot.keys(ax=places[0])
+_ = store.plot.tiers(ax=places[1])
 # %%
 store.verify()
 

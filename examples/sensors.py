@@ -148,7 +148,7 @@ for number in range(1, 101):
 store.last(), len(store)
 
 # %%
-store.plot.latency()
+_ = store.plot.latency()
 # %% [markdown]
 # What was the temperature at a given moment? The last measurement before it:
 
