@@ -1,4 +1,4 @@
-# make: demo test notebooks bench bench-instructions lint debug sanitize hostile crash-long failures-long fuzz fuzz-model coverage clean
+# make: demo test notebooks docs bench bench-instructions lint debug sanitize hostile crash-long failures-long fuzz fuzz-model coverage clean
 #
 # Everything lives in .venv and build/.  Stamp files make a second run quick: what is installed is
 # rebuilt only when a source changed, and each kind of build (release, debug, sanitizer) keeps its
@@ -28,7 +28,7 @@ STUBBED = $(patsubst cesium/%.pyi,cesium.%,$(wildcard cesium/_*.pyi))
 # `python -c` in a test must find the package that was built, not the sources in this directory.
 export PYTHONSAFEPATH := 1
 
-.PHONY: help demo test notebooks bench bench-record bench-instructions bench-instructions-record lint debug \
+.PHONY: help demo test notebooks docs bench bench-record bench-instructions bench-instructions-record lint debug \
 	sanitize hostile fuzz fuzz-model crash-long failures-long coverage clean
 
 help:
@@ -68,6 +68,11 @@ test: .venv/.installed-test
 # The examples, run in full, with their pictures: build/notebooks/*.html and *.ipynb.
 notebooks: .venv/.installed-notebooks
 	PATH="$(BIN):$$PATH" $(BIN)/python scripts/notebooks.py build/notebooks $(NOTEBOOKS)
+
+# The site, from docs/, the docstrings and the examples; a link that leads nowhere fails.
+docs: .venv/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
+	@echo "build/site/index.html"
 
 # All suites, or one, with fewer rows: make bench BENCH='bench/bench_store*.py' ROWS=1000000
 bench: .venv/.installed-bench

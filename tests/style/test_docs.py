@@ -27,18 +27,27 @@ def python_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/asyncio.md", "docs/frames.md"])
+# What a clock or a drive says differs from run to run, so these print more than they promise.
+FREE = {"docs/changes.md", "docs/checkpoints.md"}
+WITH_CODE = [str(path.relative_to(ROOT)) for path in DOCUMENTS if python_blocks(path.read_text())]
+
+
+@pytest.mark.parametrize("document", WITH_CODE)
 def test_the_examples_run_and_print_what_they_say(tmp_path: Path, document: str) -> None:
     """All blocks of a document, one after another, as one program in an empty directory."""
     program = "\n".join(python_blocks((ROOT / document).read_text()))
     promised = re.findall(r"^ *print\(.*\)  # (.+)$", program, re.MULTILINE)
-    assert len(promised) >= 4
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == promised
+    printed = done.stdout.splitlines()
+    if document in FREE:
+        lines = iter(printed)
+        assert all(line in lines for line in promised), done.stdout
+    else:
+        assert printed == promised
 
 
 def anchors(text: str) -> set[str]:
