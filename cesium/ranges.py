@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from cesium._ranges import EncodedRange, RangeReader
+from cesium._ranges import EncodedRange, RangeReader, View
 from cesium.casting import at_least
 from cesium.errors import SchemaError
 from cesium.looks import bound_text, range_look
 from cesium.range_columns import chosen, read_fields
 from cesium.range_frames import FrameReads
+from cesium.reductions import Reductions
 
 if TYPE_CHECKING:
     from cesium.ordered import OrderedReads
@@ -25,7 +26,7 @@ _NOTHING = object()
 Encoded = int | bytes
 
 
-class Range(FrameReads):
+class Range(FrameReads, Reductions):
     """Rows of a table with lower <= key < upper, in key order or backwards, at most `limit`.
 
     Made by `Store.range`, `Store.prefix`, `store[lo:hi]`; iterating yields (key, value) pairs.
@@ -55,9 +56,14 @@ class Range(FrameReads):
         lower = store._lowest if self._lower is None else self._lower
         limit = 0 if self._lower is None else self._limit
         store._note_range(lower, self._upper, self._reverse, limit, values)
-        return RangeReader(
-            store._view(), EncodedRange(store.core, lower, self._upper), self._reverse, limit
-        )
+        return self._reader_of(store._view())
+
+    def _reader_of(self, view: View) -> RangeReader:
+        """One more reader of a view that a reader had."""
+        core = self._store.core
+        lower = self._store._lowest if self._lower is None else self._lower
+        limit = 0 if self._lower is None else self._limit
+        return RangeReader(view, EncodedRange(core, lower, self._upper), self._reverse, limit)
 
     def __iter__(self) -> Iterator[Any]:
         if self._lower is None:
