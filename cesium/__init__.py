@@ -37,6 +37,7 @@ from cesium.report import Problem, Report
 from cesium.snapshot import Snapshot
 from cesium.stats import Stats
 from cesium.store import Store, open
+from cesium.tables import Table
 from cesium.transactions import Savepoint, Transaction, retry
 from cesium.values import Codec as ValueCodec
 
@@ -81,6 +82,7 @@ __all__ = [
     "Stats",
     "StorageFullError",
     "Store",
+    "Table",
     "Transaction",
     "ValueCodec",
     "open",

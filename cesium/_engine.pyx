@@ -650,7 +650,6 @@ cdef int apply_parts(Engine engine, const CorePart *parts, uint32_t part_count,
                      const Operation *operations) except -1:
     cdef const Operation *operation = operations
     cdef uint32_t part
-    cdef uint32_t index
     cdef int status = STATUS_OK
     with nogil:
         pthread_rwlock_wrlock(&engine.lock)

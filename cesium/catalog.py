@@ -49,6 +49,12 @@ def find(engine: StoreEngine, name: str) -> TableEngine | None:
     return None
 
 
+def schemas(engine: StoreEngine) -> list[tuple[str, Any, Any]]:
+    """The tables but for the default one: name, key and value type as they are stored."""
+    records = [table.record for table in engine.tables.values() if table is not engine.main]
+    return [(record.name, record.key, record.value) for record in records]
+
+
 def open_table(
     engine: StoreEngine, name: Any, key: Any, value: Any, read_only: bool
 ) -> TableEngine:

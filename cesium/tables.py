@@ -48,6 +48,16 @@ class TableHandle(OrderedReads, Revisions, CompiledTable):
     def path(self) -> str:
         """Where it is."""
 
+    @property
+    def key(self) -> Any:
+        """The key type, as `cesium.open` takes it."""
+        return self.keys_codec.spec
+
+    @property
+    def value(self) -> Any:
+        """The value type, as `cesium.open` takes it."""
+        return self.values_codec.spec
+
     @abstractmethod
     def transaction(self, optimistic: bool = False, durability: str | None = None) -> Transaction:
         """A transaction of the store."""
@@ -204,16 +214,6 @@ class Table(TableHandle):
     def path(self) -> str:
         """What messages call it: its name and the store's path."""
         return self._table.path
-
-    @property
-    def key(self) -> Any:
-        """The key type that it was made with."""
-        return self.keys_codec.spec
-
-    @property
-    def value(self) -> Any:
-        """The value type that it was made with."""
-        return self.values_codec.spec
 
     def transaction(self, optimistic: bool = False, durability: str | None = None) -> Transaction:
         """A transaction of the store, of which `table(name)` is this table."""

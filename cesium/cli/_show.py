@@ -13,9 +13,21 @@ import click
 import cesium
 from cesium.cli._gate import NotFound
 from cesium.cli._text import cell_text
+from cesium.tables import TableHandle
 
 PATH = click.Path(path_type=Path)
+TABLE = click.option("--table", metavar="NAME", help="A table beside the store's default one.")
 AT = click.option("--at", metavar="NAME", help="The store as it was at a named checkpoint.")
+
+
+def table_of(store: cesium.Store, name: str | None) -> TableHandle:
+    """The table that a command is about, the store itself without a name; NotFound without it."""
+    if name is None:
+        return store
+    if name not in store.tables:
+        there = ", ".join(map(repr, store.tables)) or "none"
+        raise NotFound(f"no table {name!r} in {store.path} (there are: {there})")
+    return store.table(name)
 
 
 @contextmanager

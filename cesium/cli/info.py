@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import cesium
+from cesium.catalog import schemas
 from cesium.cli._show import PATH, opened, print_facts
 from cesium.cli._text import describe, to_json
 from cesium.figures import bytes_text
@@ -18,7 +19,7 @@ from cesium.figures import bytes_text
 @click.argument("path", metavar="STORE", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def info(path: Path, as_json: bool) -> None:
-    """What a store is: its schema, its rows, its size on the drive, its named checkpoints."""
+    """What a store is: its schema, its rows, its size on the drive, its tables and checkpoints."""
     with opened(path, "r") as store:
         first, last = (store.first()[0], store.last()[0]) if store else (None, None)
         facts = {
@@ -32,11 +33,20 @@ def info(path: Path, as_json: bool) -> None:
             "bytes": sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()),
         }
         named = store.checkpoints()
+        tables = {name: (key, value) for name, key, value in schemas(store._engine)}
     if as_json:
-        click.echo(to_json({**facts, "checkpoints": [_members(each) for each in named]}))
+        checkpoints = [_members(each) for each in named]
+        schemas_json = [
+            {"name": name, "key": key, "value": value} for name, (key, value) in tables.items()
+        ]
+        click.echo(to_json({**facts, "tables": schemas_json, "checkpoints": checkpoints}))
     else:
         shown = {f"checkpoint {each.name}": _line(each) for each in named}
-        print_facts(str(path), {**facts, **shown})
+        beside = {
+            f"table {name}": f"{describe(key)} -> {describe(value)}"
+            for name, (key, value) in tables.items()
+        }
+        print_facts(str(path), {**facts, **beside, **shown})
 
 
 def _members(checkpoint: cesium.Checkpoint) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cesium.cli._show import PATH, opened
+from cesium.cli._show import PATH, TABLE, opened, table_of
 from cesium.cli._text import parse_key, parse_value
 
 
@@ -14,7 +14,8 @@ from cesium.cli._text import parse_key, parse_value
 @click.argument("path", metavar="STORE", type=PATH)
 @click.argument("key")
 @click.argument("value")
-def put(path: Path, key: str, value: str) -> None:
+@TABLE
+def put(path: Path, key: str, value: str, table: str | None) -> None:
     """Write one row into an existing store.
 
     Returns when it is on the drive.
@@ -23,8 +24,9 @@ def put(path: Path, key: str, value: str) -> None:
     for JSON, MessagePack and values of several fields: '{"price": 1.5, "size": 3}' or '[1.5, 3]'.
     """
     with opened(path, "w") as store:
-        store.put(
-            parse_key(store.options.key, key),
-            parse_value(store.options.value, value),
+        rows = table_of(store, table)
+        rows.put(
+            parse_key(rows.key, key),
+            parse_value(rows.value, value),
             durability="sync",
         )

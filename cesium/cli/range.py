@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-import cesium
-from cesium.cli._show import AT, PATH, opened, print_rows
+from cesium.cli._show import AT, PATH, TABLE, opened, print_rows, table_of
 from cesium.cli._text import field_names, key_cells, key_parts, parse_key, to_json, value_cells
+from cesium.tables import TableHandle
 
 TERMINAL_ROWS = 40
 
@@ -25,6 +25,7 @@ TERMINAL_ROWS = 40
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N rows.")
 @AT
+@TABLE
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
 def range_(
     path: Path,
@@ -34,6 +35,7 @@ def range_(
     reverse: bool,
     limit: int | None,
     at: str | None,
+    table: str | None,
     as_json: bool,
 ) -> None:
     """Print rows in the order of their keys.
@@ -45,35 +47,36 @@ def range_(
     if prefix is not None and (low is not None or high is not None):
         raise click.UsageError("--prefix goes without --from and --to")
     with opened(path, "r", at) as store:
-        schema = store.options.key
+        source = table_of(store, table)
+        schema = source.key
 
         def rows(count: int | None) -> Iterator[tuple[Any, Any]]:
             if prefix is not None:
-                view = store.prefix(parse_key(schema, prefix, partial=True))
+                view = source.prefix(parse_key(schema, prefix, partial=True))
                 return itertools.islice(reversed(view) if reverse else iter(view), count)
             lo, hi = (
                 None if bound is None else parse_key(schema, bound, partial=True)
                 for bound in (low, high)
             )
-            return iter(store.range(lo, hi, reverse=reverse, limit=count))
+            return iter(source.range(lo, hi, reverse=reverse, limit=count))
 
         if as_json:
             for key, value in rows(limit):
                 click.echo(f'{{"key": {to_json(key)}, "value": {to_json(value)}}}')
         elif sys.stdout.isatty():
-            _print_table(store, rows(limit), limit)
+            _print_table(source, rows(limit), limit)
         else:
-            _print_lines(store, rows(limit))
+            _print_lines(source, rows(limit))
 
 
-def _print_lines(store: cesium.Store, rows: Iterator[tuple[Any, Any]]) -> None:
+def _print_lines(source: TableHandle, rows: Iterator[tuple[Any, Any]]) -> None:
     for key, value in rows:
-        cells = key_cells(store.options.key, key) + value_cells(store.options.value, value)
+        cells = key_cells(source.key, key) + value_cells(source.value, value)
         click.echo("\t".join(cells))
 
 
-def _print_table(store: cesium.Store, rows: Iterator[tuple[Any, Any]], limit: int | None) -> None:
-    key_schema, value_schema = store.options.key, store.options.value
+def _print_table(source: TableHandle, rows: Iterator[tuple[Any, Any]], limit: int | None) -> None:
+    key_schema, value_schema = source.key, source.value
     cells = [
         key_cells(key_schema, key) + value_cells(value_schema, value)
         for key, value in itertools.islice(rows, None if limit is not None else TERMINAL_ROWS + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import pickle
 import shutil
@@ -20,6 +21,7 @@ from cesium.engine import StoreEngine
 from cesium.keys import Codec
 from cesium.repair import repair
 from cesium.verify import verify_directory
+from command_line import fail, succeed
 
 MIB = 1 << 20
 TRADE = [("price", "f8"), ("size", "i4")]
@@ -710,3 +712,24 @@ def test_damage_in_a_table_is_told_and_repaired(tmp_path: Path) -> None:
     with cesium.open(tmp_path / "repaired") as store:
         assert 2000 < len(store.table("t")) < 3000 and store[1] == 1 and store.verify().ok
         assert all(isinstance(each, SegmentReader) for each in store._engine.segments())
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_commands_take_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with cesium.open(path, key="u8", value="u8") as store:
+        store.table("pairs", key=("str", "i4"), value=TRADE)["a", 1] = (1.5, 2)
+    assert succeed("get", path, "a,1", "--table", "pairs").split() == ["price", "1.5", "size", "2"]
+    succeed("put", path, "b,-7", "[2.5, 3]", "--table", "pairs")
+    found = succeed("range", path, "--table", "pairs", "--from", "b")
+    assert found.split() == ["b", "-7", "2.5", "3"]
+    succeed("delete", path, "a,1", "--table", "pairs")
+    assert "no key a,1 in table 'pairs' of" in fail(3, "get", path, "a,1", "--table", "pairs")
+    assert "no table 'x' in" in fail(3, "range", path, "--table", "x")
+    assert "there are: 'pairs'" in fail(3, "put", path, "1", "2", "--table", "x")
+    assert "table pairs" in succeed("info", path)
+    tables = json.loads(succeed("info", path, "--json"))["tables"]
+    assert [table["name"] for table in tables] == ["pairs"] and tables[0]["key"] == ["str", "i4"]
+    assert succeed("range", path) == ""
