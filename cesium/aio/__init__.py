@@ -20,6 +20,7 @@ from typing import Any
 from cesium.aio.ranges import Range, Rows
 from cesium.aio.snapshot import Snapshot
 from cesium.aio.store import Store
+from cesium.aio.tables import Table
 from cesium.aio.transactions import Savepoint, Transaction, retry
 from cesium.aio.workers import Opening, Workers
 from cesium.casting import at_least
@@ -34,6 +35,7 @@ __all__ = [
     "Savepoint",
     "Snapshot",
     "Store",
+    "Table",
     "Transaction",
     "open",
     "retry",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from cesium.aio.reads import Reads
 
 if TYPE_CHECKING:
-    from cesium.store import Store
-    from cesium.transactions import Transaction
+    from cesium.tables import TableHandle
+    from cesium.transactions import TransactionReads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -18,7 +18,7 @@ T = TypeVar("T")
 class Revisions(Reads):
     """Reads, and the writes whose answer is the same in a transaction as in a store."""
 
-    _table: Store | Transaction
+    _table: TableHandle | TransactionReads
 
     async def _write(self, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         """Has a thread that may write make the call."""

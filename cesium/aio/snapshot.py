@@ -6,7 +6,16 @@ from types import TracebackType
 
 from cesium.aio.reads import Reads
 from cesium.aio.workers import Workers
+from cesium.ordered import OrderedReads
 from cesium.snapshot import Snapshot as BlockingSnapshot
+
+
+class SnapshotTable(Reads):
+    """A table of a snapshot, whose reads are awaited; closed with it."""
+
+    def __init__(self, table: OrderedReads, readers: Workers) -> None:
+        self._table = table
+        self._readers = readers
 
 
 class Snapshot(Reads):
@@ -25,6 +34,15 @@ class Snapshot(Reads):
     def sequence(self) -> int:
         """The sequence of the commit that it shows."""
         return self._table.sequence
+
+    async def table(self, name: str) -> SnapshotTable:
+        """A table as of the snapshot; KeyError when there was none then."""
+        return SnapshotTable(await self._readers.run(self._table.table, name), self._readers)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables that there were, but for the default one."""
+        return tuple(self._table.tables)
 
     async def close(self) -> None:
         """Lets go of what it reads; may be called again, and after the store was closed."""

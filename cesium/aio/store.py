@@ -7,16 +7,14 @@ that is open anywhere in the process for as long as it lasts; reads do neither.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
-from cesium._core import Commit
 from cesium.aio.ranges import Rows
-from cesium.aio.revisions import Revisions
 from cesium.aio.snapshot import Snapshot
-from cesium.aio.transactions import Transaction, check_not_inside
+from cesium.aio.tables import Table, TableCalls
+from cesium.aio.transactions import Transaction
 from cesium.aio.workers import Opening, Workers, finished
 from cesium.backup import BackupReport
 from cesium.errors import Error
@@ -34,7 +32,7 @@ DONE: Future[None] = Future()
 DONE.set_result(None)
 
 
-class Store(Revisions):
+class Store(TableCalls):
     """An open store whose calls are awaited.
 
     Made by `cesium.aio.open`; any number of tasks may use it at once, of any event loop.  A task
@@ -77,70 +75,23 @@ class Store(Revisions):
         """Every commit up to this one is on stable storage."""
         return self._table.durable_sequence
 
-    async def _write(self, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        check_not_inside(self)
-        return await self._writers.run(call, *args, **named)
+    def _whole(self) -> Store:
+        return self
 
-    # -- single keys
+    # -- tables
 
-    async def put(self, key: Any, value: Any, durability: str | None = None) -> int:
-        """Stores `value` under `key`; the commit's sequence: see cesium.Store.put."""
-        return await self._write(self._table.put, key, value, durability)
+    async def table(self, name: str, key: Any = None, value: Any = None) -> Table:
+        """The table of that name, made if a key type is given: see cesium.Store.table."""
+        return Table(self, await self._writers.run(self._table.table, name, key, value))
 
-    async def delete(self, key: Any, durability: str | None = None) -> int:
-        """Removes `key`, whether or not it is there: see cesium.Store.delete."""
-        return await self._write(self._table.delete, key, durability)
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables, but for the default one."""
+        return tuple(self._table.tables)
 
-    # -- batches
-
-    async def put_many(self, keys: Any, values: Any, durability: str | None = None) -> Commit:
-        """Stores a batch in one commit: see cesium.Store.put_many."""
-        return await self._write(self._table.put_many, keys, values, durability)
-
-    async def delete_many(self, keys: Any, durability: str | None = None) -> Commit:
-        """Removes a batch of keys in one commit: see cesium.Store.delete_many."""
-        return await self._write(self._table.delete_many, keys, durability)
-
-    async def delete_range(self, lo: Any, hi: Any, durability: str | None = None) -> Commit:
-        """Removes all keys with lo <= key < hi: see cesium.Store.delete_range."""
-        return await self._write(self._table.delete_range, lo, hi, durability)
-
-    async def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Commit:
-        """Stores every pair in one commit: see cesium.Store.update."""
-        return await self._write(self._table.update, pairs)
-
-    async def update_many(
-        self,
-        keys: Any,
-        function: Callable[..., Any],
-        *arguments: Any,
-        default: Any = None,
-        durability: str | None = None,
-    ) -> Commit:
-        """Stores function(values, *arguments) for a batch: see cesium.Store.update_many."""
-        return await self._write(
-            self._table.update_many,
-            keys,
-            function,
-            *arguments,
-            default=default,
-            durability=durability,
-        )
-
-    async def clear(self) -> Commit:
-        """Removes everything in one commit: see cesium.Store.clear."""
-        return await self._write(self._table.clear)
-
-    async def bulk_load(
-        self,
-        keys: Any,
-        values: Any,
-        progress: Progress = False,
-        threads: int | None = None,
-        durability: str | None = None,
-    ) -> Commit:
-        """Loads a batch of any size as one commit: see cesium.Store.bulk_load."""
-        return await self._write(self._table.bulk_load, keys, values, progress, threads, durability)
+    async def drop_table(self, name: str) -> None:
+        """Removes a table with all its rows: see cesium.Store.drop_table."""
+        await self._write(self._table.drop_table, name)
 
     # -- transactions
 

@@ -19,7 +19,7 @@ from cesium.aio.workers import Opening, Workers, finished
 from cesium.errors import ClosedError, ConflictError, Error
 from cesium.transactions import Savepoint as BlockingSavepoint
 from cesium.transactions import Transaction as BlockingTransaction
-from cesium.transactions import pauses
+from cesium.transactions import TransactionReads, pauses
 
 if TYPE_CHECKING:
     from cesium.aio.store import Store
@@ -44,7 +44,63 @@ def check_not_inside(store: Store) -> None:
             )
 
 
-class Transaction(Revisions):
+class TransactionCalls(Revisions):
+    """The reads and writes of a table inside of a transaction, awaited."""
+
+    _table: TransactionReads
+
+    # -- writes
+
+    async def _write(self, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        return await self._readers.run(call, *args, **named)
+
+    async def put(self, key: Any, value: Any) -> None:
+        """Stores `value` under `key`."""
+        await self._write(self._table.put, key, value)
+
+    async def delete(self, key: Any) -> None:
+        """Removes `key`, whether or not it is there."""
+        await self._write(self._table.delete, key)
+
+    async def put_many(self, keys: Any, values: Any) -> None:
+        """Stores a batch: see cesium.Store.put_many."""
+        await self._write(self._table.put_many, keys, values)
+
+    async def delete_many(self, keys: Any) -> None:
+        """Removes a batch of keys, whether or not they are there."""
+        await self._write(self._table.delete_many, keys)
+
+    async def delete_range(self, lo: Any, hi: Any) -> None:
+        """Removes all keys with lo <= key < hi, None being no bound."""
+        await self._write(self._table.delete_range, lo, hi)
+
+    async def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> None:
+        """Stores every pair of a mapping, or of an iterable of pairs."""
+        await self._write(self._table.update, pairs)
+
+    async def update_many(
+        self, keys: Any, function: Callable[..., Any], *arguments: Any, default: Any = None
+    ) -> None:
+        """Stores function(values, *arguments) for a batch: see cesium.Store.update_many."""
+        await self._write(self._table.update_many, keys, function, *arguments, default=default)
+
+    async def clear(self) -> None:
+        """Removes everything."""
+        await self._write(self._table.clear)
+
+    def __repr__(self) -> str:
+        return f"<asyncio {self._table._title()[1:]}"
+
+
+class TransactionTable(TransactionCalls):
+    """A table inside of a transaction: see cesium.Transaction.table."""
+
+    def __init__(self, readers: Workers, table: TransactionReads) -> None:
+        self._readers = readers
+        self._table = table
+
+
+class Transaction(TransactionCalls):
     """The reads, writes and ranges of a store, all or nothing: see cesium.Transaction.
 
     Made by `Store.transaction`, for an `async with` statement: it begins there, is committed at its
@@ -149,47 +205,9 @@ class Transaction(Revisions):
     async def _savepoint(self) -> Savepoint:
         return Savepoint(self._readers, await self._readers.run(self._table.savepoint))
 
-    # -- writes
-
-    async def _write(self, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        return await self._readers.run(call, *args, **named)
-
-    async def put(self, key: Any, value: Any) -> None:
-        """Stores `value` under `key`."""
-        await self._write(self._table.put, key, value)
-
-    async def delete(self, key: Any) -> None:
-        """Removes `key`, whether or not it is there."""
-        await self._write(self._table.delete, key)
-
-    async def put_many(self, keys: Any, values: Any) -> None:
-        """Stores a batch: see cesium.Store.put_many."""
-        await self._write(self._table.put_many, keys, values)
-
-    async def delete_many(self, keys: Any) -> None:
-        """Removes a batch of keys, whether or not they are there."""
-        await self._write(self._table.delete_many, keys)
-
-    async def delete_range(self, lo: Any, hi: Any) -> None:
-        """Removes all keys with lo <= key < hi, None being no bound."""
-        await self._write(self._table.delete_range, lo, hi)
-
-    async def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> None:
-        """Stores every pair of a mapping, or of an iterable of pairs."""
-        await self._write(self._table.update, pairs)
-
-    async def update_many(
-        self, keys: Any, function: Callable[..., Any], *arguments: Any, default: Any = None
-    ) -> None:
-        """Stores function(values, *arguments) for a batch: see cesium.Store.update_many."""
-        await self._write(self._table.update_many, keys, function, *arguments, default=default)
-
-    async def clear(self) -> None:
-        """Removes everything."""
-        await self._write(self._table.clear)
-
-    def __repr__(self) -> str:
-        return f"<asyncio {self._table._title()[1:]}"
+    async def table(self, name: str) -> TransactionTable:
+        """A table inside of the transaction; KeyError without it: see cesium.Transaction.table."""
+        return TransactionTable(self._readers, await self._readers.run(self._table.table, name))
 
 
 class Savepoint:
