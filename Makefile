@@ -1,4 +1,4 @@
-# make: demo test notebooks docs bench bench-instructions lint debug sanitize hostile crash-long failures-long fuzz fuzz-model coverage clean
+# make: demo test notebooks docs bench bench-instructions lint debug sanitize tsan hostile crash-long failures-long fuzz fuzz-model coverage clean
 #
 # Everything lives in .venv and build/.  Stamp files make a second run quick: what is installed is
 # rebuilt only when a source changed, and each kind of build (release, debug, sanitizer) keeps its
@@ -29,7 +29,7 @@ STUBBED = $(patsubst cesium/%.pyi,cesium.%,$(wildcard cesium/_*.pyi))
 export PYTHONSAFEPATH := 1
 
 .PHONY: help demo test notebooks docs bench bench-record bench-instructions bench-instructions-record lint debug \
-	sanitize hostile fuzz fuzz-model crash-long failures-long coverage clean
+	sanitize tsan hostile fuzz fuzz-model crash-long failures-long coverage clean
 
 help:
 	@sed -n '1s/^# //p' Makefile
@@ -126,6 +126,22 @@ sanitize: .venv/.installed-test
 		CESIUM_THREAD_ROUNDS=$${CESIUM_THREAD_ROUNDS:-0.2} \
 		$(BIN)/pytest -q $(SANITIZE_TESTS) \
 		|| { cat build/sanitize/report.* 2>/dev/null; exit 1; }
+
+# ThreadSanitizer: what runs on several threads without the GIL.  Python is not instrumented, but the
+# lock that is the GIL is seen, so only what races without it is reported; any report fails.
+TSAN_TESTS ?= $(wildcard tests/threads) $(wildcard $(addprefix tests/unit/test_, background.py \
+	cold_reads.py feed.py refresh.py durability.py snapshots.py aio.py transactions.py))
+tsan: .venv/.installed-test
+	CESIUM_SANITIZE=thread $(BIN)/python setup.py -q build --build-lib build/tsan/lib
+	@rm -f build/tsan/report.*
+	env LD_PRELOAD="$$(cc -print-file-name=libtsan.so)" \
+		TSAN_OPTIONS=history_size=4:log_path=$(CURDIR)/build/tsan/report \
+		CESIUM_DEBUG=1 PYTHONPATH=$(CURDIR)/build/tsan/lib \
+		HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-short} \
+		CESIUM_THREAD_ROUNDS=$${CESIUM_THREAD_ROUNDS:-0.2} \
+		$(BIN)/pytest -q $(TSAN_TESTS) \
+		|| { cat build/tsan/report.* 2>/dev/null; exit 1; }
+	@! cat build/tsan/report.* 2>/dev/null	# of processes that tests began
 
 # Every byte of small stores flipped, with several masks, and every file cut at every length.
 hostile: .venv/.installed-test
