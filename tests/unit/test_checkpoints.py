@@ -58,7 +58,7 @@ def segments(path: Any) -> set[str]:
 
 def live(store: cesium.Store) -> set[str]:
     """The files that the store's newest version reads."""
-    records = [reader.record for reader in store.core.version.segments()]
+    records = [reader.record for reader in store._engine.segments()]
     blobs = {f"blob-{share.id:010d}" for record in records for share in record.blobs}
     return {f"segment-{record.id:010d}" for record in records} | blobs
 
@@ -805,3 +805,66 @@ def test_a_backup_of_a_checkpoint_is_a_store(store: cesium.Store, tmp_path: Path
         assert dict(again.items()) == held["changed"] and not again.checkpoints()
         again.put(1, 1)
         assert segments(again.path) == live(again)
+
+
+# --- several tables -------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_has_all_tables_of_its_moment(store: cesium.Store) -> None:
+    names = store.table("names", key="str", value="bytes")
+    names.put_many(["a", "b"], [b"1", b"2"])
+    store.put(1, 10)
+    store.checkpoint("one")
+    names.clear()
+    later = store.table("later", key="u4", value="u4")
+    later.put(7, 8)
+    store.put(1, 11)
+    store.checkpoint("two")
+    store.drop_table("names")
+    store.compact()
+    with cesium.open(store.path, at="one") as then:
+        assert list(then.tables) == ["names"] and dict(then.items()) == {1: 10}
+        assert dict(then.table("names").items()) == {"a": b"1", "b": b"2"}
+        with pytest.raises(KeyError):
+            then.table("later")
+        with pytest.raises(cesium.ReadOnlyError):
+            then.table("another", key="u8")
+        assert then.verify().ok
+    with cesium.open(store.path, at="two") as then:
+        assert list(then.tables) == ["names", "later"]
+        assert not dict(then.table("names").items()) and then.table("later")[7] == 8
+    assert list(store.tables) == ["later"] and store.verify().ok
+
+
+def test_a_dropped_table_goes_with_its_last_checkpoint(tmp_path: Path) -> None:
+    with opened(tmp_path / "s") as store:
+        store.put(1, 1)
+        names = store.table("names", key="str", value="bytes")
+        names.put_many([f"key {number}" for number in range(500)], [b"x" * 50] * 500)
+        store.checkpoint("one")
+        store.checkpoint("two")
+        store.drop_table("names")
+        assert store.stats().checkpoint_bytes > 500 * 50
+        assert store.verify().ok and verify_directory(store.path).ok
+    with opened(tmp_path / "s") as store:
+        store.put(2, 2)
+        store.drop_checkpoint("one")
+        assert len(rows_of_table(store.path, "two", "names")) == 500
+        store.backup(tmp_path / "b")
+        assert len(rows_of_table(tmp_path / "b", "two", "names")) == 500
+        (file,) = segments(store.path) - live(store)
+        flip(Path(store.path) / file, 4096 + 100)
+        assert not store.verify().ok and not verify_directory(store.path).ok
+    report = repair(tmp_path / "s")
+    left = rows_of_table(report.path, "two", "names")
+    assert 0 < len(left) < 500 and set(left.values()) == {b"x" * 50}
+    with opened(Path(str(report.path))) as store:
+        assert dict(store.items()) == {1: 1, 2: 2}
+        store.drop_checkpoint("two")
+        assert segments(store.path) == live(store)
+
+
+def rows_of_table(path: Any, at: str, table: str) -> dict[Any, Any]:
+    with cesium.open(path, at=at) as then:
+        assert then.verify().ok
+        return dict(then.table(table).items())
