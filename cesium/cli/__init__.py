@@ -18,6 +18,7 @@ from cesium.cli.demo import demo
 from cesium.cli.doctor import doctor
 from cesium.cli.export import export
 from cesium.cli.get import get
+from cesium.cli.import_ import import_
 from cesium.cli.info import info
 from cesium.cli.load import load
 from cesium.cli.put import put
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 for command in (
-    *(demo, load, export, get, put, delete, range_, info, stats),
+    *(demo, load, export, import_, get, put, delete, range_, info, stats),
     *(compact, verify, repair, backup, restore, doctor, bench),
 ):
     main.add_command(command)

@@ -15,6 +15,7 @@ from cesium.cli._formats import needed
 from cesium.cli._infer import NULLS, Column, Source
 from cesium.cli._rejects import Rejects
 from cesium.cli._text import cell_text, describe, field_names, is_composite, key_parts
+from cesium.tables import TableHandle
 
 COMMIT_ROWS = 1 << 20
 OBJECTS = ("json", "msgpack")
@@ -39,7 +40,7 @@ class Sink:
     A batch is one commit, so it is there as a whole or not at all.
     """
 
-    def __init__(self, store: cesium.Store, resume: bool = False) -> None:
+    def __init__(self, store: TableHandle, resume: bool = False) -> None:
         self.store = store
         self.skipped = 0
         self._resuming = resume

@@ -25,11 +25,12 @@ from cesium.cli._formats import (
     replacing,
     text_writer,
 )
-from cesium.cli._show import PATH, opened
+from cesium.cli._show import AT, PATH, TABLE, opened, table_of
 from cesium.cli._text import parse_key
 from cesium.cli._texts import check_types, json_texts, texts
 from cesium.progress import Report, reporting
 from cesium.range_columns import TableColumns, batches
+from cesium.tables import TableHandle
 
 TEXT_ROWS = 1 << 13
 ARROW_ROWS = 1 << 17  # of a row group, too
@@ -42,6 +43,8 @@ ARROW_ROWS = 1 << 17  # of a row group, too
 @click.option("--to", "high", metavar="KEY", help="The key to stop before.")
 @click.option("--prefix", metavar="PIECE", help="Only keys that begin so (text, bytes, composite).")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N rows.")
+@AT
+@TABLE
 @click.option("--key", "names", metavar="COL[,COL...]", help="What to call the key's columns.")
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="Else by the file's name.")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
@@ -52,6 +55,8 @@ def export(
     high: str | None,
     prefix: str | None,
     limit: int | None,
+    at: str | None,
+    table: str | None,
     names: str | None,
     kind: str | None,
     force: bool,
@@ -74,10 +79,11 @@ def export(
     if file.exists() and not force:
         raise click.ClickException(f"{file} is there already; --force replaces it")
     started = time.perf_counter()
-    with opened(path, "r") as store:
-        view = _view(store, low, high, prefix, limit)
-        columns = _Columns(store, view, names)
-        total = min(store._view().estimated_rows(), limit if limit is not None else 1 << 62)
+    with opened(path, "r", at) as store:
+        source = table_of(store, table)
+        view = _view(source, low, high, prefix, limit)
+        columns = _Columns(source, view, names)
+        total = min(source._view().estimated_rows(), limit if limit is not None else 1 << 62)
         with reporting("exporting", total, sys.stderr.isatty()) as report, replacing(file) as made:
             advance = report or (lambda rows: None)
             if kind in (CSV, TSV, JSONL):
@@ -91,9 +97,9 @@ def export(
 
 
 def _view(
-    store: cesium.Store, low: str | None, high: str | None, prefix: str | None, limit: int | None
+    store: TableHandle, low: str | None, high: str | None, prefix: str | None, limit: int | None
 ) -> cesium.Range:
-    schema = store.options.key
+    schema = store.key
     if prefix is not None:
         view = store.prefix(parse_key(schema, prefix, partial=True))
         return type(view)(view._store, view._lower, view._upper, False, limit, view._yields)
@@ -106,7 +112,7 @@ def _view(
 class _Columns:
     """The columns of a range, with the names that they shall have, and their rows."""
 
-    def __init__(self, store: cesium.Store, view: cesium.Range, names: str | None) -> None:
+    def __init__(self, store: TableHandle, view: cesium.Range, names: str | None) -> None:
         self.store = store
         self.view = view
         self._table = TableColumns(store, None, True, True)
@@ -158,8 +164,7 @@ def _write_arrow(columns: _Columns, path: Path, advance: Report, kind: str) -> i
     stream = columns.view.arrow_stream(rows=ARROW_ROWS)
     rows = 0
     with arrow.RecordBatchReader.from_stream(stream) as reader:
-        options = columns.store.options
-        stored = json.dumps({"key": options.key, "value": options.value})
+        stored = json.dumps({"key": columns.store.key, "value": columns.store.value})
         schema = arrow.schema(
             [field.with_name(name) for field, name in zip(reader.schema, columns.names)],
             metadata={SCHEMA: stored.encode()},

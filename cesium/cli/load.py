@@ -16,9 +16,10 @@ from cesium.cli import _arrow, _csv, _infer, _json_lines
 from cesium.cli._formats import CSV, FORMATS, JSONL, TSV, format_of
 from cesium.cli._loading import OBJECTS, ColumnLike, DrySink, Loader, Sink
 from cesium.cli._rejects import Rejects
-from cesium.cli._show import PATH
+from cesium.cli._show import PATH, TABLE
 from cesium.cli._text import describe, key_parts
 from cesium.cli.repair import key_type, value_type
+from cesium.tables import TableHandle
 
 Phase = Callable[[str, int], Callable[[int], None]]
 Schema = tuple[Any, Any]  # of keys and of values
@@ -31,6 +32,7 @@ Schema = tuple[Any, Any]  # of keys and of values
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="Else by the file's name.")
 @click.option("--key-type", metavar="TYPE", help="Of a new store, in place of what is found.")
 @click.option("--value-type", metavar="TYPE", help="Likewise.")
+@TABLE
 @click.option("--bad", type=PATH, metavar="FILE", help="Where rows go that cannot be loaded.")
 @click.option("--resume", is_flag=True, help="Go on with a load that was interrupted.")
 @click.option("--dry-run", is_flag=True, help="Say what would be loaded, and load nothing.")
@@ -41,6 +43,7 @@ def load(
     kind: str | None,
     key_type: str | None,
     value_type: str | None,
+    table: str | None,
     bad: Path | None,
     resume: bool,
     dry_run: bool,
@@ -62,28 +65,29 @@ def load(
     fixed-width bytes when it is ASCII of at most 64 bytes; where that does not fit, or the row
     exceeds 512 bytes, each value is a JSON object instead.  TYPE is written as for repair.
 
-    Into an existing store the file is read as the stored schema says.  Of equal keys the last wins.
+    Into an existing store the file is read as the stored schema says; --table is made where the
+    store has none of the name.  Of equal keys the last wins.
     Each 1,048,576 rows are one commit: all of them or none are in the store after a crash, and
     --resume passes over the commits at the beginning whose keys are all there.
 
     A row that cannot be loaded is an error, or with --bad it is counted and written to a file of
     JSON Lines with its line.
     """
-    if path.exists() and (key_type or value_type):
-        raise click.UsageError("the store is there, and has its types")
+    if table is not None and not path.exists():
+        raise click.UsageError("a table is loaded into a store that is there")
     if value_type and not key_type:
         raise click.UsageError("--value-type needs --key-type")
     job = _Load(file, format_of(file, kind, CSV), bad)
     started = time.perf_counter()
     try:
         with _progress(file) as phase:
-            given = _schema_given(path, key_type, value_type)
+            given = schema_given(path, key_type, value_type, table)
             schema, names, columns = job.prepare(key_text, given, phase)
             strings = job.kind == JSONL
             loader = Loader(*schema, names, columns, job.rejects, job.inferred, strings)
             if given is None:
-                _show_schema(columns, names, schema)
-            rows, skipped, count = job.run(path, schema, loader, phase, resume, dry_run)
+                show_schema(columns, names, schema)
+            rows, skipped, count = job.run(path, table, schema, loader, phase, resume, dry_run)
     finally:
         job.rejects.close()
     seconds = time.perf_counter() - started
@@ -125,7 +129,7 @@ class _Load:
     ) -> tuple[Schema, list[str], Sequence[ColumnLike]]:
         """The schema, the names of the key's columns, and what is known of all columns."""
         with self.open(Rejects(silent=self.rejects.kept)) as source:
-            names = _key_names(source.header, key_text)
+            names = key_names(source.header, key_text)
             stored = getattr(source, "stored_schema", None)
             if given is None and stored is not None:
                 given = stored["key"], stored["value"]
@@ -141,26 +145,50 @@ class _Load:
                     columns = _infer.infer(source, advance, self.kind == JSONL)
         if given is None:
             self.inferred = True
-            return _schema_of(columns, names, self.rejects.kept), names, columns
+            return schema_of(columns, names, self.rejects.kept), names, columns
         return given, names, columns
 
     def run(
-        self, path: Path, schema: Schema, loader: Loader, phase: Phase, resume: bool, dry_run: bool
+        self,
+        path: Path,
+        table: str | None,
+        schema: Schema,
+        loader: Loader,
+        phase: Phase,
+        resume: bool,
+        dry_run: bool,
     ) -> tuple[int, int, int | None]:
-        """Loads: rows in the file, those passed over, rows of a new store."""
+        """Loads: rows in the file, those passed over, rows of what is new."""
         with self.open(self.rejects) as source:
             advance = phase("loading", source.bytes_total)
             if dry_run:
                 return loader.load(source, DrySink(*schema), advance), 0, None
-            is_new = not path.exists()
-            key, value = schema if is_new else (None, None)
-            with cesium.open(path, key=key, value=value, flag="c" if is_new else "w") as store:
-                sink = Sink(store, resume)
+            with opened_for_rows(path, schema, table) as (target, is_new):
+                sink = Sink(target, resume)
                 rows = loader.load(source, sink, advance)
-                return rows, sink.skipped, len(store) if is_new else None
+                return rows, sink.skipped, len(target) if is_new else None
 
 
-def _key_names(header: list[str], text: str | None) -> list[str]:
+@contextmanager
+def opened_for_rows(
+    path: Path, schema: Schema, table: str | None
+) -> Iterator[tuple[TableHandle, bool]]:
+    """What rows of a schema are loaded into, made where it is missing, and whether it was."""
+    key, value = schema
+    if not path.exists():
+        with cesium.open(path, key=key, value=value) as store:
+            yield store, True
+        return
+    with cesium.open(path, flag="w") as store:
+        if table is None:
+            yield store, False
+        else:
+            is_new = table not in store.tables
+            yield store.table(table, key=key, value=value), is_new
+
+
+def key_names(header: list[str], text: str | None) -> list[str]:
+    """The key's columns, as they were typed, or as `export` calls them, or the first one."""
     if text is None:
         numbered = [name for name in header if name.removeprefix("key_").isdigit()]
         return ["key"] if "key" in header else numbered or header[:1]
@@ -174,18 +202,24 @@ def _key_names(header: list[str], text: str | None) -> list[str]:
     return names
 
 
-def _schema_given(path: Path, key: str | None, value: str | None) -> Schema | None:
-    """The schema of the store that is there, or that was typed."""
+def schema_given(
+    path: Path, key: str | None, value: str | None, table: str | None = None
+) -> Schema | None:
+    """The schema of the store, or of the table, that is there, or that was typed."""
     if path.exists():
         with cesium.open(path, flag="r") as store:
-            return store.options.key, store.options.value
+            if table is None or table in store.tables:
+                if key or value:
+                    raise click.UsageError("it is there, and has its types")
+                found = store if table is None else store.table(table)
+                return found.key, found.value
     if key is None:
         return None
     with cesium.open(":memory:", key=key_type(key), value=value_type(value) or "bytes") as store:
         return store.options.key, store.options.value
 
 
-def _schema_of(columns: Sequence[ColumnLike], names: list[str], rejects: bool) -> Schema:
+def schema_of(columns: Sequence[ColumnLike], names: list[str], rejects: bool) -> Schema:
     """The schema of a new store."""
     by_name = {column.name: column for column in columns}
     for name in names:
@@ -211,7 +245,7 @@ def _schema_of(columns: Sequence[ColumnLike], names: list[str], rejects: bool) -
     return parts[0] if len(parts) == 1 else tuple(parts), value
 
 
-def _show_schema(columns: Sequence[ColumnLike], names: list[str], schema: Schema) -> None:
+def show_schema(columns: Sequence[ColumnLike], names: list[str], schema: Schema) -> None:
     """What was found, before anything is loaded."""
     fields = dict(schema[1]) if not isinstance(schema[1], str) else {}
     parts = dict(zip(names, key_parts(schema[0])))

@@ -247,6 +247,33 @@ def test_a_store_of_another_process_is_backed_up_beside_it(tmp_path: Path) -> No
     assert not inodes(tmp_path / "b", "journal-")
 
 
+@pytest.mark.parametrize("way", ["open", "files"])
+def test_tables_and_named_checkpoints_are_in_the_backup(tmp_path: Path, way: str) -> None:
+    """The segments of a checkpoint, too, that the store itself has merged away."""
+    with filled(tmp_path / "s") as store:
+        trades = store.table("trades", key="str", value="bytes")
+        trades["a"] = b"1"
+        store.checkpoint("then")
+        then = dict(store.items())
+        store.clear()
+        store[1] = 1.0
+        trades["b"] = bytes(5000)
+        store.compact()
+        trades["c"] = b"3"
+        if way == "open":
+            store.backup(tmp_path / "b")
+        else:
+            backup_directory(tmp_path / "s", tmp_path / "b")
+    restore(tmp_path / "b", tmp_path / "r")
+    for path in (tmp_path / "b", tmp_path / "r"):
+        with cesium.open(path, flag="r") as copy:
+            assert dict(copy.items()) == {1: 1.0}
+            assert list(copy.tables["trades"]) == ["a", "b", "c"]
+        with cesium.open(path, flag="r", at="then") as copy:
+            assert dict(copy.items()) == then and list(copy.tables["trades"]) == ["a"]
+        assert verify_directory(path).ok
+
+
 def test_a_store_in_memory_is_written_down(tmp_path: Path) -> None:
     with cesium.open(":memory:", key=("str", "-i4"), value="json") as store:
         store["a", 1] = {"x": [1, 2]}

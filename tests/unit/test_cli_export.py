@@ -388,3 +388,27 @@ def test_ctrl_c_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert f"{3 * 8192:,} of them were there already" in said
     with cesium.open(path, flag="r") as store:
         assert len(store) == 40_000 and store[39_999] == 39_999 and store[5] == 40_005
+
+
+def test_tables_go_there_and_back(tmp_path: Path, numbers: Path) -> None:
+    with cesium.open(numbers) as store:
+        trades = store.table("trades", key=("str", "u4"), value=[("price", "f4")])
+        trades["a", 1] = (1.5,)
+        trades["b", 2] = (2.5,)
+    for suffix in ("csv", "parquet"):
+        file = tmp_path / f"rows.{suffix}"
+        assert "2 rows" in succeed("export", numbers, file, "--table", "trades")
+        types = ["--key-type", "str,u4", "--value-type", '[["price", "f4"]]']
+        options = ["--table", f"of-{suffix}", *(types if suffix == "csv" else [])]
+        succeed("load", file, numbers, *options)
+        succeed("load", file, numbers, "--table", f"of-{suffix}")  # as it is by now
+        with cesium.open(numbers, flag="r") as store:
+            again = store.table(f"of-{suffix}")
+            assert (again.key, again.value) == (["str", "u4"], [["price", "f4"]])
+            assert dict(again.items()) == dict(store.table("trades").items())
+            assert len(store) == 10
+    assert "has its types" in fail(
+        2, "load", file, numbers, "--table", "trades", "--key-type", "str,u4"
+    )
+    assert "that is there" in fail(2, "load", file, tmp_path / "none", "--table", "x")
+    assert "no table 'x'" in fail(3, "export", numbers, tmp_path / "x.csv", "--table", "x")
