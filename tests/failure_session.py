@@ -303,7 +303,7 @@ class Session:
             assert report.ok, report.problems
             store.delete(next(iter(self.model), 0))
             self._check_names(path, store)
-            records = [reader.record for reader in store.core.version.segments()]
+            records = [reader.record for reader in store._engine.segments()]
             records += named_records(store._engine.manifest.state)
             live = {f"segment-{record.id:010d}" for record in records}
             live |= {f"blob-{share.id:010d}" for record in records for share in record.blobs}

@@ -272,6 +272,37 @@ def named_checkpoints(session: Session) -> None:
     session.close()
 
 
+def tables(session: Session) -> None:
+    """A table made, written to together with the store, flushed, dropped, and made again."""
+
+    def make(store: Store) -> None:
+        store.table("t", key="str", value="u8")
+
+    def across(store: Store) -> Any:
+        make(store)
+        with store.transaction() as txn:
+            txn[5] = text(9)
+            txn.table("t")["a"] = 1
+        return txn.committed
+
+    def remove(store: Store) -> None:
+        make(store)
+        store.drop_table("t")
+
+    session.open()
+    session.write(across, lambda model: model.update({5: text(9)}))
+    session.keep(lambda store: store.checkpoint())
+    session.write(across, lambda model: model.update({5: text(9)}))
+    session.keep(remove)
+    put(session, 6, text(6))
+    session.write(across, lambda model: model.update({5: text(9)}))
+    session.keep(lambda store: store.compact())
+    session.close()
+    session.open()
+    session.keep(remove)
+    session.close()
+
+
 def checkpoints(session: Session) -> None:
     session.open()
     for number in range(4):
@@ -337,6 +368,7 @@ WORKLOADS = [
     Workload("batches and deletes", batches),
     Workload("flushes and merges in puts", flushes_and_merges),
     Workload("compact", compact, overlapping),
+    Workload("tables", tables),
     Workload("load of one segment", load_one),
     Workload("loads over others", load_over, in_segments),
     Workload("load of several segments", load_several, segment_bytes=1 << 15),

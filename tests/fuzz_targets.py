@@ -154,13 +154,13 @@ def read_all(store: Any) -> int:
 def merge(store: Any) -> None:
     """What a compaction does with the same bytes."""
     engine = store._engine
-    if not engine.core.version.segments():
+    if not engine.main.core.version.segments():
         return
     builder = SegmentBuilder(
-        MemoryFiles(), segments.NAME, 8, segments.UUID, engine.shape, filter_keys=10
+        MemoryFiles(), segments.NAME, 8, segments.UUID, engine.main.shape, filter_keys=10
     )
     try:
-        Merge(engine.core.version, False).write(builder, 1 << 62)
+        Merge(engine.main.core.version, False).write(builder, 1 << 62)
         builder.finish()
     except BaseException:
         builder.abort()

@@ -34,6 +34,7 @@ SINGLES = range(0, 64)
 BLOCK = range(100, 148)
 STAMPS = range(200, 216)
 FIXTURES = range(300, 364)
+TWINS = ("one", "other")  # tables
 MEMTABLE_BYTES = 48 << 10
 JOIN_SECONDS = 120
 
@@ -115,6 +116,8 @@ class Subject:
         options = Options(**self.form.options, durability="process")
         store = Store(acquire(self.path, options, 6), options)
         store.core.memtable_limit_bytes = MEMTABLE_BYTES
+        for name in TWINS:
+            store.table(name, key="u8", value="u8")
         return store
 
     def write(self, numbers: Iterable[int], values: list[Any], load: bool = False) -> None:
@@ -214,6 +217,26 @@ class Subject:
             cesium.retry(attempt, attempts=3)
 
     # -- reads
+
+    def across(self, chance: random.Random) -> None:
+        """One commit in two tables, which are the same at every moment."""
+        stamp = next(stamps)
+        with self.store.transaction(chance.random() < 0.5) as txn:
+            for name in TWINS:
+                txn.table(name).put_many(np.arange(8), np.full(8, stamp))
+        with self.store.snapshot() as snapshot:
+            one, other = (list(snapshot.table(name).items()) for name in TWINS)
+            assert one == other and len({value for _, value in one}) <= 1, (one, other)
+
+    def scratch(self, chance: random.Random) -> None:
+        """A table that is made, written to and dropped."""
+        name = f"scratch {threading.get_ident()}"
+        table = self.store.table(name, key="u8", value="u8")
+        table.put_many(np.arange(100), np.arange(100))
+        table.bulk_load(np.arange(50, 80), np.zeros(30))
+        assert table.range().arrays()[1].sum() == sum(range(50)) + sum(range(80, 100))
+        self.store.drop_table(name)
+        assert name not in self.store.tables
 
     def get(self, chance: random.Random) -> None:
         for numbers in (SINGLES, BLOCK, FIXTURES):
@@ -335,6 +358,8 @@ OPERATIONS = {
     "delete_range": 20,
     "transaction": 8,
     "optimistic": 8,
+    "across": 8,
+    "scratch": 2,
     "get": 60,
     "get_many": 20,
     "contains_many": 20,
