@@ -129,8 +129,8 @@ sanitize: .venv/.installed-test
 
 # ThreadSanitizer: what runs on several threads without the GIL.  Python is not instrumented, but the
 # lock that is the GIL is seen, so only what races without it is reported; any report fails.
-TSAN_TESTS ?= $(wildcard tests/threads) $(wildcard $(addprefix tests/unit/test_, background.py \
-	cold_reads.py feed.py refresh.py durability.py snapshots.py aio.py transactions.py))
+TSAN_TESTS ?= tests/threads $(wildcard $(patsubst %,tests/unit/test_%.py, \
+	feed refresh durability snapshots aio tables))
 tsan: .venv/.installed-test
 	CESIUM_SANITIZE=thread $(BIN)/python setup.py -q build --build-lib build/tsan/lib
 	@rm -f build/tsan/report.*

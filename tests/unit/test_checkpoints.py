@@ -766,6 +766,11 @@ def test_commands(tmp_path: Path) -> None:
     assert succeed("get", path, 1) == "11\n"
     assert succeed("get", path, 1, "--at", "before it") == "10\n"
     assert succeed("range", path, "--at", "before it") == "1\t10\n2\t20\n"
+    out = tmp_path / "out.csv"
+    succeed("export", path, out, "--at", "before it")
+    assert out.read_text().split() == ["key,value", "1,10", "2,20"]
+    assert "named 'after'" in fail(3, "export", path, tmp_path / "none.csv", "--at", "after")
+    assert not (tmp_path / "none.csv").exists()
     assert "named 'after'" in fail(3, "get", path, 1, "--at", "after")
     assert "named 'after'" in fail(3, "range", path, "--at", "after")
     info = succeed("info", path)
