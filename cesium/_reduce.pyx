@@ -272,7 +272,7 @@ cdef struct Column:
 def reduce_columns(RangeReader reader not None, fields, kinds, bint spread):
     """Totals of columns of fixed values, over all rows to come; the reader is used up.
 
-    fields: numbers of column runs.  kinds: for each "f", "i", "u", "M" (either kind of time) or "?".
+    fields: numbers of column runs.  kinds: for each "f", "i", "u", "M" (time) or "?".
     For each column a tuple: values that are present, missing ones (NaN, NaT), the sum (int or
     float), the least and the most (None when nothing is present), and, with `spread`, the sum of
     squared distances from the mean (else 0).
