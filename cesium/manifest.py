@@ -251,7 +251,11 @@ class Manifest:
         """Write the first manifest of a store (or of a new, empty one in its place), durably."""
         numbers = numbers_of(files.list(), "manifest")
         manifest = cls(files, numbers[-1] if numbers else 0, state)
-        manifest._write_snapshot(state)
+        try:
+            manifest._write_snapshot(state)
+        except BaseException:  # an interrupt, with the file open already
+            manifest.close()
+            raise
         return manifest
 
     def append(self, edit: Edit) -> State:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -167,9 +167,17 @@ class QuickFailing(FailingFiles):
         self._called("sync_file", path)
 
 
+class Interrupting(QuickFailing):
+    """Ctrl-C, where the others have a failure."""
+
+    def _raise(self, kind: str, path: str | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("failing_files", [QuickFailing, Interrupting], ids=["fails", "ctrl-c"])
 @pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_every_call_fails(tmp_path: Path, side: str, links: bool) -> None:
+def test_every_call_fails(tmp_path: Path, side: str, links: bool, failing_files: Any) -> None:
     path, other = tmp_path / "s", tmp_path / "b"
     with opened_at(path) as store:
         changes(store, 0)
@@ -184,15 +192,17 @@ def test_every_call_fails(tmp_path: Path, side: str, links: bool) -> None:
         calls = 0
         for nth in _upward():
             _copy(tmp_path / "base", other)
-            source = QuickFailing(path) if side == "source" else QuickFiles(path)
-            target = QuickFailing(other) if side == "target" else QuickFiles(other)
+            source = failing_files(path) if side == "source" else QuickFiles(path)
+            target = failing_files(other) if side == "target" else QuickFiles(other)
             failing = source if side == "source" else target
             assert isinstance(failing, FailingFiles)
-            failing.fail(None, nth, forever=nth % 3 == 0)
+            failing.fail(None, nth, forever=nth % 3 == 0 and failing_files is QuickFailing)
             try:
                 backups.backup_directory(source, target, True, links)
             except OSError as error:
                 assert failing.failed and is_named(error, str(tmp_path)), repr(error)
+            except KeyboardInterrupt:
+                assert failing_files is Interrupting
             except cesium.CorruptionError:
                 # Between the old manifest and the new one: it does not open, and says so.
                 assert failing.failed and not list(other.glob("manifest-??????"))
