@@ -103,6 +103,8 @@ lint: .venv/.installed-lint
 	$(BIN)/ruff format --check .
 	PATH="$(BIN):$$PATH" cython-lint cesium
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/typing_samples.py
+	$(BIN)/pyright tests/typing_samples.py
 	cd build && $(BIN)/python -m mypy.stubtest --ignore-disjoint-bases \
 		--mypy-config-file ../pyproject.toml --ignore-unused-allowlist \
 		--allowlist ../tests/style/stubtest-allowlist.txt $(STUBBED)

@@ -20,6 +20,8 @@ from cesium._page cimport (
 from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View, key_from
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, found_whole, version_find
+from types import GenericAlias
+
 from cesium.errors import ClosedError
 
 
@@ -51,6 +53,11 @@ cdef class TableReads:
         self.values_codec = values
         self.shape = &core.shape.shape
         self.name = "store"
+
+    # What type checkers read: Store[int, float].  The running program makes nothing of it.
+    @classmethod
+    def __class_getitem__(cls, parameters):
+        return GenericAlias(cls, parameters)
 
     cdef int check_readable(self) except -1:
         if self.handle_closed:

@@ -49,7 +49,7 @@ def table_look(table: TableReads, title: str) -> Look:
         return Look(title, [f"cannot be read: {plain(repr(error), 200)}"])
 
 
-def range_look(piece: Range, title: str) -> Look:
+def range_look(piece: Range[Any, Any, Any], title: str) -> Look:
     """A range: about how many rows, and a few of them."""
     try:
         table = piece._store
@@ -251,7 +251,7 @@ def decoded(codec: KeyCodec, bound: Encoded) -> Any:
     return None
 
 
-def count_text(view: View, piece: Range, rows: Edges) -> str:
+def count_text(view: View, piece: Range[Any, Any, Any], rows: Edges) -> str:
     """How many rows a range has, as far as fences and the limit tell."""
     if rows.whole:
         return rows_text(len(rows.head))

@@ -11,6 +11,7 @@ from cesium._reads import TableReads
 from cesium.casting import at_least
 from cesium.looks import table_look
 from cesium.ranges import Encoded, Range
+from cesium.typed import K, V
 
 
 def decoded_bound(codec: KeyCodec, bound: Encoded) -> Any:
@@ -20,7 +21,7 @@ def decoded_bound(codec: KeyCodec, bound: Encoded) -> Any:
     return bound
 
 
-class OrderedReads(TableReads):
+class OrderedReads(TableReads[K, V]):
     """A mapping in key order for reading, with its ranges."""
 
     def _title(self) -> str:
@@ -37,33 +38,33 @@ class OrderedReads(TableReads):
     def _lowest(self) -> Encoded:
         return 0 if self.keys_codec.width else b""
 
-    def first(self) -> tuple[Any, Any]:
+    def first(self) -> tuple[K, V]:
         """The pair with the smallest key; KeyError when there is none."""
         return self._edge(False)
 
-    def last(self) -> tuple[Any, Any]:
+    def last(self) -> tuple[K, V]:
         """The pair with the largest key; KeyError when there is none."""
         return self._edge(True)
 
-    def _edge(self, reverse: bool) -> tuple[Any, Any]:
+    def _edge(self, reverse: bool) -> tuple[K, V]:
         pair = self._nearest(self._lowest, None, reverse)
         if pair is None:
             raise KeyError("the table is empty")
         return pair
 
-    def floor(self, key: Any) -> tuple[Any, Any] | None:
+    def floor(self, key: K) -> tuple[K, V] | None:
         """The pair with the largest key <= `key`, or None."""
         return self._nearest(self._lowest, self.keys_codec.upper_bound(key, True), True)
 
-    def lower(self, key: Any) -> tuple[Any, Any] | None:
+    def lower(self, key: K) -> tuple[K, V] | None:
         """The pair with the largest key < `key`, or None."""
         return self._nearest(self._lowest, self.keys_codec.upper_bound(key, False), True)
 
-    def ceiling(self, key: Any) -> tuple[Any, Any] | None:
+    def ceiling(self, key: K) -> tuple[K, V] | None:
         """The pair with the smallest key >= `key`, or None."""
         return self._nearest(self.keys_codec.lower_bound(key, True), None, False)
 
-    def higher(self, key: Any) -> tuple[Any, Any] | None:
+    def higher(self, key: K) -> tuple[K, V] | None:
         """The pair with the smallest key > `key`, or None."""
         return self._nearest(self.keys_codec.lower_bound(key, False), None, False)
 
@@ -88,7 +89,7 @@ class OrderedReads(TableReads):
         inclusive: tuple[bool, bool] = (True, False),
         reverse: bool = False,
         limit: int | None = None,
-    ) -> Range:
+    ) -> Range[K, V]:
         """The rows between two keys, None being no bound; nothing is read before it is asked for.
 
         inclusive: whether the bounds themselves belong.  limit: at most so many rows, from the end
@@ -100,7 +101,7 @@ class OrderedReads(TableReads):
         lower, upper = self._bounds(lo, hi, inclusive)
         return Range(self, lower, upper, reverse, limit)
 
-    def prefix(self, prefix: Any, partial: bool = False) -> Range:
+    def prefix(self, prefix: Any, partial: bool = False) -> Range[K, V]:
         """The rows whose key begins so: a piece of a str or bytes key, or whole parts of a tuple.
 
         partial: the last part of the tuple is a leading piece of a str or bytes part.
@@ -109,7 +110,7 @@ class OrderedReads(TableReads):
         lower, upper = self.keys_codec.prefix_bounds(prefix, partial)
         return Range(self, lower, upper, False, None)
 
-    def _slice(self, interval: slice) -> Range:
+    def _slice(self, interval: slice) -> Range[K, V]:
         if interval.step is not None:
             raise TypeError(f"a slice of a store has no step, so not {interval.step!r}")
         return self.range(interval.start, interval.stop)
@@ -117,19 +118,19 @@ class OrderedReads(TableReads):
     def _decode_bound(self, bound: Encoded) -> Any:
         return decoded_bound(self.keys_codec, bound)
 
-    def keys(self) -> Range:
+    def keys(self) -> Range[K, V, K]:
         """All keys in order, as a range."""
         return self.range().keys()
 
-    def values(self) -> Range:
+    def values(self) -> Range[K, V, V]:
         """All values in key order, as a range."""
         return self.range().values()
 
-    def items(self) -> Range:
+    def items(self) -> Range[K, V]:
         """All (key, value) pairs in order, as a range."""
         return self.range()
 
-    def view(self, key: Any) -> memoryview:
+    def view(self, key: K) -> memoryview:
         """The value of `key` as a read-only memoryview, of a table whose values are bytes.
 
         A value in a blob file is not copied: the view is of the mapped file, checked when this

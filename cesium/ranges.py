@@ -8,7 +8,8 @@ gives the same rows each time.  Ranges are immutable and may be shared by thread
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic
 
 from cesium._ranges import EncodedRange, RangeReader, View
 from cesium.casting import at_least
@@ -17,6 +18,7 @@ from cesium.looks import bound_text, range_look
 from cesium.range_columns import chosen, read_fields
 from cesium.range_frames import FrameReads
 from cesium.reductions import Reductions
+from cesium.typed import K, R, V
 
 if TYPE_CHECKING:
     from cesium.ordered import OrderedReads
@@ -26,7 +28,7 @@ _NOTHING = object()
 Encoded = int | bytes
 
 
-class Range(FrameReads, Reductions):
+class Range(FrameReads, Reductions, Generic[K, V, R]):
     """Rows of a table with lower <= key < upper, in key order or backwards, at most `limit`.
 
     Made by `Store.range`, `Store.prefix`, `store[lo:hi]`; iterating yields (key, value) pairs.
@@ -34,9 +36,13 @@ class Range(FrameReads, Reductions):
 
     __slots__ = ("_limit", "_lower", "_reverse", "_store", "_upper", "_yields")
 
+    @classmethod
+    def __class_getitem__(cls, parameters: Any) -> GenericAlias:  # two are as well as three
+        return GenericAlias(cls, parameters)
+
     def __init__(
         self,
-        store: OrderedReads,
+        store: OrderedReads[K, V],
         lower: Encoded | None,
         upper: Encoded | None,
         reverse: bool,
@@ -65,7 +71,7 @@ class Range(FrameReads, Reductions):
         limit = 0 if self._lower is None else self._limit
         return RangeReader(view, EncodedRange(core, lower, self._upper), self._reverse, limit)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[R]:
         if self._lower is None:
             self._store._check_open()
             return iter(())
@@ -89,11 +95,12 @@ class Range(FrameReads, Reductions):
         key, value = item
         return self._holds(key) and bool(self._store.get(key, _NOTHING) == value)
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: K) -> V:
         """The value of a key of the range, as it is now; KeyError outside.  So dict(view) works."""
         if not self._holds(key):
             raise KeyError(key)
-        return self._store[key]
+        value: V = self._store[key]
+        return value
 
     def _holds(self, key: Any) -> bool:
         """Whether the bounds and the limit allow a key."""
@@ -112,7 +119,7 @@ class Range(FrameReads, Reductions):
             before = Range(store, after, self._upper, False, None)
         return len(before) < self._limit
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[R]:
         """The same rows backwards; a limit is applied first."""
         if self._limit is None or self._lower is None:
             turned = Range(
@@ -123,19 +130,19 @@ class Range(FrameReads, Reductions):
         rows.reverse()
         return iter(rows)
 
-    def keys(self) -> Range:
+    def keys(self) -> Range[K, V, K]:
         """The same range, yielding keys."""
         return self._with(KEYS)
 
-    def values(self) -> Range:
+    def values(self) -> Range[K, V, V]:
         """The same range, yielding values."""
         return self._with(VALUES)
 
-    def items(self) -> Range:
+    def items(self) -> Range[K, V]:
         """The same range, yielding (key, value) pairs."""
         return self._with(PAIRS)
 
-    def _with(self, yields: int) -> Range:
+    def _with(self, yields: int) -> Range[K, V, Any]:
         return Range(self._store, self._lower, self._upper, self._reverse, self._limit, yields)
 
     def arrays(self, threads: int | None = None, columns: Iterable[str] | None = None) -> Any:

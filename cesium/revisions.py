@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 
 from cesium._core import KEEP
-from cesium._reads import MISSING, TableReads
+from cesium._reads import MISSING, Missing, TableReads
 from cesium.errors import SchemaError
+from cesium.typed import K, V
 
 
-class Revisions(TableReads):
+class Revisions(TableReads[K, V]):
     """compare_and_set and its like, for a table that has `_revise`."""
 
     _revise: Callable[[Any, Callable[[Any], Any]], Any]
 
-    def compare_and_set(self, key: Any, expected: Any, new: Any) -> bool:
+    def compare_and_set(self, key: K, expected: V | Missing, new: V | Missing) -> bool:
         """Stores `new` under `key` if its value is `expected`; whether it was, in one commit.
 
         MISSING stands for absence: expected, nothing may be there; new, the key is removed.  Values
@@ -41,13 +42,13 @@ class Revisions(TableReads):
 
         return self._revise(key, decide) is not KEEP
 
-    def put_if_absent(self, key: Any, value: Any) -> bool:
+    def put_if_absent(self, key: K, value: V) -> bool:
         """Stores `value` under `key` if nothing is there; whether it did."""
         if value is MISSING:
             raise SchemaError("cesium.MISSING stands for absence; it cannot be stored")
         return self.compare_and_set(key, MISSING, value)
 
-    def increment(self, key: Any, by: Any = 1) -> Any:
+    def increment(self, key: K, by: Any = 1) -> V:
         """Adds `by` to the number under `key`, or to 0, in one commit; returns the sum.
 
         SchemaError when the sum does not fit or, of whole numbers, `by` is none (nothing changes),
@@ -64,7 +65,8 @@ class Revisions(TableReads):
             total = by if old is MISSING else old + by
             return codec.decode_value(codec.encode_value(total))
 
-        return self._revise(key, add)
+        total: V = self._revise(key, add)
+        return total
 
 
 def exact_number(by: Any, kind: str) -> Any:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from cesium._engine import WriteGuard
 from cesium._ranges import View
 from cesium.ordered import OrderedReads
+from cesium.typed import K, V
 
 if TYPE_CHECKING:
     from cesium.engine import StoreEngine
     from cesium.table_engine import TableEngine
 
 
-class SnapshotTable(OrderedReads):
+class SnapshotTable(OrderedReads[K, V]):
     """A table as it was at the commit of a snapshot: all its reads.
 
     Made by `Snapshot.table`, and closed with it.
     """
 
-    def __new__(cls, table: TableEngine, view: View) -> SnapshotTable:
+    def __new__(cls, table: TableEngine, view: View) -> Self:
         return super().__new__(cls, table.core, *table.codecs)
 
     def __init__(self, table: TableEngine, view: View) -> None:
@@ -49,7 +50,7 @@ class SnapshotTables(Mapping[str, SnapshotTable]):
         return len(self._snapshot._moments)
 
 
-class Snapshot(OrderedReads):
+class Snapshot(OrderedReads[K, V]):
     """A frozen view of a store: all its reads, at one commit.
 
     Made by `Store.snapshot`, in microseconds whatever the size of the store: it pins the segments
@@ -59,7 +60,7 @@ class Snapshot(OrderedReads):
     After the store was closed a snapshot raises ClosedError.
     """
 
-    def __new__(cls, engine: StoreEngine) -> Snapshot:
+    def __new__(cls, engine: StoreEngine) -> Self:
         return super().__new__(cls, engine.main.core, *engine.main.codecs)
 
     def __init__(self, engine: StoreEngine) -> None:
@@ -105,7 +106,7 @@ class Snapshot(OrderedReads):
         for table in opened.values():
             table._close_handle()
 
-    def __enter__(self) -> Snapshot:
+    def __enter__(self) -> Self:
         self._check_open()
         return self
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 from cesium import feed
@@ -35,6 +35,7 @@ from cesium.snapshot import Snapshot
 from cesium.stats import Stats, stats
 from cesium.tables import Table, TableHandle, Tables, bytes_of_segments
 from cesium.transactions import Transaction, TransactionReads
+from cesium.typed import K, V
 from cesium.verify import verify
 
 
@@ -78,14 +79,14 @@ def _reopen(kind: type[Store], path: str, options: Options) -> Store:
     return kind(acquire(path, options), options)
 
 
-class Store(NamedCheckpoints, TableHandle):
+class Store(NamedCheckpoints, TableHandle[K, V]):
     """An open store: a mapping in key order, with batches, ranges and loads beside it.
 
     Made by `cesium.open`.  Any method may be called from any thread; use it as a context manager,
     or `close` it.  Two stores are equal only if they are the same object.
     """
 
-    def __new__(cls, engine: StoreEngine, options: Options) -> Store:
+    def __new__(cls, engine: StoreEngine, options: Options) -> Self:
         return super().__new__(
             cls, engine.main.core, *engine.main.codecs, options.durability, options.flag == "r"
         )
@@ -146,7 +147,9 @@ class Store(NamedCheckpoints, TableHandle):
 
     # -- keeping
 
-    def transaction(self, optimistic: bool = False, durability: str | None = None) -> Transaction:
+    def transaction(
+        self, optimistic: bool = False, durability: str | None = None
+    ) -> Transaction[K, V]:
         """A transaction, for a with statement: all of what is done in it happens, or nothing.
 
         It reads the store as it is when it begins, and its own writes.  An exception rolls it back.
@@ -157,7 +160,7 @@ class Store(NamedCheckpoints, TableHandle):
         self._check_writable()
         return Transaction(self, optimistic, durability)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Snapshot[K, V]:
         """The store as it is at this commit, for reading, however it is written to from now on.
 
         Use it as a context manager, or `close` it: it keeps the files and memtables that it reads.
@@ -274,7 +277,7 @@ class Store(NamedCheckpoints, TableHandle):
             if engine.leave():
                 close_engine(engine)
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         self._check_open()
         return self
 

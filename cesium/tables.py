@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from cesium import feed, loader, maintenance
 from cesium._core import DURABILITY_ERROR, LEVELS, Commit, CompiledTable
@@ -27,6 +27,7 @@ from cesium.progress import Progress, reporting
 from cesium.revisions import Revisions
 from cesium.table_engine import TableEngine
 from cesium.transactions import Transaction, TransactionReads
+from cesium.typed import K, V
 
 if TYPE_CHECKING:
     from cesium.store import Store
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 THREADS_MOST = 4  # what a load takes when nobody says: the drive is full by then
 
 
-class TableHandle(OrderedReads, Revisions, CompiledTable):
+class TableHandle(OrderedReads[K, V], Revisions[K, V], CompiledTable[K, V]):
     """A table of an open store: a mapping in key order, with batches, ranges and loads beside it.
 
     Two are equal only if they are the same object.
@@ -73,7 +74,7 @@ class TableHandle(OrderedReads, Revisions, CompiledTable):
 
     # -- batches
 
-    def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Commit:
+    def update(self, pairs: Mapping[K, V] | Iterable[tuple[K, V]]) -> Commit:
         """Stores every pair of a mapping, or of an iterable of pairs, in one atomic commit."""
         rows = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
         keys = [key for key, _ in rows]
@@ -192,14 +193,14 @@ def bytes_of_segments(tables: Iterable[TableEngine]) -> int:
     return sum(reader.record.bytes for table in tables for reader in table.segments())
 
 
-class Table(TableHandle):
+class Table(TableHandle[K, V]):
     """A table of a store, beside its default one: the reads, writes and ranges of a store.
 
     Made by `Store.table`; closed with the store's handle that made it, which it keeps open.  Its
     commits are those of the store: one journal, one sequence.
     """
 
-    def __new__(cls, store: Store, table: TableEngine) -> Table:
+    def __new__(cls, store: Store, table: TableEngine) -> Self:
         return super().__new__(
             cls, table.core, *table.codecs, store.options.durability, store.read_only
         )

@@ -20,7 +20,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from cesium._core import KEEP
 from cesium._keys import EncodedKeys
@@ -31,6 +31,7 @@ from cesium.errors import ConflictError, Error
 from cesium.large import check_drafted
 from cesium.ordered import OrderedReads
 from cesium.revisions import Revisions
+from cesium.typed import K, V
 
 if TYPE_CHECKING:
     from cesium.store import Store
@@ -40,17 +41,17 @@ PAUSE_MOST = 0.05  # seconds, between two tries
 T = TypeVar("T")
 
 
-class TransactionReads(OrderedReads, Revisions, DraftReads):
+class TransactionReads(OrderedReads[K, V], Revisions[K, V], DraftReads[K, V]):
     """What a transaction and its tables have in common: the reads, writes and ranges of a table."""
 
     # -- writes
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: K, value: V) -> None:
         if isinstance(key, slice):
             raise TypeError("a slice cannot be assigned to; use put_many(keys, values)")
         self.put(key, value)
 
-    def __delitem__(self, key: Any) -> None:
+    def __delitem__(self, key: K | slice) -> None:
         if isinstance(key, slice):
             if key.step is not None:
                 raise TypeError(f"a slice of a store has no step, so not {key.step!r}")
@@ -69,7 +70,11 @@ class TransactionReads(OrderedReads, Revisions, DraftReads):
             self.put(key, new)
         return new
 
-    def pop(self, key: Any, *default: Any) -> Any:
+    @overload
+    def pop(self, key: K) -> V: ...
+    @overload
+    def pop(self, key: K, default: T, /) -> V | T: ...
+    def pop(self, key: K, *default: Any) -> Any:
         """Removes `key` and returns its value; `default`, or KeyError, when it is not there."""
         if len(default) > 1:
             raise TypeError(f"pop takes a key and one default, not {len(default)}")
@@ -80,12 +85,13 @@ class TransactionReads(OrderedReads, Revisions, DraftReads):
             raise KeyError(key)
         return default[0] if value is MISSING else value
 
-    def setdefault(self, key: Any, default: Any) -> Any:
+    def setdefault(self, key: K, default: V) -> V:
         """The value of `key`; where there is none, stores `default` and returns it."""
-        value = self.get(key, MISSING)
+        value: Any = self.get(key, MISSING)
         if value is MISSING:
             self.put(key, default)
-        return default if value is MISSING else value
+        stored: V = default if value is MISSING else value
+        return stored
 
     def put_many(self, keys: Any, values: Any) -> None:
         """Stores a batch; the last of equal keys wins.  As `Store.put_many` takes it."""
@@ -100,7 +106,7 @@ class TransactionReads(OrderedReads, Revisions, DraftReads):
         self._check_writable()
         self._write_batch(self.keys_codec.encode_array(keys), None)
 
-    def update(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> None:
+    def update(self, pairs: Mapping[K, V] | Iterable[tuple[K, V]]) -> None:
         """Stores every pair of a mapping, or of an iterable of pairs."""
         rows = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
         self.put_many([key for key, _ in rows], [value for _, value in rows])
@@ -129,19 +135,19 @@ class TransactionReads(OrderedReads, Revisions, DraftReads):
     def _check_writable(self) -> None:
         self._check_open()
 
-    def view(self, key: Any) -> memoryview:
+    def view(self, key: K) -> memoryview:
         """The value of `key` as a read-only memoryview: see `Store.view`."""
         self.get(key)  # counts as read
         return super().view(key)
 
 
-class TransactionTable(TransactionReads):
+class TransactionTable(TransactionReads[K, V]):
     """A table inside of a transaction: its reads, writes and ranges.
 
     Made by `Transaction.table`; it is committed and rolled back with the transaction.
     """
 
-    def __new__(cls, whole: Transaction, table: TableHandle) -> TransactionTable:
+    def __new__(cls, whole: Transaction, table: TableHandle) -> Self:
         return super().__new__(
             cls, table.core, table.keys_codec, table.values_codec, table, whole.life
         )
@@ -154,7 +160,7 @@ class TransactionTable(TransactionReads):
         return f"<{self._path} in a transaction>"
 
 
-class Transaction(WholeDraft, TransactionReads):
+class Transaction(WholeDraft[K, V], TransactionReads[K, V]):
     """A transaction of a store: the reads, writes and ranges of the store, all or nothing.
 
     Made by `Store.transaction`, for a `with` statement: it begins there, is committed at its end,
@@ -165,14 +171,14 @@ class Transaction(WholeDraft, TransactionReads):
     are LimitError.
     """
 
-    def __new__(cls, store: Store, optimistic: bool, durability: str | None) -> Transaction:
+    def __new__(cls, store: Store[K, V], optimistic: bool, durability: str | None) -> Self:
         engine = store._engine
         return super().__new__(
             cls, store.core, store.keys_codec, store.values_codec, store,
             TransactionLife(store, engine.turn, optimistic, durability), engine.cores,
         )  # fmt: skip
 
-    def __init__(self, store: Store, optimistic: bool, durability: str | None) -> None:
+    def __init__(self, store: Store[K, V], optimistic: bool, durability: str | None) -> None:
         self._store = store
 
     def table(self, name: str) -> TransactionTable:

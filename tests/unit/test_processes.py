@@ -66,10 +66,11 @@ properties = ["sequence", "durable_sequence", "tables"]
 ranges = {
     "arrays": (), "batches": (), "__len__": (), "__iter__": (), "__reversed__": (), "__bool__": (),
     "__contains__": ((1, 1),), "__getitem__": (1,),
-    "to_arrow": (), "to_pandas": (), "to_polars": (),
+    "to_arrow": (), "to_pandas": (), "to_polars": (), "count": (), "sum": (), "mean": (), "min": (),
+    "max": (), "describe": (), "sample": (3,), "downsample": (3,),
 }
 # What reads nothing, or only says what the handle is; and what holds the parts of the store.
-quiet = {"close", "closed", "path", "options", "read_only", "plot", "arrow_stream"}
+quiet = {"close", "closed", "path", "options", "read_only", "plot", "arrow_stream", "key", "value"}
 quiet |= {"core", "engine", "keys_codec", "values_codec", "counted", "level", "shape"}
 known = set(writes) | set(reads) | set(properties) | quiet
 new = {name for name in dir(cesium.Store) if not name.startswith("_")} - known
