@@ -67,8 +67,9 @@ ranges = {
     "arrays": (), "batches": (), "__len__": (), "__iter__": (), "__reversed__": (), "__bool__": (),
     "__contains__": ((1, 1),), "__getitem__": (1,),
     "to_arrow": (), "to_pandas": (), "to_polars": (), "count": (), "sum": (), "mean": (), "min": (),
-    "max": (), "describe": (), "sample": (3,), "downsample": (3,),
+    "max": (), "describe": (), "sample": (3,), "downsample": (4,),
 }
+of_values = {"__getitem__", "sum", "mean", "min", "max", "describe", "downsample"}
 # What reads nothing, or only says what the handle is; and what holds the parts of the store.
 quiet = {"close", "closed", "path", "options", "read_only", "plot", "arrow_stream", "key", "value"}
 quiet |= {"core", "engine", "keys_codec", "values_codec", "counted", "level", "shape"}
@@ -105,7 +106,7 @@ if child == 0:
                 refused(name, lambda: getattr(handle, name))
         for piece in (view, view.keys()):
             for name, arguments in ranges.items():
-                if piece is view or name != "__getitem__":
+                if piece is view or name not in of_values:
                     refused(f"range {name}", lambda: getattr(piece, name)(*arguments))
         for number, iterator in enumerate(begun):
             refused(f"iterator {number}", lambda: next(iterator))
