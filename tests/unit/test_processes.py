@@ -69,7 +69,7 @@ ranges = {
     "to_arrow": (), "to_pandas": (), "to_polars": (), "count": (), "sum": (), "mean": (), "min": (),
     "max": (), "describe": (), "sample": (3,), "downsample": (4,),
 }
-of_values = {"__getitem__", "sum", "mean", "min", "max", "describe", "downsample"}
+of_values = {"__getitem__", "count", "sum", "mean", "min", "max", "describe", "downsample"}
 # What reads nothing, or only says what the handle is; and what holds the parts of the store.
 quiet = {"close", "closed", "path", "options", "read_only", "plot", "arrow_stream", "key", "value"}
 quiet |= {"core", "engine", "keys_codec", "values_codec", "counted", "level", "shape"}
