@@ -29,6 +29,7 @@ from cesium.errors import (
     StorageFullError,
 )
 from cesium.feed import Change, Operation
+from cesium.from_frame import from_frame
 from cesium.keys import Codec as KeyCodec
 from cesium.naming import Checkpoint
 from cesium.options import Options
@@ -85,6 +86,7 @@ __all__ = [
     "Table",
     "Transaction",
     "ValueCodec",
+    "from_frame",
     "open",
     "retry",
 ]

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from cesium._engine import TableCore
@@ -40,7 +40,14 @@ class CompiledTable(TableReads[K, V]):
     def pop(self, key: K, default: _T, /) -> V | _T: ...
     def setdefault(self, key: K, default: V) -> V: ...
     def _revise(self, key: Any, decision: Callable[[Any], Any]) -> Any: ...
-    def put_many(self, keys: Any, values: Any, durability: str | None = None) -> Commit: ...
+    def put_many(
+        self,
+        keys: Any,
+        values: Any = None,
+        durability: str | None = None,
+        *,
+        key: str | Iterable[str] | None = None,
+    ) -> Commit: ...
     def delete_many(self, keys: Any, durability: str | None = None) -> Commit: ...
     def _delete_encoded(
         self, lower: _Encoded, upper: _Encoded | None, durability: str | None = None

@@ -29,6 +29,7 @@ from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, version_find
 from cesium import _reads
 from cesium.errors import LimitError, ReadOnlyError
+from cesium.incoming import arrow_rows
 
 LEVELS = ("none", "process", "interval", "sync")
 DURABILITY_ERROR = "durability is one of 'sync', 'interval', 'process', 'none', not {!r}"
@@ -344,19 +345,23 @@ cdef class CompiledTable(TableReads):
 
     # --- batches ------------------------------------------------------------------------------
 
-    def put_many(self, keys, values, durability=None):
+    def put_many(self, keys, values=None, durability=None, *, key=None):
         """Stores a batch in one atomic commit; the last of equal keys wins.
 
         keys, values: whatever numpy can read as one array each (composite keys and structured
-        values: also a tuple of arrays), of equal length.  Returns Commit(sequence, durability,
-        rows).  SchemaError for a wrong dtype, shape or length; nothing changes then.
+        values: also a tuple of arrays), of equal length; or a frame (pandas, polars, Arrow) and
+        key=, which names its key columns, the others being the value.  Returns Commit(sequence,
+        durability, rows).  SchemaError for a wrong dtype, shape or length; nothing changes then.
         """
         cdef EncodedKeys encoded_keys
         cdef EncodedValues encoded_values
         cdef int level = self.level_of(durability)
         self.check_writable()
-        encoded_keys = self.keys_codec.encode_array(keys)
-        encoded_values = self.values_codec.encode_array(values, encoded_keys.count)
+        if values is None:
+            encoded_keys, encoded_values = self._frame_batch(keys, key)
+        else:
+            encoded_keys = self.keys_codec.encode_array(arrow_rows(keys))
+            encoded_values = self.values_codec.encode_array(arrow_rows(values), encoded_keys.count)
         return self.commit_batch(encoded_keys, encoded_values, level)
 
     def delete_many(self, keys, durability=None):

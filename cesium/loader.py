@@ -80,6 +80,20 @@ def load_rows(
         output, bounds = load_at_once(table, keys, values, threads, progress)
     else:
         output, bounds = load_in_runs(table, keys, values, most_rows, threads, progress)
+    return commit_load(table, output, bounds, keys.count, threads, durability, facts)
+
+
+def commit_load(
+    table: TableEngine,
+    output: SegmentOutput,
+    bounds: Bounds,
+    rows: int,
+    threads: int,
+    durability: str,
+    facts: dict[str, Fact],
+) -> Commit:
+    """Makes what was written visible and durable; removes it if that fails."""
+    inner = table.store.core_engine
     try:
         table.store.files.sync_directory()
         if inner.unjournaled:
@@ -100,7 +114,7 @@ def load_rows(
         read_ahead(table, records, threads)
     except Exception as error:  # the load is committed; reading tells of what cannot be read
         table.store.upkeep.note(table.store.path, error)
-    return Commit(sequence, durability, keys.count)
+    return Commit(sequence, durability, rows)
 
 
 def encoded_bytes(keys: EncodedKeys, values: EncodedValues) -> int:
@@ -136,49 +150,98 @@ def load_in_runs(
     threads: int,
     progress: Progress | None,
 ) -> tuple[SegmentOutput, Bounds]:
-    """A batch by way of sorted runs, each written as segments of its own before the next is sorted.
-
-    Many are merged to one in between: each that is read has a mapping, and its fences in memory.
-    """
-    # Runs, then what was merged of RUNS_MOST of them, and so on: no row is merged more often than
-    # there are levels.  The higher, the older; each in order.
-    levels: list[list[SegmentOutput]] = [[]]
-    bounds: list[tuple[bytes, bytes]] = []
-
-    def make_place(level: int) -> None:
-        if len(levels[level]) < RUNS_MOST:
-            return
-        if level + 1 == len(levels):
-            levels.append([])
-        make_place(level + 1)
-        merged = merge_runs(table, levels[level], TIER_BASE, RUN)
-        levels[level] = []
-        levels[level + 1].append(merged)
-        table.store.core_engine.counters.add("load_bytes", bytes_of(merged))
-
-    def write_next(first: int) -> None:
-        rows = sorted_rows(
-            table,
-            keys_part(keys, first, first + most_rows),
-            values_part(values, first, first + most_rows),
-            threads,
-        )
-        bounds.append(bounds_of(rows))
-        levels[0].append(write_run(table, rows, TIER_BASE, threads, None, RUN))
-        table.store.core_engine.counters.add("load_bytes", bytes_of(levels[0][-1]))
-
-    try:
+    """A batch by way of sorted runs, each written as segments before the next is sorted."""
+    with Runs(table, threads, progress) as runs:
         for first in range(0, keys.count, most_rows):
-            make_place(0)
-            write_next(first)
-        whole = min(lower for lower, _ in bounds), max(upper for _, upper in bounds)
-        runs = [run for level in reversed(levels) for run in level]
-        return merge_runs(table, runs, tier_of(table, whole), LOAD, progress), whole
-    except BaseException:
-        for level in levels:
+            last = first + most_rows
+            runs.add(keys_part(keys, first, last), values_part(values, first, last))
+        return runs.finish()
+
+
+class Runs:
+    """The sorted runs of one load, in a with statement: left early, what they wrote is gone.
+
+    Runs that rise, each above the one before, are one already and stay as they were written.
+    Others are merged in the end, and many to one in between: each that is read has a mapping, and
+    its fences in memory.
+    """
+
+    def __init__(self, table: TableEngine, threads: int, progress: Progress | None) -> None:
+        self._table = table
+        self._threads = threads
+        self._progress = progress
+        self._rising: SegmentOutput | None = None
+        self._told = 0  # rows of `_rising` that progress has heard of
+        # Runs, then what was merged of RUNS_MOST of them, and so on: no row is merged more often
+        # than there are levels.  The higher, the older; each in order.
+        self._levels: list[list[SegmentOutput]] = [[]]
+        self._whole: tuple[bytes, bytes] | None = None
+
+    def add(self, keys: EncodedKeys, values: EncodedValues) -> None:
+        """Sorts and writes one more run, whose rows come after all before."""
+        rows = sorted_rows(self._table, keys, values, self._threads)
+        lower, upper = bounds_of(rows)
+        if self._whole is None:
+            tier = tier_of(self._table, (lower, upper))
+            self._rising = write_run(self._table, rows, tier, self._threads, self._tell)
+        elif self._rising is not None and lower > self._whole[1]:
+            write_run(
+                self._table, rows, self._rising.tier, self._threads, self._tell, LOAD, self._rising
+            )
+        else:
+            if self._rising is not None:
+                self._keep(self._rising)
+                self._rising = None
+            self._make_place(0)
+            self._keep(write_run(self._table, rows, TIER_BASE, self._threads, None, RUN))
+        least, most = self._whole or (lower, upper)
+        self._whole = min(least, lower), max(most, upper)
+
+    def finish(self) -> tuple[SegmentOutput, Bounds]:
+        """All runs as one, where it belongs, and its bounds."""
+        assert self._whole is not None
+        if self._rising is not None:
+            rising, self._rising = self._rising, None
+            return rising, self._whole
+        runs = [run for level in reversed(self._levels) for run in level]
+        self._levels = [[]]
+        tier, told = tier_of(self._table, self._whole), self._tell_merged
+        return merge_runs(self._table, runs, tier, LOAD, told), self._whole
+
+    def _tell(self, rows: int) -> None:
+        self._told += rows
+        if self._progress is not None:
+            self._progress(rows)
+
+    def _tell_merged(self, rows: int) -> None:
+        known = min(rows, self._told)
+        self._told -= known
+        if self._progress is not None and rows > known:
+            self._progress(rows - known)
+
+    def _keep(self, run: SegmentOutput, level: int = 0) -> None:
+        self._levels[level].append(run)
+        self._table.store.core_engine.counters.add("load_bytes", bytes_of(run))
+
+    def _make_place(self, level: int) -> None:
+        if len(self._levels[level]) < RUNS_MOST:
+            return
+        if level + 1 == len(self._levels):
+            self._levels.append([])
+        self._make_place(level + 1)
+        merged = merge_runs(self._table, self._levels[level], TIER_BASE, RUN)
+        self._levels[level] = []
+        self._keep(merged, level + 1)
+
+    def __enter__(self) -> Runs:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._rising is not None:
+            self._rising.discard()
+        for level in self._levels:
             for run in level:
                 run.discard()
-        raise
 
 
 def sorted_rows(
@@ -222,9 +285,11 @@ def write_run(
     threads: int,
     progress: Progress | None,
     made: str = LOAD,
+    output: SegmentOutput | None = None,
 ) -> SegmentOutput:
-    """One sorted run as segments; several threads write a part of it each."""
-    output = SegmentOutput(table, tier, table.store.core_engine.sequence, 0, made)
+    """One sorted run as segments, of an output that there is; several threads write a part each."""
+    if output is None:
+        output = SegmentOutput(table, tier, table.store.core_engine.sequence, 0, made)
     filter_most = 0 if tier == TIER_BASE else filter_keys_most(table.store)
     parts = max(1, min(threads, rows.count // PART_ROWS_LEAST, writers_most(table.store)))
     edges = [rows.count * part // parts for part in range(parts + 1)]

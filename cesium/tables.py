@@ -21,7 +21,10 @@ from cesium.engine import StoreEngine
 from cesium.errors import ReadOnlyError
 from cesium.events import event
 from cesium.feed import Change
+from cesium.frame_rows import FrameRows, Part
+from cesium.incoming import arrow_rows
 from cesium.large import check_sizes, one_row
+from cesium.load_stream import load_stream
 from cesium.ordered import OrderedReads
 from cesium.progress import Progress, reporting
 from cesium.revisions import Revisions
@@ -119,14 +122,17 @@ class TableHandle(OrderedReads[K, V], Revisions[K, V], CompiledTable[K, V]):
     def bulk_load(
         self,
         keys: Any,
-        values: Any,
+        values: Any = None,
         progress: Progress = False,
         threads: int | None = None,
         durability: str | None = None,
+        *,
+        key: str | Iterable[str] | None = None,
     ) -> Commit:
         """Loads a batch of any size and order as one commit, straight into segments.
 
-        keys, values: as for `put_many`; of equal keys the last wins, and it wins over what is
+        keys, values: as for `put_many`, or a frame and key=, which names its key columns; an Arrow
+        stream may be larger than memory.  Of equal keys the last wins, and it wins over what is
         stored.  All or nothing: until the commit, which is durable when this returns, nothing is
         visible.  progress: shows a bar; or a function, called with the rows done and the rows in
         all, from whatever thread works.  threads: how many may sort and write at once (None: as
@@ -135,19 +141,32 @@ class TableHandle(OrderedReads[K, V], Revisions[K, V], CompiledTable[K, V]):
         self._check_writable()
         if durability is not None and durability not in LEVELS:
             raise ValueError(DURABILITY_ERROR.format(durability))
-        encoded = self.keys_codec.encode_array(keys)
+        if values is None:
+            return self._load_frame(self._rows_of(keys, key), progress, threads)
+        encoded = self.keys_codec.encode_array(arrow_rows(keys))
         return self._load(
-            encoded, self.values_codec.encode_array(values, encoded.count), progress, threads
+            encoded,
+            self.values_codec.encode_array(arrow_rows(values), encoded.count),
+            progress,
+            threads,
         )
+
+    def _rows_of(self, frame: Any, key: Any) -> FrameRows:
+        return FrameRows(frame, key, self.keys_codec, self.values_codec)
+
+    def _frame_batch(self, frame: Any, key: Any) -> Part:
+        return self._rows_of(frame, key).whole()
+
+    def _load_frame(self, rows: FrameRows, progress: Progress, threads: int | None) -> Commit:
+        with reporting("loading", 0, progress) as report:
+            return load_stream(self._table, rows.parts(), threads_of(threads), "sync", report)
 
     def _load(
         self, keys: EncodedKeys, values: EncodedValues, progress: Progress, threads: int | None
     ) -> Commit:
         check_sizes(values, self._engine.options)
-        default = min(os.cpu_count() or 1, THREADS_MOST)
-        threads = default if threads is None else at_least("threads", threads, 1)
         with reporting("loading", keys.count, progress) as report:
-            return loader.load(self._table, keys, values, threads, "sync", report)
+            return loader.load(self._table, keys, values, threads_of(threads), "sync", report)
 
     def _load_encoded(self, keys: EncodedKeys, values: EncodedValues, durability: str) -> Commit:
         return self._load(keys, values, False, 1)
@@ -186,6 +205,13 @@ class TableHandle(OrderedReads[K, V], Revisions[K, V], CompiledTable[K, V]):
             with reporting("compacting", rows, progress) as report:
                 maintenance.compact(self._engine, tables, report)
             facts["bytes_after"] = bytes_of_segments(tables)
+
+
+def threads_of(threads: int | None) -> int:
+    """How many threads may load, when so many are asked for."""
+    if threads is None:
+        return min(os.cpu_count() or 1, THREADS_MOST)
+    return at_least("threads", threads, 1)
 
 
 def bytes_of_segments(tables: Iterable[TableEngine]) -> int:

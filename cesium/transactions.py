@@ -28,6 +28,8 @@ from cesium._memtable import Memtable
 from cesium._reads import MISSING
 from cesium._transaction import DraftReads, TransactionLife, WholeDraft
 from cesium.errors import ConflictError, Error
+from cesium.frame_rows import FrameRows
+from cesium.incoming import arrow_rows
 from cesium.large import check_drafted
 from cesium.ordered import OrderedReads
 from cesium.revisions import Revisions
@@ -93,11 +95,16 @@ class TransactionReads(OrderedReads[K, V], Revisions[K, V], DraftReads[K, V]):
         stored: V = default if value is MISSING else value
         return stored
 
-    def put_many(self, keys: Any, values: Any) -> None:
+    def put_many(
+        self, keys: Any, values: Any = None, *, key: str | Iterable[str] | None = None
+    ) -> None:
         """Stores a batch; the last of equal keys wins.  As `Store.put_many` takes it."""
         self._check_writable()
-        encoded = self.keys_codec.encode_array(keys)
-        rows = self.values_codec.encode_array(values, encoded.count)
+        if values is None:
+            encoded, rows = FrameRows(keys, key, self.keys_codec, self.values_codec).whole()
+        else:
+            encoded = self.keys_codec.encode_array(arrow_rows(keys))
+            rows = self.values_codec.encode_array(arrow_rows(values), encoded.count)
         check_drafted(rows)
         self._write_batch(encoded, rows)
 
