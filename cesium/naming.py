@@ -21,7 +21,7 @@ from cesium.engine import StoreEngine
 from cesium.errors import ConflictError
 from cesium.named import EPOCH, MICROSECOND, sizes_of
 from cesium.reclaim import let_go_of_version
-from cesium.records import checked_name
+from cesium.records import NamedVersion, checked_name
 from cesium.state import Edit
 
 
@@ -106,9 +106,9 @@ def name_checkpoint(engine: StoreEngine, name: str) -> Checkpoint:
             )
         checkpoint_held(engine)
         engine.append_edit(Edit(name_version=(name, time.time_ns() // 1000)))
-        made = checkpoints(engine)[-1]
+        version = engine.manifest.state.named[name]
     maintenance.after_checkpoint(engine)
-    return made
+    return described(version, sizes_of(version.segments.values()), 0)  # the store needs all of it
 
 
 def checkpoints(engine: StoreEngine) -> list[Checkpoint]:
@@ -119,16 +119,20 @@ def checkpoints(engine: StoreEngine) -> list[Checkpoint]:
     for sizes in versions:
         users.update(sizes.keys())
     return [
-        Checkpoint(
-            version.name,
-            version.sequence,
-            EPOCH + version.time * MICROSECOND,
-            sum(at.rows - 2 * at.delete_markers for at in version.segments.values()),
-            sum(sizes.values()),
-            sum(size for file, size in sizes.items() if users[file] == 1),
-        )
+        described(version, sizes, sum(size for file, size in sizes.items() if users[file] == 1))
         for version, sizes in zip(state.named.values(), versions, strict=True)
     ]
+
+
+def described(
+    version: NamedVersion, sizes: dict[tuple[str, int], int], own_bytes: int
+) -> Checkpoint:
+    """A version as it is listed.  sizes: of its files."""
+    rows = sum(record.rows - 2 * record.delete_markers for record in version.segments.values())
+    time = EPOCH + version.time * MICROSECOND
+    return Checkpoint(
+        version.name, version.sequence, time, max(rows, 0), sum(sizes.values()), own_bytes
+    )
 
 
 def drop(engine: StoreEngine, name: str) -> None:

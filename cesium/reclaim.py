@@ -41,14 +41,15 @@ def blob_totals(records: Iterable[SegmentRecord]) -> dict[int, tuple[int, int, i
 def mostly_dead(table: TableEngine, dead_share: float = DEAD_SHARE) -> frozenset[int]:
     """The blob files of which more than that share is dead."""
     totals = blob_totals(reader.record for reader in table.segments())
-    for record in named_records(table.store.manifest.state):
-        for share in record.blobs:
-            totals.pop(share.id, None)
-    return frozenset(
+    dead = {
         number
         for number, (_, values, live) in totals.items()
         if values - live > values * dead_share
-    )
+    }
+    if dead:  # named versions may have many segments, and this is asked after every flush
+        for record in named_records(table.store.manifest.state):
+            dead.difference_update(share.id for share in record.blobs)
+    return frozenset(dead)
 
 
 def kept_readers(engine: StoreEngine) -> list[SegmentReader]:
@@ -99,7 +100,9 @@ def let_go_of_version(engine: StoreEngine, version: NamedVersion) -> None:
     _drop_blobs(engine, removed)
 
 
-def _drop_blobs(engine: StoreEngine, removed: Iterable[SegmentRecord]) -> None:
+def _drop_blobs(engine: StoreEngine, removed: list[SegmentRecord]) -> None:
+    if not any(record.blobs for record in removed):
+        return
     state = engine.manifest.state
     attached = [reader.record for reader in engine.segments()]
     engine.blobs.drop(removed, [*state.segments.values(), *named_records(state), *attached])
