@@ -21,7 +21,7 @@ from cesium.backup import RESTORING, backup_directory, restore
 from cesium.directory import BACKUP_MARK
 from cesium.files import Files
 from cesium.verify import verify_directory
-from command_line import fail, succeed
+from command_line import fail, run, succeed
 from failing_files import BudgetFiles
 
 KEYS = np.arange(20_000, dtype="u8")
@@ -523,3 +523,20 @@ def test_the_commands(tmp_path: Path) -> None:
     (tmp_path / "c" / name).write_bytes(data)
     assert "the backup is damaged" in fail(4, "restore", tmp_path / "c", tmp_path / "x")
     assert name in fail(4, "backup", tmp_path / "c", tmp_path / "y", "--copy")
+
+
+def test_ctrl_c_in_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with filled(tmp_path / "s") as store:
+        expected = dict(store.items())
+    for command, number in (("backup", 2), ("restore", 1)):
+        source, dest = ("s", "b") if command == "backup" else ("b", "r")
+        with monkeypatch.context() as patch:
+            interrupted_at(patch, number, KeyboardInterrupt())
+            result = run(command, tmp_path / source, tmp_path / dest)
+            assert (result.exit_code, result.stdout) == (130, "")
+        with pytest.raises((cesium.CorruptionError, FileExistsError, FileNotFoundError)):
+            cesium.open(tmp_path / dest, flag="r")
+        succeed(command, tmp_path / source, tmp_path / dest)
+        assert rows(tmp_path / dest) == expected
+        with cesium.open(tmp_path / "s", flag="r") as store:
+            assert store.verify().ok and dict(store.items()) == expected
