@@ -28,7 +28,7 @@ class FrameRows:
         if len(given.keys) != parts:
             raise SchemaError(
                 f"the key has {parts} part{'s' if parts > 1 else ''}, {keys.spec}, "
-                f"given {len(given.keys)} columns: {', '.join(given.keys)}"
+                f"given {len(given.keys)} to make it of: {', '.join(given.keys)}"
             )
         self._given = given
         self._keys = keys

@@ -63,6 +63,10 @@ class TableColumns:
         if wanted is not None:
             self.types = {name: self._type(name) for name in chosen(wanted)}
 
+    def with_keys(self) -> None:
+        """All keys are wanted, before what was wanted already."""
+        self.types = {**self.keys, **self.types}
+
     def _type(self, name: str) -> Any:
         if name not in self.types:
             raise SchemaError(f"there is no column {name!r}: there are {', '.join(self.types)}")

@@ -117,13 +117,15 @@ class FrameReads:
     ) -> pandas.DataFrame:
         """The range as a pandas.DataFrame, its index the keys: a MultiIndex of composite ones.
 
-        columns: names of those to read, as of `to_arrow`; keys that are not among them are not
-        read.  index: False leaves keys among the columns.  Numbers and times are numpy arrays that
-        nothing else holds; text has pandas' own dtype (objects without pyarrow); JSON, MessagePack
-        and the user's codecs come decoded, one object each.
+        columns: names of those to read, as of `to_arrow`; the keys need not be among them.  index:
+        False has keys as columns like others, read only if they are named.  Numbers and times are
+        numpy arrays that nothing else holds; text has pandas' own dtype (objects without pyarrow);
+        JSON, MessagePack and the user's codecs come decoded, one object each.
         """
         pandas = needed("pandas", "pandas")
         wanted = self._table_columns(columns)
+        if index:
+            wanted.with_keys()
         _, found = wanted.read(self._reader(bool(wanted.values)), None, raw=False)
         series = {name: pandas_values(name, values) for name, values in found.items()}
         keys = [name for name in series if name in wanted.keys] if index else []

@@ -289,7 +289,7 @@ def test_frames_that_do_not_fit_the_schema() -> None:
         plain.bulk_load(frame, key="k")
     with pytest.raises(SchemaError, match="key column 'k'"):
         plain.bulk_load(frame.select(["k", "x"]), key="k")
-    with pytest.raises(SchemaError, match="1 part, u1, given 2 columns: k, x"):
+    with pytest.raises(SchemaError, match="1 part, u1, given 2 to make it of: k, x"):
         plain.bulk_load(frame, key=["k", "x"])
     fields = cesium.open(":memory:", key="u2", value=[("x", "i4"), ("z", "i4")])
     with pytest.raises(SchemaError, match="fields x, z, given the columns x, y"):

@@ -81,6 +81,8 @@ def test_pandas_and_polars_agree_with_arrays(store: Any) -> None:
     assert frame["half"].dtype == np.float16
     with pytest.raises(SchemaError, match=r"'grid'.*one dimension"):
         store.range().to_pandas()
+    some = store.range().to_pandas(columns=["size"])  # the index comes without being named
+    assert some.index.tolist() == frame.index.tolist() and list(some.columns) == ["size"]
     flat = store.range().to_pandas(["key", "size"], index=False)
     assert list(flat.columns) == ["key", "size"] and isinstance(flat.index, pandas.RangeIndex)
     polar = store.range().to_polars()
