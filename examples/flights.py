@@ -30,22 +30,22 @@ flights[["month", "day", "hour", "minute", "origin", "dest", "carrier", "flight"
 
 # %%
 departure = pd.to_datetime(flights[["year", "month", "day", "hour", "minute"]])
-keys = (
-    flights["origin"].tolist(),
-    departure.to_numpy("datetime64[s]"),
-    flights["carrier"].tolist(),
-    flights["flight"].to_numpy("i4"),
+frame = pd.DataFrame(
+    {
+        "origin": flights["origin"],
+        "departure": departure.astype("datetime64[s]"),
+        "carrier": flights["carrier"],
+        "flight": flights["flight"].astype("i4"),
+        "dest": flights["dest"],
+        "dep_delay": flights["dep_delay"],
+        "arr_delay": flights["arr_delay"],
+        "distance": flights["distance"].astype("i2"),
+    }
 )
-fields = [("dest", "S3"), ("dep_delay", "f4"), ("arr_delay", "f4"), ("distance", "i2")]
-values = np.empty(len(flights), fields)
-for name, dtype in fields:
-    values[name] = flights[name].to_numpy(dtype)
 
 folder = tempfile.TemporaryDirectory()
-store = cesium.open(
-    Path(folder.name) / "flights.cesium", key=("str", "datetime64[s]", "str", "i4"), value=fields
-)
-store.bulk_load(keys, values, progress=True)
+path = Path(folder.name) / "flights.cesium"
+store = cesium.from_frame(path, frame, key=["origin", "departure", "carrier", "flight"])
 
 # %% [markdown]
 # The rows came in the order of the file; the store has them in the order of its keys, on the
