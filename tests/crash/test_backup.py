@@ -125,7 +125,7 @@ def test_a_power_cut_at_every_event(taken: list[tuple[Moment, Rows]], kind: Any)
         if not disk.apply(event) and not isinstance(event, Mark):
             continue
         lawful = [rows for _, rows in taken[max(last, 0) : last + 2]]
-        for choice, content in choices(disk, f"event {number}", 3):
+        for choice, content in choices(disk, f"event {number}", 2):
             digest = digests.of(content)
             if digest not in known:
                 known[digest] = found_in(content)
@@ -267,7 +267,7 @@ def work(path: str, dest: str) -> None:
 def test_sigkill(tmp_path: Path) -> None:
     rng = random.Random("backups")
     acknowledged = 0
-    for _ in range(8):
+    for _ in range(5):
         child = subprocess.Popen(
             [sys.executable, __file__, str(tmp_path / "s"), str(tmp_path / "b")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
