@@ -8,8 +8,8 @@ import cesium
 import cesium.aio
 
 SECTIONS = {
-    "Opening": ["open", "Options", "KeyCodec", "ValueCodec"],
-    "The store": ["Store", "Commit", "MISSING"],
+    "Opening": ["open", "from_frame", "Options", "KeyCodec", "ValueCodec"],
+    "The store": ["Store", "Table", "Commit", "MISSING"],
     "Reading": ["Range", "Snapshot", "Column"],
     "Transactions": ["Transaction", "Savepoint", "retry"],
 }
