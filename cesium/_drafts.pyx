@@ -23,7 +23,7 @@ from cesium._ranges cimport EncodedRange, RangeReader, View
 from cesium._values cimport EncodedValues
 from cesium._version cimport raise_plain, version_fill_inputs
 
-from cesium.errors import Error
+from cesium.errors import ClosedError, Error
 
 cdef enum:
     COMPARED_ROWS = 65536       # of a range, read twice and compared, at a time
@@ -64,9 +64,12 @@ cdef class Drafts:
         return True
 
     cdef Memtable top(self):
+        cdef list drafts = self.drafts
+        if drafts is None:      # another thread has ended the transaction since it was looked at
+            raise ClosedError("the transaction has ended")
         self.merged = None
         self.changes += 1
-        return self.drafts[len(self.drafts) - 1]
+        return drafts[len(drafts) - 1]
 
     # --- savepoints ---------------------------------------------------------------------------
 

@@ -78,8 +78,9 @@ cdef class TableReads:
 
     @property
     def closed(self):
-        """Whether this handle was closed."""
-        return self.handle_closed or self.engine.closed
+        """Whether this handle was closed, or its table dropped."""
+        return (self.handle_closed or self.engine.closed
+                or (self.core.dropped and self.moment is None))
 
     def _check_open(self):
         """ClosedError once the handle, or the store, is closed, and in a forked child."""

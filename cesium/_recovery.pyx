@@ -266,6 +266,7 @@ cdef class Recovery:
     cdef TableCore core             # of the last operation,
     cdef Gathered gathered          # and what is gathered of it; None: it has none yet
     cdef dict gathering             # by table id
+    cdef readonly uint64_t left_out     # operations on tables that are not there
 
     def __init__(self, dict cores not None, uint64_t table_ids_end, attach):
         cdef TableCore core
@@ -326,6 +327,7 @@ cdef class Recovery:
         core = self.cores.get(table_id)
         if core is None:
             if table_id < self.table_ids_end:
+                self.left_out += 1
                 return False
             raise CorruptionError(f"the journal writes to table {table_id}, which is not there")
         self.core = core
@@ -356,7 +358,11 @@ cdef class Recovery:
 
 def apply_span(dict cores, uint64_t table_ids_end, const uint8_t[::1] data, uint64_t start,
                uint64_t end, FrameBase base not None, attach):
-    """Applies all frames of data[start:end], part of a scanned span, as `Recovery` does."""
+    """Applies all frames of data[start:end], part of a scanned span, as `Recovery` does.
+
+    Returns how many operations were left out, because their tables are not there.
+    """
     recovery = Recovery(cores, table_ids_end, attach)
     recovery.apply(data, start, end, base)
     recovery.finish()
+    return recovery.left_out

@@ -27,8 +27,8 @@ cdef class TransactionLife:
     cdef dict parts             # Drafts by table id: of the tables that were asked for
     cdef dict views             # by table id, of an optimistic one: as of its beginning
 
-    # Begins it, with views of these TableCores.
-    cdef int begin(self, list cores) except -1
+    # Begins it; cores: a function that gives the TableCores of all tables.
+    cdef int begin(self, object cores) except -1
     # Ends it, whatever it is: lets go of everything that was read and written.
     cdef void leave(self) noexcept
     cdef Drafts part_of(self, CompiledTable table)

@@ -56,7 +56,7 @@ cdef class TransactionLife:
         # One that was begun and dropped must not keep the turn.
         self.leave()
 
-    cdef int begin(self, list cores) except -1:
+    cdef int begin(self, object cores) except -1:
         cdef Engine engine = self.engine
         cdef TableCore core
         if self.state != NEW:
@@ -67,7 +67,9 @@ cdef class TransactionLife:
                 self.turn.take(engine, self)
             engine.begin_write()
             try:
-                for core in cores:
+                # Asked for here: a table that is made, and written to, before this lock was taken
+                # is one that the transaction sees.
+                for core in cores() if self.optimistic else []:
                     self.views[core.table_id] = View(core)
                 self.sequence = engine.sequence
             finally:
@@ -509,9 +511,7 @@ cdef class WholeDraft(DraftReads):
     """The face that a transaction is begun and ended by."""
 
     def __enter__(self):
-        # Python code before it begins: from then on none, for an interrupt may come with it.
-        cores = self.cores() if self.life.optimistic else []
-        self.life.begin(cores)
+        self.life.begin(self.cores)
         return self
 
     def __exit__(self, kind, error, trace):

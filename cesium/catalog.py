@@ -13,7 +13,7 @@ from typing import Any
 from cesium._engine import WriteGuard
 from cesium._version import Version
 from cesium.budget import adapt
-from cesium.checkpoint import retire
+from cesium.checkpoint import checkpoint_held, retire
 from cesium.durability import sync
 from cesium.engine import StoreEngine
 from cesium.errors import ClosedError, LimitError, ReadOnlyError
@@ -43,10 +43,7 @@ def check_name(name: Any) -> str:
 
 def find(engine: StoreEngine, name: str) -> TableEngine | None:
     """The table of that name, but for the default one."""
-    for table in engine.tables.values():
-        if table.record.name == name and table is not engine.main:
-            return table
-    return None
+    return engine.tables_by_name().get(name) if name else None
 
 
 def schemas(engine: StoreEngine) -> list[tuple[str, Any, Any]]:
@@ -65,6 +62,10 @@ def open_table(
     """
     check_name(name)
     found = find(engine, name)
+    if found is not None and found.core.dropped:  # interrupted in the midst of it
+        with engine.exclusive_maintenance("a table is looked for"):
+            reconcile(engine)
+        found = find(engine, name)
     if found is None and key is None and value is None:
         raise KeyError(f"there is no table {name!r}; key=... makes one")
     if found is None:
@@ -74,6 +75,7 @@ def open_table(
         with engine.exclusive_maintenance("a table is made"):
             if engine.core_engine.closed:
                 raise ClosedError("the store is closed")
+            reconcile(engine)
             found = find(engine, name)  # another thread may have been here first
             if found is None:
                 record = (codecs[0].spec, codecs[1].spec)
@@ -89,16 +91,34 @@ def _make(engine: StoreEngine, name: str, key: Any, value: Any) -> TableEngine:
     record = TableRecord(number, name, key, value)
     with WriteGuard(engine.core_engine):
         pass  # closed, read-only and poisoned stores refuse
-    engine.append_edit(Edit(put_tables=(record,), next_table_id=number + 1))
-    table = engine.table_engine(record)
+    try:
+        engine.append_edit(Edit(put_tables=(record,), next_table_id=number + 1))
+    finally:  # interrupted, but perhaps not before the manifest had it
+        reconcile(engine)
+    return engine.tables[number]
+
+
+def reconcile(engine: StoreEngine) -> None:
+    """Makes the tables those of the manifest; `maintenance` is held.
+
+    A KeyboardInterrupt may come anywhere in it: who calls it next goes on from there.
+    """
+    records = engine.manifest.state.tables
+    for number, record in records.items():
+        if number not in engine.tables:
+            _add(engine, engine.table_engine(record))
+    for number, table in engine.tables.items():
+        if number not in records:
+            _forget(engine, table)
+
+
+def _add(engine: StoreEngine, table: TableEngine) -> None:
     with WriteGuard(engine.core_engine, closing=True):
         # A new mapping: others go over the old one.
-        engine.tables = {**engine.tables, number: table}
-        first = len(engine.tables) == 2
+        engine.tables = {**engine.tables, table.record.id: table}
         engine.journal.tables = engine.manifest.state.tables.values()
-    if first:  # further ones, empty, change nothing
+    if len(engine.tables) == 2:  # further ones, empty, change nothing
         adapt(engine)
-    return table
 
 
 def drop(engine: StoreEngine, name: Any) -> None:
@@ -112,6 +132,7 @@ def drop(engine: StoreEngine, name: Any) -> None:
             pass
         # A merge of its segments would put them back.
         with engine.exclusive_merging("a table is dropped"), engine.maintained():
+            reconcile(engine)
             table = find(engine, name)
             if table is None:
                 raise KeyError(f"there is no table {name!r}")
@@ -120,29 +141,37 @@ def drop(engine: StoreEngine, name: Any) -> None:
                     continue  # by another one, since
                 table.core.dropped = True
             try:
-                sync(engine)  # or a power cut would lose commits from before, and not the drop
-                _drop(engine, table)
-            except BaseException:
-                if table.record.id in engine.manifest.state.tables:
-                    table.core.dropped = False  # nothing was done
-                raise
+                # Or a power cut would lose commits from before, and not the drop.
+                if inner.unjournaled:
+                    checkpoint_held(engine)
+                else:
+                    sync(engine)
+                engine.append_edit(Edit(remove_tables=(table.record.id,)))
+            finally:  # failed, or interrupted, but perhaps not before the manifest was without it
+                table.core.dropped = table.record.id not in engine.manifest.state.tables
+                reconcile(engine)
             return
 
 
-def _drop(engine: StoreEngine, table: TableEngine) -> None:
-    number = table.record.id
-    recorded = engine.manifest.state.segments.values()
-    gone = {record.id: record for record in recorded if record.table == number}
-    gone |= {reader.record.id: reader.record for reader in table.segments()}
-    engine.append_edit(Edit(remove_tables=(number,)))
+def _forget(engine: StoreEngine, table: TableEngine) -> None:
+    """Lets go of a table that the manifest does not have any more, and of its files."""
+    readers = table.segments()
+    table.core.dropped = True
+    engine.upkeep.unrecorded.difference_update(reader.record.id for reader in readers)
+    # Merged away, and not yet recorded as gone, some may be, too.
+    retire(engine, readers)
+    gone = [
+        reader.record
+        for reader in engine.retired.values()
+        if reader.record.table == table.record.id
+    ]
     with WriteGuard(engine.core_engine, closing=True):
-        engine.tables = {key: each for key, each in engine.tables.items() if key != number}
-        engine.journal.tables = engine.manifest.state.tables.values()
-        readers = table.segments()
         table.core.freeze()
         table.core.publish(Version(table.shape, [], False))
-    engine.upkeep.unrecorded.difference_update(gone)
     # Whoever reads them holds them: they are unlinked after the last pin.
-    retire(engine, readers)
     readers.clear()
-    let_go(engine, gone.values())
+    let_go(engine, gone)
+    with WriteGuard(engine.core_engine, closing=True):
+        number = table.record.id
+        engine.tables = {key: each for key, each in engine.tables.items() if key != number}
+        engine.journal.tables = engine.manifest.state.tables.values()

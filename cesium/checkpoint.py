@@ -16,6 +16,7 @@ from cesium._memtable import MemtableSnapshot
 from cesium._merge import Merge
 from cesium._segment import SegmentReader
 from cesium._version import Version
+from cesium.budget import adapt
 from cesium.engine import StoreEngine
 from cesium.errors import StorageFullError
 from cesium.events import event
@@ -61,31 +62,61 @@ def commits_before(engine: StoreEngine, cut: Cut) -> int:
     return max([flushed, *(sequence for sequence in older if sequence < cut.sequence)])
 
 
-def flush(table: TableEngine, snapshot: MemtableSnapshot, first: int) -> list[SegmentReader]:
-    """Writes one frozen memtable out, puts its segments in its place and returns them.
+def flush(engine: StoreEngine, cut: Cut) -> None:
+    """Writes the memtables of a cut out, puts their segments in their places."""
+    first = commits_before(engine, cut)
+    outputs: list[SegmentOutput] = []
+    try:
+        for table, snapshot in cut.memtables:
+            memory_bytes = snapshot.memtable.counters()["bytes"]
+            with event(engine, "flush", rows=snapshot.entries, memory_bytes=memory_bytes) as facts:
+                outputs.append(written(table, snapshot, first))
+                facts.update(sizes_of(outputs[-1].records))
+        engine.files.sync_directory()
+    except BaseException:
+        for output in outputs:
+            output.discard()
+        raise
+    try:
+        for output, (_, snapshot) in zip(outputs, cut.memtables, strict=True):
+            put_in_place(output, snapshot)
+    except BaseException:
+        for output in outputs:
+            output.discard_unseen()
+        raise
+    adapt(engine)  # what the memtables held is free again
+
+
+def written(table: TableEngine, snapshot: MemtableSnapshot, first: int) -> SegmentOutput:
+    """A frozen memtable as segments, durable but for their names.
 
     first: the last commit before its own.
     """
-    engine = table.store
+    bounds = source_bounds(snapshot)
     newer, base = table.split_sources()
     place = next(index for index, source in enumerate(newer) if source is snapshot)
     older: list[Source] = [*newer[place + 1 :], *([reader] for reader in base)]
-    bounds = source_bounds(snapshot)
     overlapping = any(overlaps(bounds, source_bounds(source)) for source in older)
-    # Its own last sequence, not today's: a load that attached since is newer.
-    sequence = snapshot.last_sequence
     tier = TIER_NEW if overlapping else TIER_BASE
-    output = SegmentOutput(table, tier, first, sequence, FLUSH)
+    # Its own last sequence, not today's: a load that attached since is newer.
+    output = SegmentOutput(table, tier, first, snapshot.last_sequence, FLUSH)
     output.write_merge(
         Merge(Version(table.shape, [snapshot], False), overlapping),
         None if overlapping else SEGMENT_BYTES,
         markers=overlapping,
         filter_keys=snapshot.entries if overlapping else 0,
     )
-    with output.publishing() as readers, WriteGuard(engine.core_engine):
+    return output
+
+
+def put_in_place(output: SegmentOutput, snapshot: MemtableSnapshot) -> None:
+    """Shows readers the segments instead of the memtable that they were made of."""
+    table = output.table
+    engine = table.store
+    with output.publishing(synced=True) as readers, WriteGuard(engine.core_engine):
         newer, base = table.split_sources()
         place = next(index for index, source in enumerate(newer) if source is snapshot)
-        if overlapping:
+        if output.tier == TIER_NEW:
             newer[place : place + 1] = [readers] if readers else []
         else:
             del newer[place]
@@ -93,7 +124,6 @@ def flush(table: TableEngine, snapshot: MemtableSnapshot, first: int) -> list[Se
         table.core.publish(table.version_of(newer, base))
         engine.core_engine.stalled = False
     engine.room.set()
-    return readers
 
 
 def checkpoint(engine: StoreEngine) -> None:
@@ -127,11 +157,7 @@ def flush_through(engine: StoreEngine, cuts: list[Cut], sequence: int) -> None:
     is in segments already.
     """
     for cut in cuts:
-        first = commits_before(engine, cut)
-        for table, snapshot in cut.memtables:
-            memory_bytes = snapshot.memtable.counters()["bytes"]
-            with event(engine, "flush", rows=snapshot.entries, memory_bytes=memory_bytes) as facts:
-                facts.update(sizes_of(reader.record for reader in flush(table, snapshot, first)))
+        flush(engine, cut)
     engine.core_engine.stalled = False
     # A load that attached since is in the journal still, and is replayed from there.
     known = {
@@ -163,7 +189,8 @@ def record_segments(engine: StoreEngine, known: set[int], sequence: int | None) 
     live = {
         reader.record.id: reader
         for reader in engine.segments()
-        if reader.record.id in known or reader.record.id in unrecorded
+        if (reader.record.id in known or reader.record.id in unrecorded)
+        and reader.record.table in state.tables  # not interrupted in the midst of being dropped
     }
     gone = tuple(number for number in state.segments if number not in live)
     put = tuple(

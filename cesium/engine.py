@@ -114,6 +114,8 @@ class StoreEngine(Exclusive):
         # By id, those of named versions alone that somebody reads.
         self.kept: WeakValueDictionary[int, SegmentReader] = WeakValueDictionary()
         self._id_lock = threading.Lock()
+        self.tables: dict[int, TableEngine] = {}
+        self._by_name: tuple[dict[int, TableEngine], dict[str, TableEngine]] = ({}, {})
         self.snapshots: WeakValueDictionary[int, Pins] = WeakValueDictionary()  # by id()
         self._orphans: list[str] = []  # what crashes left behind
         warn_once(self.files)
@@ -164,11 +166,6 @@ class StoreEngine(Exclusive):
         self.main = self.tables[DEFAULT_TABLE]
         self.main.agree(options.key, options.value)
         records = segments_by_table(state)
-        if unknown := records.keys() - self.tables.keys():
-            raise CorruptionError(
-                f"{manifest.path} names segments of tables that it does not name: "
-                f"{sorted(unknown)}", file=manifest.path,
-            )  # fmt: skip
         with collector_paused():
             for number, table in self.tables.items():
                 table.core.publish(table.stored_version(records.get(number, ()), table.reader))
@@ -253,6 +250,14 @@ class StoreEngine(Exclusive):
     def table_engine(self, record: TableRecord) -> TableEngine:
         """A table of the store, empty as yet."""
         return TableEngine(self, record, self.slots_max)
+
+    def tables_by_name(self) -> dict[str, TableEngine]:
+        """All tables by name; the default one has an empty name."""
+        tables, found = self._by_name
+        if tables is not self.tables:  # which is replaced, never changed
+            found = {table.record.name: table for table in self.tables.values()}
+            self._by_name = self.tables, found
+        return found
 
     def cores(self) -> list[TableCore]:
         """What the tables change."""

@@ -62,7 +62,9 @@ class Range(FrameReads, Reductions, Generic[K, V, R]):
         lower = store._lowest if self._lower is None else self._lower
         limit = 0 if self._lower is None else self._limit
         store._note_range(lower, self._upper, self._reverse, limit, values)
-        return self._reader_of(store._view())
+        return RangeReader(
+            store._view(), EncodedRange(store.core, lower, self._upper), self._reverse, limit
+        )
 
     def _reader_of(self, view: View) -> RangeReader:
         """One more reader of a view that a reader had."""

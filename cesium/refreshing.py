@@ -206,6 +206,9 @@ def _follow(engine: StoreEngine, standing: Standing, names: list[str]) -> int | 
         if not journal.continues:
             return None
         spans = list(journal.replay_spans())
+    if len(engine.tables) > 1 and _mark(fingerprint(engine.files)) != standing.mark:
+        # A table may be dropped meanwhile, and what was read of the journal come after that.
+        raise FileNotFoundError(f"{engine.path}: the manifest was changed meanwhile")
     side = _side_of(engine)
     for number, table in engine.tables.items():
         now = table.core.version
@@ -264,8 +267,6 @@ def _rebuild(engine: StoreEngine, standing: Standing, names: list[str], mark: Ma
         for number, record in state.tables.items()
     }
     records = segments_by_table(state)
-    if unknown := records.keys() - tables.keys():
-        raise CorruptionError(f"the manifest has segments of tables that are not there: {unknown}")
 
     def kept(table: TableEngine, record: SegmentRecord) -> SegmentReader:
         found = known.get(record.id)

@@ -32,7 +32,7 @@ from cesium.named import named_records, tables_of
 from cesium.options import Options
 from cesium.origin import Origin
 from cesium.rebuild import Plan
-from cesium.records import NamedVersion
+from cesium.records import TABLES_END, NamedVersion
 from cesium.replay import journal_name
 from cesium.report import FileReport, Problem
 from cesium.scan_journal import Break, JournalScan
@@ -103,6 +103,10 @@ class Salvager:
         self.blob_problems: FileProblems = {}
         self.moved: set[int] = set()  # blob files whose values are written anew
         self.notes: list[str] = []
+        self.left_out = 0  # operations of the journal, of tables that are not there
+        # Without the manifest nobody knows which tables there were, and one that is not known must
+        # not keep the commits of the others back.
+        self.table_ids_end = TABLES_END if plan.rebuilt else plan.state.next_table_id
         numbers = [*segment_numbers(source.list()), *blob_numbers(source.list())]
         self.next_id = max([plan.state.next_segment_id, *(number + 1 for number in numbers)])
 
@@ -348,9 +352,9 @@ class Salvager:
     ) -> bool:
         """Applies data[start:end] of a span; False when a frame of it is none of its tables'."""
         try:
-            apply_span(
-                {core.table_id: core for core in engine.cores()},
-                self.plan.state.next_table_id, span.data, start, end, span.base,
+            left_out = apply_span(
+                {core.table_id: core for core in engine.cores()}, self.table_ids_end,
+                span.data, start, end, span.base,
                 lambda sequence, payload: self._attach(engine, payload),
             )  # fmt: skip
         except CorruptionError as error:
@@ -361,6 +365,12 @@ class Salvager:
                 if not self.skips:
                     result.stopped = what
             return False
+        if left_out and self.plan.rebuilt and not self.left_out:
+            self.notes.append(
+                "the journal has commits of tables whose schema nothing says: what they did to "
+                "them is left out"
+            )
+        self.left_out += left_out
         return True
 
     def _attach(self, engine: StoreEngine, payload: bytes) -> None:

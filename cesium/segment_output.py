@@ -134,16 +134,24 @@ class SegmentOutput:
             part.own_blobs.clear()
 
     @contextlib.contextmanager
-    def publishing(self) -> Iterator[list[SegmentReader]]:
-        """Makes the files' names durable and gives readers; on failure removes the files again."""
+    def publishing(self, synced: bool = False) -> Iterator[list[SegmentReader]]:
+        """Makes the files' names durable and gives readers; on failure removes the files again.
+
+        synced: the names are durable already.
+        """
         try:
-            self.engine.files.sync_directory()
+            if not synced:
+                self.engine.files.sync_directory()
             yield [self.table.reader(record) for record in self.records]
         except BaseException:
-            visible = {reader.record.id for reader in self.table.segments()}
-            if visible.isdisjoint(record.id for record in self.records):
-                self.discard()  # not an interrupt right after publishing
+            self.discard_unseen()
             raise
+
+    def discard_unseen(self) -> None:
+        """Removes the segments, but not after an interrupt right after publishing."""
+        visible = {reader.record.id for reader in self.table.segments()}
+        if visible.isdisjoint(record.id for record in self.records):
+            self.discard()
 
     def write_markers(self, merge: Merge) -> None:
         """The range-deletes of a merge's sources as a segment without rows."""

@@ -7,6 +7,7 @@ is drawn in docs/format-manifest.md; what is read from JSON is checked by type b
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -95,6 +96,7 @@ class State:
             for item in payload["segments"]
         ]
         live = {segment.id: segment for segment in segments}
+        check_tables(segments, {table.id: table for table in tables})
         kept = [SegmentRecord.from_json(item) for item in payload.get("named_segments", ())]
         named = payload.get("named_versions", {})
         state = cls(
@@ -157,6 +159,8 @@ class Edit:
                 if segments.pop(segment_id, None) is None:
                     raise ValueError(f"no segment {segment_id} to remove")
             segments.update((segment.id, segment) for segment in self.put_segments)
+            tables = changes.get("tables", state.tables)
+            check_tables(self.put_segments, tables)
             changes["segments"] = segments
         for name in NUMBERS:
             value = getattr(self, name)
@@ -226,6 +230,13 @@ class Edit:
                 None if named is None else (checked_name(named["name"]), number(named["time"]))
             ),
         )
+
+
+def check_tables(segments: Iterable[SegmentRecord], tables: Mapping[int, TableRecord]) -> None:
+    """ValueError for segments of tables that are not there."""
+    for segment in segments:
+        if segment.table not in tables:
+            raise ValueError(f"segment {segment.id} is of table {segment.table}: there is none")
 
 
 def _in_order(state: State) -> State:

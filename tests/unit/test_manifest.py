@@ -89,6 +89,12 @@ def test_a_manifest_says_that_tables_were_made_in_a_file_of_its_own() -> None:
     assert features_named(1 << 7) == "tables"
 
 
+def test_segments_of_no_table_are_refused() -> None:
+    state = State(UUID, tables={1: TABLE})
+    with pytest.raises(ValueError, match="segment 1 is of table 7: there is none"):
+        Edit(put_segments=(segment(1, table=7),)).apply(state)
+
+
 def test_tables_of_one_name_are_refused() -> None:
     state = State(UUID, tables={1: TABLE})
     with pytest.raises(ValueError, match="two tables have the same name"):
@@ -123,7 +129,7 @@ def test_rewrite_when_the_edits_outgrow_the_snapshot(
 ) -> None:
     monkeypatch.setattr(module, "REWRITE_BYTES", 600)
     files = Files(tmp_path)
-    manifest = Manifest.create(files, State(UUID))
+    manifest = Manifest.create(files, State(UUID, tables={1: TABLE}))
     numbers = set()
     for number in range(1, 40):
         manifest.append(Edit(put_segments=(segment(number),), next_segment_id=number + 1))
@@ -389,7 +395,8 @@ def scanned(payload: bytes) -> list[SegmentRecord] | None:
 COUNTS = st.integers(0, 2**63 - 1)
 SHARES = st.builds(BlobShare, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
 RECORDS = st.builds(
-    SegmentRecord, COUNTS, COUNTS, COUNTS, st.binary(max_size=20), st.binary(max_size=20),
+    SegmentRecord, COUNTS, st.integers(1, 2**32 - 1), COUNTS,
+    st.binary(max_size=20), st.binary(max_size=20),
     COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS,
     st.lists(SHARES, max_size=3).map(tuple), st.integers(1, 2**63 - 1),
 )  # fmt: skip
@@ -397,7 +404,10 @@ RECORDS = st.builds(
 
 @given(st.lists(RECORDS, min_size=1, max_size=5, unique_by=lambda record: record.id))
 def test_records_are_read_as_they_were_written(records: list[SegmentRecord]) -> None:
-    state = State(UUID, 1, segments={record.id: record for record in records})
+    tables = {
+        record.table: TableRecord(record.table, f"{record.table}", 0, 0) for record in records
+    }
+    state = State(UUID, 1, tables=tables, segments={record.id: record for record in records})
     payload = json_bytes(state.to_json())
     assert scanned(payload) == records
     assert read_both_ways(payload) == [state, state]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium import maintenance
+from cesium import catalog, maintenance, refreshing
 from cesium._segment import SegmentReader
 from cesium.engine import StoreEngine
 from cesium.keys import Codec
@@ -601,6 +602,153 @@ def test_a_drop_that_cannot_be_written_leaves_the_table(
         table[2] = 2
     with cesium.open(tmp_path / "s") as store:
         assert dict(store.table("t").items()) == {1: 1, 2: 2}
+
+
+@pytest.mark.parametrize("where", ["append_edit", "retire", "let_go", "nothing"])
+def test_an_interrupt_in_the_midst_of_a_drop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Dropped or not dropped, and the store goes on, is closed and opens again."""
+    with opened(tmp_path / "s") as store:
+        table = store.table("t", key="u8", value="u8")
+        table.bulk_load([1, 2], [3, 4])
+        table[3] = 5
+        store[1] = 1
+        engine = store._engine
+        append_edit = engine.append_edit
+
+        def edit_and_stop(edit: Any) -> None:
+            append_edit(edit)
+            raise KeyboardInterrupt
+
+        def stop(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            if where == "append_edit":
+                patched.setattr(engine, "append_edit", edit_and_stop)
+            else:
+                patched.setattr(catalog, where, stop, raising=where != "nothing")
+            with contextlib.suppress(KeyboardInterrupt):
+                store.drop_table("t")
+        store[2] = 2
+        store.checkpoint()
+        assert store.verify().ok
+        with pytest.raises(KeyError):
+            store.table("t")
+        assert list(store.tables) == []
+        store.table("t", key="str", value="u8")["new"] = 1
+        crashed = copy_of(store, tmp_path)
+    for path in (tmp_path / "s", crashed):
+        with cesium.open(path) as store:
+            assert dict(store.items()) == {1: 1, 2: 2} and store.verify().ok
+            assert dict(store.table("t").items()) == {"new": 1}
+            store[9] = 9
+            live = {reader.record.id for reader in store._engine.segments()}
+            found = {int(name[8:]) for name in os.listdir(path) if name.startswith("segment-")}
+            assert found == live, "what the interrupt left was removed by the first write"
+
+
+def test_an_interrupt_in_the_midst_of_making_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path / "s") as store:
+        append_edit = store._engine.append_edit
+
+        def edit_and_stop(edit: Any) -> None:
+            append_edit(edit)
+            raise KeyboardInterrupt
+
+        for patched_reconcile in (False, True):
+            name = f"t{patched_reconcile}"
+            with monkeypatch.context() as patched:
+                patched.setattr(store._engine, "append_edit", edit_and_stop)
+                if patched_reconcile:
+                    patched.setattr(catalog, "_add", lambda *_: None)
+                with pytest.raises(KeyboardInterrupt):
+                    store.table(name, key="u8", value="u8")
+            store.table(name, key="u8", value="u8")[1] = 1
+        assert list(store.tables) == ["tFalse", "tTrue"]
+    with cesium.open(tmp_path / "s") as store:
+        assert [dict(table.items()) for table in store.tables.values()] == [{1: 1}] * 2
+
+
+def test_tables_of_a_store_without_a_journal(tmp_path: Path) -> None:
+    with cesium.open(tmp_path / "s", key="u8", value="u8", durability="none") as store:
+        store.table("t", key="u8", value="u8")[1] = 1
+        store.table("kept", key="u8", value="u8")[2] = 2
+        store[3] = 3
+        store.drop_table("t")
+        crashed = copy_of(store, tmp_path)
+    with cesium.open(crashed) as store:
+        assert list(store.tables) == ["kept"] and store.table("kept")[2] == 2 and store[3] == 3
+
+
+def test_an_optimistic_transaction_looks_for_tables_between_two_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one that is made, and written to, before it begins would count as empty."""
+    with cesium.open(tmp_path / "s", key="u8", value="u8") as store:
+        engine = store._engine
+        cores = engine.cores
+        alone = []
+
+        def seen() -> Any:
+            alone.append(engine.core_engine.is_writing_here)
+            return cores()
+
+        monkeypatch.setattr(engine, "cores", seen)
+        with store.transaction(optimistic=True) as txn:
+            txn[1] = 1
+        assert alone[:1] == [True]
+
+
+def test_the_handle_of_a_dropped_table_is_closed(store: cesium.Store) -> None:
+    table = store.table("t", key="u8", value="u8")
+    table[1] = 1
+    with store.snapshot() as snapshot:
+        seen = snapshot.table("t")
+        store.drop_table("t")
+        assert table.closed and repr(table).startswith("<closed")
+        assert not seen.closed and seen[1] == 1 and not store.closed
+
+
+def test_a_reader_never_shows_a_dropped_table_beside_later_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path / "s") as writer:
+        writer.table("t", key="u8", value="u8")[1] = 1
+        engine = StoreEngine(str(tmp_path / "s"), cesium.Options(flag="r"))
+        engine.handles = 1
+        with cesium.Store(engine, cesium.Options(flag="r")) as reader:
+            found = refreshing.fingerprint
+
+            def later(files: Any) -> Any:
+                names = found(files)
+                if "t" in writer.tables:  # as soon as the reader has looked at the manifest
+                    writer.drop_table("t")
+                    writer[2] = 2
+                return names
+
+            monkeypatch.setattr(refreshing, "fingerprint", later)
+            assert reader.refresh() == writer.sequence
+            assert dict(reader.items()) == {2: 2} and not reader.tables
+
+
+def test_a_lost_manifest_does_not_cost_the_default_table_s_commits(tmp_path: Path) -> None:
+    with opened(tmp_path / "s") as store:
+        store[1] = 1
+        late = store.table("late", key="u8", value="u8")
+        late[1] = 1
+        store[2] = 2
+        late[7] = 7
+        crashed = copy_of(store, tmp_path)
+    for name in crashed.glob("manifest-*"):
+        name.unlink()
+    report = repair(crashed, tmp_path / "repaired")
+    assert any("schema nothing says" in note for note in report.notes), report.notes
+    with cesium.open(tmp_path / "repaired") as store:
+        assert dict(store.items()) == {1: 1, 2: 2} and not store.tables
 
 
 # --- other processes ------------------------------------------------------------------------------
