@@ -6,6 +6,8 @@ What is yielded is decoded from the journal (cesium/journal_reader.py), in the f
 
 from __future__ import annotations
 
+import contextlib
+import math
 import operator
 import time
 from collections.abc import Iterator
@@ -288,36 +290,73 @@ def _changes(
     handle._check_open()
 
 
+class Watch:
+    """Looks for the next commit that touches a table under a prefix; used in a with statement.
+
+    While it is, the journal is kept from where it has looked on.  prefix, since: see `Store.watch`.
+    """
+
+    def __init__(self, handle: TableHandle, table: TableEngine, prefix: Any, since: Any) -> None:
+        check_journaled(handle._engine)
+        self._handle = handle
+        self._engine = handle._engine
+        self._since = sequence_of(since)
+        self._interval = (
+            None if prefix is None else Interval(*handle.keys_codec.prefix_bounds(prefix, False))
+        )
+        self._decoder = Decoder(handle, table)
+        self._pinned = contextlib.ExitStack()
+        self.pause = PAUSE_FIRST  # seconds until it is worth to look again
+
+    def __enter__(self) -> Watch:
+        begin = self._since
+        with contextlib.ExitStack() as undone:
+            # Pinned first, and only then looked: so no commit after that is missed.
+            pinned = self._engine.journal.detached.pinned(begin or 0)
+            self._pin = undone.enter_context(pinned)
+            if begin is None:
+                self._pin.sequence = begin = self._engine.sequence
+            held(self._engine, begin)  # refuses what is not kept, and what is yet to come
+            self._place = Place(begin)
+            self._pinned = undone.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pinned.close()
+
+    def look(self) -> Change | None:
+        """The commit, if it is there."""
+        self._handle._check_open()
+        if self._engine.sequence > self._place.sequence:
+            for frame, after in held(self._engine, self._place.sequence).frames(self._place):
+                if self._decoder.touches(frame, self._interval):
+                    return self._decoder.change(frame)
+                self._place = after
+                self._pin.sequence = frame.sequence
+            self.pause = PAUSE_FIRST
+        else:
+            self.pause = min(2 * self.pause, PAUSE_MOST)
+        return None
+
+
+def deadline_of(timeout: Any) -> float:
+    """When, on the monotonic clock, a timeout ends; ValueError for what is none."""
+    if timeout is None:
+        return math.inf
+    if not timeout >= 0:
+        raise ValueError(f"a timeout is 0 seconds or more, or None, not {timeout!r}")
+    return time.monotonic() + float(timeout)
+
+
 def watch(
     handle: TableHandle, table: TableEngine, prefix: Any, since: Any, timeout: float | None
 ) -> Change | None:
     """See `Store.watch`."""
-    engine = handle._engine
-    check_journaled(engine)
-    begin = sequence_of(since)
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"a timeout is 0 seconds or more, or None, not {timeout!r}")
-    deadline = None if timeout is None else time.monotonic() + timeout
-    interval = None if prefix is None else Interval(*handle.keys_codec.prefix_bounds(prefix, False))
-    decoder = Decoder(handle, table)
-    # Pinned first, and only then looked: so no commit after that is missed.
-    with engine.journal.detached.pinned(begin or 0) as pin:
-        if begin is None:
-            pin.sequence = begin = engine.sequence
-        held(engine, begin)  # refuses what is not kept, and what is yet to come
-        place = Place(begin)
-        pause = PAUSE_FIRST
+    deadline = deadline_of(timeout)
+    with Watch(handle, table, prefix, since) as watching:
         while True:
-            handle._check_open()
-            if engine.sequence > place.sequence:
-                for frame, after in held(engine, place.sequence).frames(place):
-                    if decoder.touches(frame, interval):
-                        return decoder.change(frame)
-                    place = after
-                    pin.sequence = frame.sequence
-                pause = PAUSE_FIRST
-            left = pause if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                return None
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, PAUSE_MOST)
+            found = watching.look()
+            left = deadline - time.monotonic()
+            if found is not None or left <= 0:
+                return found
+            time.sleep(min(watching.pause, left))

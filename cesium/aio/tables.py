@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -10,6 +12,7 @@ from cesium.aio.ranges import Rows
 from cesium.aio.revisions import Revisions
 from cesium.aio.transactions import check_not_inside
 from cesium.aio.workers import Workers
+from cesium.feed import Change, Watch, deadline_of
 from cesium.progress import Progress
 from cesium.tables import Table as BlockingTable
 from cesium.tables import TableHandle
@@ -95,6 +98,28 @@ class TableCalls(Revisions):
     ) -> Commit:
         """Loads a batch of any size as one commit: see cesium.Store.bulk_load."""
         return await self._write(self._table.bulk_load, keys, values, progress, threads, durability)
+
+    async def watch(
+        self, prefix: Any = None, since: int | None = None, timeout: float | None = None
+    ) -> Change | None:
+        """Waits for a commit under a prefix, and returns it: see cesium.Store.watch.
+
+        No thread waits: one looks now and then, for a moment.
+        """
+        deadline = deadline_of(timeout)
+        table = self._table
+        run = self._readers.run
+        watching = await run(Watch, table, table._table, prefix, since)
+        await run(watching.__enter__)
+        try:
+            while True:
+                found = await run(watching.look)
+                left = deadline - time.monotonic()
+                if found is not None or left <= 0:
+                    return found
+                await asyncio.sleep(min(watching.pause, left))
+        finally:
+            watching.__exit__()  # lets go of the pin: nothing that waits
 
 
 class Table(TableCalls):

@@ -72,3 +72,41 @@ def test_a_transaction_of_tasks_spans_tables(tmp_path: Path) -> None:
                 await inside.get(1)
 
     asyncio.run(work())
+
+
+def test_a_task_watches_without_a_thread(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with cesium.aio.open(tmp_path / "s", key="str", value="u8", workers=1) as store:
+            table = await store.table("t", key="u8", value="u8")
+            waiting = asyncio.create_task(store.watch("b"))
+            others = [asyncio.create_task(table.watch(timeout=60)) for _ in range(5)]
+            await store.get("x")  # the one thread for reads is free
+            while not waiting.done():
+                await store.put("a", 1)
+                await store.put("b", 2)
+                await asyncio.sleep(0)
+            found = await waiting
+            assert found is not None and found.operations[0].keys[0] == "b"
+            assert not any(other.done() for other in others)
+            await table.put(7, 7)
+            for other in others:
+                change = await other
+                assert change is not None and change.operations[0].table == "t"
+            assert await store.watch("zz", timeout=0) is None
+            assert (await store.watch("a", since=0, timeout=0)) is not None
+            with pytest.raises(ValueError, match="timeout"):
+                await store.watch(timeout=-1)
+            with pytest.raises(ValueError):
+                await store.watch(since=10**9)
+            cancelled = asyncio.create_task(store.watch("zz"))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            left = asyncio.create_task(store.watch("zz"))
+            await store.get("x")
+        with pytest.raises(cesium.ClosedError):
+            await left
+        assert not store._table._engine.journal.detached._pins
+
+    asyncio.run(work())
