@@ -105,7 +105,9 @@ def reconcile(engine: StoreEngine) -> None:
     """
     records = engine.manifest.state.tables
     for number, record in records.items():
-        if number not in engine.tables:
+        if number in engine.tables:
+            engine.tables[number].core.dropped = False
+        else:
             _add(engine, engine.table_engine(record))
     for number, table in engine.tables.items():
         if number not in records:
@@ -136,11 +138,11 @@ def drop(engine: StoreEngine, name: Any) -> None:
             table = find(engine, name)
             if table is None:
                 raise KeyError(f"there is no table {name!r}")
-            with WriteGuard(inner):
-                if inner.reserved:
-                    continue  # by another one, since
-                table.core.dropped = True
             try:
+                with WriteGuard(inner):
+                    if inner.reserved:
+                        continue  # by another one, since
+                    table.core.dropped = True
                 # Or a power cut would lose commits from before, and not the drop.
                 if inner.unjournaled:
                     checkpoint_held(engine)
