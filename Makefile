@@ -60,10 +60,13 @@ endif
 demo: .venv/.installed-demo
 	@$(BIN)/cesium demo
 
-# The kernels run twice: as this processor has them, and in their portable form.
+# The kernels run twice: as this processor has them, and in their portable form, there without the
+# tests of what runs in processes of its own, draws, or asks the drive.
+PORTABLE_LESS := benchmark cli doctor examples instructions plots prerequisites typing
 test: .venv/.installed-test
 	$(BIN)/pytest -q $(TESTS)
-	CESIUM_PORTABLE=1 $(BIN)/pytest -q tests/unit
+	CESIUM_PORTABLE=1 $(BIN)/pytest -q tests/unit \
+		$(foreach name,$(PORTABLE_LESS),--ignore-glob='*/test_$(name)*.py')
 
 # The examples, run in full, with their pictures: build/notebooks/*.html and *.ipynb.
 notebooks: .venv/.installed-notebooks
