@@ -114,7 +114,9 @@ def test_no_scan_for_the_keys(tmp_path: Path) -> None:
 
 
 def test_tiers_have_a_piece_for_each_run(tmp_path: Path) -> None:
-    with cesium.open(tmp_path / "s", key="u8", value="u8") as store:
+    # Else the flusher, which loads wake, may write the one row out before it is looked for.
+    options = cesium.Options(key="u8", value="u8", background=False)
+    with cesium.open(tmp_path / "s", options=options) as store:
         assert "no rows" in [text.get_text() for text in store.plot.tiers().texts]
         for first in range(3):
             numbers = np.arange(first, 30_000, 3)
