@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import os
 import subprocess
 import sys
 import textwrap
@@ -597,6 +598,11 @@ print(written)
 """
 
 
+# A lock of its allocator that another thread holds stays locked in the child: its allocator stands
+# forks from LLVM 18 on (llvm-project 75290), gcc 12's does not.  One child of some hundred hung.
+@pytest.mark.skipif(
+    "libasan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer does not stand forks"
+)
 @pytest.mark.parametrize("durability", ["process", "sync"])
 def test_a_fork_beside_a_writer(tmp_path: Path, durability: str) -> None:
     assert int(run_script(FORK, str(tmp_path / "store"), durability)) > 0
