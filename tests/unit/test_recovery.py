@@ -16,6 +16,7 @@ import pytest
 
 import cesium
 from cesium.opening import acquire
+from killed_stores import killed
 
 pytestmark = pytest.mark.usefixtures("foreground")
 
@@ -28,12 +29,6 @@ def opened(path: Path, slots_max: int = 4, **more: Any) -> Any:
 def snapshot(path: Path) -> dict[str, bytes]:
     """Every file of a directory but the lock, which means nothing."""
     return {item.name: item.read_bytes() for item in path.iterdir() if item.name != "LOCK"}
-
-
-def killed(store: Any, path: Path) -> Path:
-    """A copy of an open store's directory."""
-    shutil.copytree(store.path, path)
-    return path
 
 
 def names(path: Path, start: str) -> list[str]:

@@ -20,6 +20,7 @@ from cesium import repair as repairing
 from cesium.repair import MODES, repair
 from cesium.verify import verify_directory
 from journal_frames import starts_of
+from killed_stores import killed
 
 pytestmark = pytest.mark.usefixtures("foreground")
 
@@ -46,12 +47,6 @@ def contents(path: Path, **schema: Any) -> dict[Any, Any]:
 
 def files_of(path: Path) -> dict[str, bytes]:
     return {item.name: item.read_bytes() for item in path.iterdir() if item.name != "LOCK"}
-
-
-def killed(store: Any, path: Path) -> Path:
-    """A copy of an open store's directory: what a killed process leaves."""
-    shutil.copytree(store.path, path)
-    return path
 
 
 def make(path: Path) -> dict[int, float]:

@@ -7,7 +7,6 @@ import gc
 import json
 import os
 import pickle
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from cesium.keys import Codec
 from cesium.repair import repair
 from cesium.verify import verify_directory
 from command_line import fail, succeed
+from killed_stores import killed
 
 MIB = 1 << 20
 TRADE = [("price", "f8"), ("size", "i4")]
@@ -43,9 +43,7 @@ def opened(path: Path, **more: Any) -> cesium.Store:
 
 def copy_of(store: cesium.Store, tmp_path: Path) -> Path:
     """The directory as a crash now would leave it."""
-    target = tmp_path / f"copy-{len(list(tmp_path.iterdir()))}"
-    shutil.copytree(store.path, target)
-    return target
+    return killed(store, tmp_path / f"copy-{len(list(tmp_path.iterdir()))}")
 
 
 # --- finding and making ---------------------------------------------------------------------------
