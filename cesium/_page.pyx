@@ -668,3 +668,13 @@ cdef class TableShape:
             self.shape.field_widths[field] = width
             self.shape.field_starts[field] = <uint16_t>start
             start += width
+
+    @property
+    def key_width(self):
+        """Bytes of a fixed key; 0: the variable form."""
+        return self.shape.key_width
+
+    @property
+    def value_width(self):
+        """Bytes of a packed row; 0: the variable form."""
+        return self.shape.value_width

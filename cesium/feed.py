@@ -212,7 +212,7 @@ class Decoder:
 
 def encoded_keys(table: TableEngine, frame: Frame, found: FrameOperation) -> EncodedKeys:
     """The keys of an operation; CorruptionError for those that are not the table's."""
-    if (found.heads is not None) != table.has_fixed_keys:
+    if (found.heads is not None) != (table.shape.key_width != 0):
         corrupt(frame.path, "keys of another form", frame.position, table.record.key, None)
     if found.heads is not None:
         return EncodedKeys(len(found.heads), found.heads.copy())
@@ -223,7 +223,7 @@ def encoded_keys(table: TableEngine, frame: Frame, found: FrameOperation) -> Enc
 
 def encoded_values(table: TableEngine, frame: Frame, found: FrameOperation) -> EncodedValues:
     """The values of a put; CorruptionError for those that are not the table's."""
-    data, width = found.value_data, table.value_width
+    data, width = found.value_data, table.shape.value_width
     assert data is not None
     found_width = 0 if found.value_lengths is not None else found.value_width
     if found_width != width:

@@ -55,7 +55,7 @@ class LoadedRows:
 
     def read(self) -> tuple[EncodedKeys, EncodedValues]:
         """All rows in key order; NotKeptError when they were merged away."""
-        lowest = 0 if self.table.codecs[0].width else b""
+        lowest = 0 if self.table.shape.key_width else b""
         reader = self._reader(lowest, None, None)
         keys, values = reader.read(*self.table.codecs)
         assert keys is not None and values is not None

@@ -70,18 +70,6 @@ class TableEngine:
         return self._codecs or codecs_of(self.record)
 
     @property
-    def has_fixed_keys(self) -> bool:
-        """Whether its keys are heads of 8 bytes."""
-        key = self.known_codecs[0]
-        return key is not None and key.width != 0
-
-    @property
-    def value_width(self) -> int:
-        """Bytes of a value; 0: of any length."""
-        value = self.known_codecs[1]
-        return value.width if value is not None else 0
-
-    @property
     def path(self) -> str:
         """What errors call it."""
         path = self.store.path or ":memory:"
