@@ -33,7 +33,9 @@ cdef class TransactionLife:
     cdef void leave(self) noexcept
     cdef Drafts part_of(self, CompiledTable table)
     cdef int check_open(self) except -1
+    # Of all tables; who calls them has looked whether it may be written.
     cdef dict mark(self)
+    cdef int check_marks(self, dict marks) except -1
     cdef int cut(self, dict marks) except -1
     cdef int join(self, dict marks) except -1
     cdef object commit(self)

@@ -115,25 +115,26 @@ cdef class TransactionLife:
 
     cdef dict mark(self):
         cdef Drafts part
-        self.table.check_writable()
         return {number: part.mark() for number, part in self.parts.items()}
+
+    cdef int check_marks(self, dict marks) except -1:
+        """Error for a mark that is gone, before anything is done."""
+        cdef Drafts part
+        for number, below in marks.items():
+            part = self.parts[number]
+            part.place_above(below)
+        return 0
 
     cdef int cut(self, dict marks) except -1:
         cdef Drafts part
-        self.table.check_writable()
-        for number, below in marks.items():     # told before anything is dropped
-            part = self.parts[number]
-            part.place_above(below)
+        self.check_marks(marks)
         for number, part in self.parts.items():
             part.cut(marks.get(number))
         return 0
 
     cdef int join(self, dict marks) except -1:
         cdef Drafts part
-        self.table.check_writable()
-        for number, below in marks.items():
-            part = self.parts[number]
-            part.place_above(below)
+        self.check_marks(marks)
         for number, part in self.parts.items():
             part.join(marks.get(number))
         return 0
