@@ -78,8 +78,7 @@ def open_table(
             reconcile(engine)
             found = find(engine, name)  # another thread may have been here first
             if found is None:
-                record = (codecs[0].spec, codecs[1].spec)
-                found = _make(engine, name, *record)
+                found = _make(engine, name, codecs[0].spec, codecs[1].spec)
     found.agree(key, value)
     return found
 
@@ -118,7 +117,6 @@ def _add(engine: StoreEngine, table: TableEngine) -> None:
     with WriteGuard(engine.core_engine, closing=True):
         # A new mapping: others go over the old one.
         engine.tables = {**engine.tables, table.record.id: table}
-        engine.journal.tables = engine.manifest.state.tables.values()
     if len(engine.tables) == 2:  # further ones, empty, change nothing
         adapt(engine)
 
@@ -176,4 +174,3 @@ def _forget(engine: StoreEngine, table: TableEngine) -> None:
     with WriteGuard(engine.core_engine, closing=True):
         number = table.record.id
         engine.tables = {key: each for key, each in engine.tables.items() if key != number}
-        engine.journal.tables = engine.manifest.state.tables.values()

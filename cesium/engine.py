@@ -297,7 +297,9 @@ class StoreEngine(Exclusive):
 
     def rotate_journal(self, frame_bytes: int) -> JournalWriter:
         """The next journal file, with room for a frame of that length."""
-        self.journal.manifest_generation = self.manifest.state.generation
+        state = self.manifest.state
+        self.journal.manifest_generation = state.generation
+        self.journal.tables = state.tables.values()
         if sum(file.bytes for file in self.journal.files) >= self.options.journal_limit_bytes:
             self.core_engine.checkpoint_due = True
         with poisoning(self.core_engine):

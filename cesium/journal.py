@@ -75,13 +75,12 @@ class Journal:
         prepare_step_bytes: int = SYNC_STEP_BYTES,
         first_file_bytes: int = FIRST_FILE_BYTES,
         largest_file_bytes: int = LARGEST_FILE_BYTES,
-        tables: Iterable[TableRecord] = (),
         after: Place | None = None,
         retention_bytes: int = 0,
     ) -> None:
         self._files = files
         self._store_uuid = store_uuid
-        self.tables = tables  # that headers tell of
+        self.tables: Iterable[TableRecord] = ()  # that the next header tells of
         self._names = files.list() if names is None else names
         self._replay = Replay(
             files, self._names, store_uuid,

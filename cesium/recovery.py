@@ -42,7 +42,6 @@ def journal_of(
         flushed_sequence=state.flushed_sequence,
         manifest_generation=state.generation,
         minimum_epoch=state.epoch,
-        tables=state.tables.values(),
         prepare_step_bytes=step,
         after=after,
         retention_bytes=engine.options.journal_retention_bytes,
