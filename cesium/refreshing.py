@@ -220,13 +220,12 @@ def _follow(engine: StoreEngine, standing: Standing, names: list[str]) -> int | 
     loaded = apply_journal(engine, state, engine.tables, spans, side)
     _pin_all(loaded)
     made = {core.table_id for core in side.cores.values() if not core.live_is_empty()}
-    freeze_tables(side.inner, list(side.cores.values()))
     if loaded:
         deltas = []
     elif made:
         size = sum(span.end - span.start for span in spans)
         deltas.append(Delta(after, size, frozenset(made)))
-    return _publish(engine, side.cores, standing.mark, journal, tuple(deltas))
+    return _publish(engine, side, standing.mark, journal, tuple(deltas))
 
 
 def _is_idle(files: Files, place: Place | None, numbers: list[int]) -> bool:
@@ -288,8 +287,7 @@ def _rebuild(engine: StoreEngine, standing: Standing, names: list[str], mark: Ma
     journal = journal_of(engine, state, names)
     spans = list(journal.replay_spans())  # all read before any is applied: files go meanwhile
     _pin_all(apply_journal(engine, state, tables, spans, side))
-    freeze_tables(side.inner, list(side.cores.values()))
-    return _publish(engine, side.cores, mark, journal, (), manifest, tables, placed)
+    return _publish(engine, side, mark, journal, (), manifest, tables, placed)
 
 
 def _side_of(
@@ -320,7 +318,7 @@ def _pin_all(readers: Iterable[SegmentReader]) -> None:
 
 def _publish(
     engine: StoreEngine,
-    cores: dict[int, TableCore],
+    side: Side,
     mark: Mark,
     journal: Journal,
     deltas: tuple[Delta, ...],
@@ -328,7 +326,7 @@ def _publish(
     tables: dict[int, TableEngine] | None = None,
     placed: Iterable[tuple[SegmentReader, SegmentRecord]] = (),
 ) -> int:
-    """Shows readers the new versions, with what they were made of; returns their sequence."""
+    """Shows readers what was made on the side, with what it was made of; returns its sequence."""
     manifest = manifest or engine.manifest
     tables = tables or engine.tables
     place = journal.place
@@ -339,7 +337,8 @@ def _publish(
             f"{engine.path} ends at sequence {sequence}, before {before}, which this handle has "
             "read: open it again"
         )
-    versions = {number: core.version for number, core in cores.items()}
+    freeze_tables(side.inner, list(side.cores.values()))
+    versions = {number: core.version for number, core in side.cores.items()}
     numbers = {number: version.number for number, version in versions.items()}
     dropped = [table for number, table in engine.tables.items() if number not in tables]
     with WriteGuard(engine.core_engine, closing=True):
