@@ -51,19 +51,18 @@ def frozen_cuts(engine: StoreEngine) -> list[Cut]:
 
 
 def commits_before(engine: StoreEngine, cut: Cut) -> int:
-    """The last commit before those of a cut: all that is older, loads that froze it included.
+    """The last commit before those of the oldest cut: of a load that froze it, perhaps.
 
     Of all tables: with that a lost manifest can be made again, which finds the commits that are
     loads by what no flush has.
     """
-    older = [cut.sequence for cut in frozen_cuts(engine)]
-    older += [reader.record.last_sequence for reader in engine.segments()]
     flushed = engine.manifest.state.flushed_sequence
-    return max([flushed, *(sequence for sequence in older if sequence < cut.sequence)])
+    lasts = (reader.record.last_sequence for reader in engine.segments())
+    return max([flushed, *(sequence for sequence in lasts if sequence < cut.sequence)])
 
 
 def flush(engine: StoreEngine, cut: Cut) -> None:
-    """Writes the memtables of a cut out, puts their segments in their places."""
+    """Writes the memtables of the oldest cut out, puts their segments in their places."""
     first = commits_before(engine, cut)
     outputs: list[SegmentOutput] = []
     try:
@@ -146,7 +145,8 @@ def checkpoint_held(engine: StoreEngine) -> None:
     state = engine.manifest.state
     if not cuts and sequence == state.flushed_sequence and known == set(state.segments):
         return
-    with event(engine, "checkpoint", sequence=sequence, memtables=len(cuts)):
+    memtables = sum(len(cut.memtables) for cut in cuts)
+    with event(engine, "checkpoint", sequence=sequence, memtables=memtables):
         flush_through(engine, cuts, sequence)
 
 

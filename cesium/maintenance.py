@@ -163,7 +163,7 @@ def loads_wait(engine: StoreEngine) -> bool:
 
 def sources_most(engine: StoreEngine) -> int:
     """Of the table that has most, how many sources could be merged."""
-    return max(len(mergeable(table)) for table in list(engine.tables.values()))
+    return max(len(mergeable(table)) for table in engine.tables.values())
 
 
 def merge_waiting(engine: StoreEngine) -> None:
@@ -245,7 +245,7 @@ def runs_above(table: TableEngine) -> int:
 
 def set_pace(engine: StoreEngine) -> None:
     """Slows writers down as far as maintenance lags behind them."""
-    lags = [runs_above(table) for table in list(engine.tables.values())]
+    lags = [runs_above(table) for table in engine.tables.values()]
     part = pace_of(max(lags), waiting(engine), FROZEN_MOST)
     speed = engine.speed.bytes_per_second
     if part is None or speed is None:

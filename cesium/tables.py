@@ -17,6 +17,7 @@ from cesium._keys import EncodedKeys
 from cesium._ranges import View
 from cesium._values import EncodedValues
 from cesium.casting import at_least
+from cesium.catalog import find, schemas
 from cesium.engine import StoreEngine
 from cesium.errors import ReadOnlyError
 from cesium.events import event
@@ -285,18 +286,16 @@ class Tables(Mapping[str, Table]):
 
     def _names(self) -> list[str]:
         self._store._check_open()
-        main = self._store._engine.main
-        return [
-            table.record.name for table in self._store._engine.tables.values() if table is not main
-        ]
+        return [name for name, _, _ in schemas(self._store._engine)]
 
     def __getitem__(self, name: str) -> Table:
-        if name not in self._names():
+        if name not in self:
             raise KeyError(name)
         return self._store.table(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names()
+        self._store._check_open()
+        return isinstance(name, str) and find(self._store._engine, name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())
