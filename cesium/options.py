@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -105,6 +105,15 @@ class Options:
             )
         if self.at is not None:
             self._check_at()
+
+    def overridden_by(self, other: Options) -> Options:
+        """These settings, but for those in which the other's differ from the defaults."""
+        changed = {}
+        for field in fields(self):
+            setting = getattr(other, field.name)
+            if setting is not field.default and setting != field.default:
+                changed[field.name] = setting
+        return replace(self, **changed)
 
     def _check_at(self) -> None:
         if not isinstance(self.at, (str, datetime, np.datetime64)):

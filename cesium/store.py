@@ -58,7 +58,8 @@ def open(
     numpy dtype, a list of (name, dtype), "bytes" (the default), "str", "json", "msgpack" or a
     cesium.ValueCodec.  Both are stored; leave them out to take what is there.  flag: "c" creates if
     missing, "n" makes a new and empty store, "w" opens an existing one, "r" opens it read-only.
-    durability, memory_limit, blob_threshold: see cesium.Options, which may be given instead.
+    durability, memory_limit, blob_threshold: see cesium.Options, which has more settings and may be
+    given as `options`; what else is given and differs from its default counts more than it says.
     at: a checkpoint's name, or a time, which is the last one named until then: opens the store
     read-only as it was (docs/checkpoints.md).
 
@@ -70,8 +71,8 @@ def open(
     ConflictError (open in this process with other options), CorruptionError (damage), KeyError (no
     such checkpoint).
     """
-    if options is None:
-        options = Options(key, value, flag, durability, memory_limit, blob_threshold, at=at)
+    given = Options(key, value, flag, durability, memory_limit, blob_threshold, at=at)
+    options = given if options is None else options.overridden_by(given)
     return Store(acquire(path, options), options)
 
 

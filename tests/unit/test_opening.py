@@ -257,6 +257,22 @@ def test_a_checkpoint_writes_to_the_manifest_what_changed(
     assert abs(grown[2] - grown[40]) < 64 and grown[40] < 1000
 
 
+def test_what_is_given_beside_options_counts_more(tmp_path: Path) -> None:
+    options = Options("u8", "f8", durability="none", background=False)
+    fields = [("price", "f8")]
+    with cesium.open(tmp_path / "s", "i8", fields, durability="process", options=options) as store:
+        assert (store.key, store.value) == ("i8", [["price", "f8"]])
+        store[-1] = (2.5,)
+        used = store.options
+        assert (used.durability, used.background) == ("process", False)
+    with cesium.open(tmp_path / "s", flag="r", options=Options(memory_limit="64MiB")) as store:
+        assert store.options.memory_limit == "64MiB"
+        with pytest.raises(cesium.ReadOnlyError):
+            store[1] = (1.0,)
+    with pytest.raises(ValueError, match="durability is one of"):
+        cesium.open(tmp_path / "s", durability="soon", options=Options())
+
+
 def test_a_locked_directory_of_another_program_is_left_alone(tmp_path: Path) -> None:
     """A file LOCK is no sign of a store: others call theirs so too."""
     (tmp_path / "LOCK").write_bytes(b"theirs")
