@@ -571,6 +571,68 @@ def test_dropping_waits_for_a_transaction(tmp_path: Path) -> None:
         assert not store.tables and store[1] == 1
 
 
+def test_dropping_waits_for_a_transaction_that_began_since_it_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, proceed, done = threading.Event(), threading.Event(), threading.Event()
+    reconcile, guard, sync = catalog.reconcile, catalog.WriteGuard, catalog.sync
+    with cesium.open(tmp_path / "s", key="u8", value="u8") as store:
+        store.table("t", key="u8", value="u8")
+
+        def commit() -> None:
+            with store.transaction() as txn:
+                txn.table("t")[1] = 1
+                txn[1] = 1
+                begun.set()
+                proceed.wait(60)
+            done.set()
+
+        other = threading.Thread(target=commit)
+
+        def reconciled(engine: Any) -> None:
+            if not begun.is_set():  # the drop found nobody at work, and has not looked again
+                other.start()
+                begun.wait(60)
+            reconcile(engine)
+
+        def guarded(*given: Any, **more: Any) -> Any:
+            if more.get("commits") and begun.is_set():
+                proceed.set()  # it waits once more
+            return guard(*given, **more)
+
+        def synced(engine: Any) -> None:
+            proceed.set()  # it does not
+            sync(engine)
+
+        monkeypatch.setattr(catalog, "reconcile", reconciled)
+        monkeypatch.setattr(catalog, "WriteGuard", guarded)
+        monkeypatch.setattr(catalog, "sync", synced)
+        store.drop_table("t")
+        other.join()
+        assert done.is_set(), "the commit was not refused"
+        assert store[1] == 1 and not store.tables
+
+
+def test_nothing_is_written_to_a_table_while_it_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was acknowledged would be gone without a word."""
+    sync = catalog.sync
+    refused = []
+    with cesium.open(tmp_path / "s", key="u8", value="u8") as store:
+        table = store.table("t", key="u8", value="u8")
+
+        def synced(engine: Any) -> None:
+            with pytest.raises(cesium.ClosedError) as caught:
+                table[1] = 1
+            refused.append(str(caught.value))
+            sync(engine)
+
+        monkeypatch.setattr(catalog, "sync", synced)
+        store.drop_table("t")
+    assert len(refused) == 1 and "dropped" in refused[0]
+
+
 def test_an_optimistic_transaction_of_a_dropped_table_fails_whole(store: cesium.Store) -> None:
     store.table("t", key="u8", value="u8")
     with pytest.raises(cesium.ClosedError, match="dropped"), store.transaction(True) as txn:
