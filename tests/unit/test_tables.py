@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import cesium
-from cesium import catalog, maintenance, refreshing
+from cesium import catalog, maintenance, merging, refreshing
 from cesium._segment import SegmentReader
 from cesium.engine import StoreEngine
 from cesium.keys import Codec
@@ -631,6 +631,28 @@ def test_nothing_is_written_to_a_table_while_it_is_dropped(
         monkeypatch.setattr(catalog, "sync", synced)
         store.drop_table("t")
     assert len(refused) == 1 and "dropped" in refused[0]
+
+
+def test_a_drop_leaves_what_merges_of_others_could_not_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise cesium.StorageFullError("no room")
+
+    with opened(tmp_path / "s") as store:
+        kept = store.table("kept", key="u8", value="u8")
+        store.table("gone", key="u8", value="u8")[1] = 1
+        for value in (1, 2):
+            kept.put_many(np.arange(1000), np.full(1000, value))
+            store.checkpoint()
+        with monkeypatch.context() as patch:
+            patch.setattr(merging, "record_segments", full)
+            with pytest.raises(cesium.StorageFullError):
+                store.compact()
+        store.drop_table("gone")
+        copy = copy_of(store, tmp_path)
+    with cesium.open(copy) as found:
+        assert found.table("kept")[7] == 2 and found.verify().ok
 
 
 def test_an_optimistic_transaction_of_a_dropped_table_fails_whole(store: cesium.Store) -> None:
