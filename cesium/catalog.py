@@ -157,7 +157,6 @@ def _forget(engine: StoreEngine, table: TableEngine) -> None:
     """Lets go of a table that the manifest does not have any more, and of its files."""
     readers = table.segments()
     table.core.dropped = True
-    engine.upkeep.unrecorded.difference_update(reader.record.id for reader in readers)
     # Merged away, and not yet recorded as gone, some may be, too.
     retire(engine, readers)
     gone = [
