@@ -93,6 +93,9 @@ def test_segments_of_no_table_are_refused() -> None:
     state = State(UUID, tables={1: TABLE})
     with pytest.raises(ValueError, match="segment 1 is of table 7: there is none"):
         Edit(put_segments=(segment(1, table=7),)).apply(state)
+    snapshot = State(UUID, tables={1: TABLE}, segments={1: segment(1, table=7)}).to_json()
+    with pytest.raises(ValueError, match="segment 1 is of table 7: there is none"):
+        State.from_json(snapshot, UUID, 1, 1, 0, 0)
 
 
 def test_tables_of_one_name_are_refused() -> None:
