@@ -836,6 +836,25 @@ def test_a_lost_manifest_does_not_cost_the_default_table_s_commits(tmp_path: Pat
         assert dict(store.items()) == {1: 1, 2: 2} and not store.tables
 
 
+def test_a_dropped_table_does_not_come_back_with_a_damaged_manifest(tmp_path: Path) -> None:
+    with opened(tmp_path / "s") as store:
+        store[1] = 1
+        store.table("gone", key="u8", value="u8")[7] = 7
+        store.checkpoint()
+        store[2] = 2  # into a journal file whose header tells of the table
+        store.drop_table("gone")
+        crashed = copy_of(store, tmp_path)
+    (manifest,) = crashed.glob("manifest-*")
+    content = bytearray(manifest.read_bytes())
+    content[70] ^= 1  # in the first frame; the later ones are sound
+    manifest.write_bytes(content)
+    with pytest.raises(cesium.CorruptionError):
+        cesium.open(crashed)
+    repair(crashed, tmp_path / "repaired")
+    with cesium.open(tmp_path / "repaired") as store:
+        assert dict(store.items()) == {1: 1, 2: 2} and not store.tables
+
+
 # --- other processes ------------------------------------------------------------------------------
 
 
