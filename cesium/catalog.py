@@ -8,6 +8,7 @@ Thread safety: any thread; `engine.tables` is replaced, never changed.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from cesium._engine import WriteGuard
@@ -19,7 +20,7 @@ from cesium.engine import StoreEngine
 from cesium.errors import ClosedError, LimitError, ReadOnlyError
 from cesium.reclaim import let_go
 from cesium.records import TABLES_END
-from cesium.schema import new_codecs
+from cesium.schema import new_table
 from cesium.state import Edit, TableRecord
 from cesium.table_engine import TableEngine
 
@@ -46,10 +47,9 @@ def find(engine: StoreEngine, name: str) -> TableEngine | None:
     return engine.tables_by_name().get(name) if name else None
 
 
-def schemas(engine: StoreEngine) -> list[tuple[str, Any, Any]]:
-    """The tables but for the default one: name, key and value type as they are stored."""
-    records = [table.record for table in engine.tables.values() if table is not engine.main]
-    return [(record.name, record.key, record.value) for record in records]
+def schemas(engine: StoreEngine) -> list[TableRecord]:
+    """The records of the tables but for the default one."""
+    return [table.record for table in engine.tables.values() if table is not engine.main]
 
 
 def open_table(
@@ -69,7 +69,7 @@ def open_table(
     if found is None and key is None and value is None:
         raise KeyError(f"there is no table {name!r}; key=... makes one")
     if found is None:
-        codecs = new_codecs(key, value, f"store.table({name!r}")
+        record = new_table(name, key, value, f"store.table({name!r}")
         if read_only:
             raise ReadOnlyError(f"there is no table {name!r}, and flag='r' makes none")
         with engine.exclusive_maintenance("a table is made"):
@@ -78,16 +78,16 @@ def open_table(
             reconcile(engine)
             found = find(engine, name)  # another thread may have been here first
             if found is None:
-                found = _make(engine, name, codecs[0].spec, codecs[1].spec)
+                found = _make(engine, record)
     found.agree(key, value)
     return found
 
 
-def _make(engine: StoreEngine, name: str, key: Any, value: Any) -> TableEngine:
+def _make(engine: StoreEngine, record: TableRecord) -> TableEngine:
     number = engine.manifest.state.next_table_id
     if number >= TABLES_END:
         raise LimitError(f"a store makes {TABLES_END:,} tables in all, and has made them")
-    record = TableRecord(number, name, key, value)
+    record = replace(record, id=number)
     with WriteGuard(engine.core_engine):
         pass  # closed, read-only and poisoned stores refuse
     try:

@@ -29,12 +29,10 @@ from weakref import WeakValueDictionary
 
 from cesium._engine import Engine, TableCore, WriteGuard, freeze_tables
 from cesium._journal import JournalWriter
-from cesium._keys import KeyCodec
 from cesium._memtable import MemtableSnapshot
 from cesium._ranges import View
 from cesium._segment import SegmentReader
 from cesium._turn import Turn
-from cesium._values import ValueCodec
 from cesium._version import Version
 from cesium.background import Background, Quiet, Speed
 from cesium.blob_files import BlobFiles
@@ -60,7 +58,7 @@ from cesium.named import named_records, opened_at
 from cesium.options import Options
 from cesium.recovery import apply_journal, journal_of
 from cesium.refreshing import Standing, open_beside_writer
-from cesium.schema import new_codecs
+from cesium.schema import new_table
 from cesium.state import DEFAULT_TABLE, Edit, State, TableRecord, segments_by_table
 from cesium.syncing import IntervalSync
 from cesium.table_engine import TableEngine
@@ -181,7 +179,7 @@ class StoreEngine(Exclusive):
         if not self.files.exists():
             if options.flag == "w":
                 raise FileNotFoundError(f"there is no store at {self.path}")
-            self._new_codecs(options)  # refused before anything is made
+            self._new_table(options)  # refused before anything is made
             self.files.make_directory()
         elif not is_signed(self.files):
             # Before anything is opened: a LOCK of somebody else's, closed again, would lose the
@@ -195,11 +193,11 @@ class StoreEngine(Exclusive):
         return names
 
     def _create(self, options: Options, names: list[str]) -> tuple[list[str], Manifest]:
-        key, value = self._new_codecs(options)
+        table = self._new_table(options)
         state = State(
             os.urandom(16),
             next_table_id=DEFAULT_TABLE + 1,
-            tables={DEFAULT_TABLE: TableRecord(DEFAULT_TABLE, "", key.spec, value.spec)},
+            tables={DEFAULT_TABLE: table},
         )
         # Until the new manifest is there, the old store opens, without its latest commits: journals
         # go first, for the new one must not meet them, from the highest on: a chain is left.
@@ -221,9 +219,9 @@ class StoreEngine(Exclusive):
         standing = self.standing
         return self.core_engine.sequence if standing is None else standing.sequence
 
-    def _new_codecs(self, options: Options) -> tuple[KeyCodec, ValueCodec]:
+    def _new_table(self, options: Options) -> TableRecord:
         call = f"cesium.open({self.path or ':memory:'!r}"
-        return new_codecs(options.key, options.value, call)
+        return new_table("", options.key, options.value, call)
 
     def check_schema(self, options: Options) -> None:
         """SchemaError unless the options name no schema or the stored one."""

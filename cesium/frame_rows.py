@@ -13,18 +13,24 @@ from cesium._values import EncodedValues, ValueCodec
 from cesium.columns import Column
 from cesium.errors import SchemaError
 from cesium.incoming import Columns, Incoming, character_places, incoming
+from cesium.key_names import Names, default_names
 from cesium.range_columns import key_types
 
 Part = tuple[EncodedKeys, EncodedValues]
 
 
 class FrameRows:
-    """The rows of a source for a table of these codecs; SchemaError when its columns do not fit."""
+    """The rows of a source for a table of these codecs; SchemaError when its columns do not fit.
 
-    def __init__(self, source: Any, key: Any, keys: KeyCodec, values: ValueCodec) -> None:
+    key: names of the key columns; None: `names`, the table's own, if the source has all of them.
+    """
+
+    def __init__(
+        self, source: Any, key: Any, keys: KeyCodec, values: ValueCodec, names: Names = ()
+    ) -> None:
         parts = len(key_types(keys.spec))
-        default = ["key"] if parts == 1 else [f"key_{number}" for number in range(parts)]
-        given = source if isinstance(source, Incoming) else incoming(source, key, default)
+        default = default_names(parts)
+        given = source if isinstance(source, Incoming) else incoming(source, key, default, names)
         if len(given.keys) != parts:
             raise SchemaError(
                 f"the key has {parts} part{'s' if parts > 1 else ''}, {keys.spec}, "

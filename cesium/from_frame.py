@@ -12,6 +12,7 @@ import numpy as np
 from cesium.errors import SchemaError
 from cesium.frame_rows import FrameRows
 from cesium.incoming import Incoming, incoming
+from cesium.key_names import with_names
 from cesium.progress import Progress
 from cesium.store import Store, open
 
@@ -31,21 +32,27 @@ def from_frame(
     frame: a pandas or polars DataFrame, a pyarrow Table, RecordBatch or RecordBatchReader, a DuckDB
     relation, or whatever has an Arrow interface; a stream may be larger than memory.  key: the name
     of the key column, or names of several for a composite key; None: the index of a pandas frame
-    that has one.  The other columns are the value: one its plain type, several a structured one.
-    value: the type of the values, where it shall be another (as `cesium.open` takes it).  progress,
-    threads: as of `bulk_load`.  options: as of `cesium.open`: flag, durability, memory_limit, ...
+    that has one.  The store keeps these names.  The other columns are the value: one its plain
+    type, several a structured one.  value: the type of the values, where it shall be another (as
+    `cesium.open` takes it).  progress, threads: as of `bulk_load`.  options: as of `cesium.open`:
+    flag, durability, memory_limit, ...
 
     One commit: all rows or, when this raises, none; a store that it made is removed again then.  A
-    store that is there already gets the rows if its schema fits.  SchemaError names the column that
-    has no type here, or holds a null; the other errors are those of `open` and `bulk_load`.
+    store that is there already gets the rows if its schema fits: where its key has names, they are
+    those of the key columns.  SchemaError names the column that has no type here, or holds a null;
+    the other errors are those of `open` and `bulk_load`.
     """
     given = incoming(frame, key, [])
     spec = key_spec(given)
     if value is None:
         value = value_spec(given)
     new = os.fspath(path) != ":memory:" and not os.path.exists(path)
+    flags = options.get("flag"), getattr(options.get("options"), "flag", None)
+    if "n" in flags or not is_store(path):
+        spec = with_names(spec, given.keys)
     store = open(path, spec, value, **options)
     try:
+        check_names(store, given.keys)
         store._load_frame(
             FrameRows(given, None, store.keys_codec, store.values_codec), progress, threads
         )
@@ -56,6 +63,20 @@ def from_frame(
             shutil.rmtree(path, ignore_errors=True)
         raise
     return store
+
+
+def is_store(path: str | os.PathLike[str]) -> bool:
+    """Whether a store is there, whose key has its names or none."""
+    return os.path.isdir(path) and any(name.startswith("manifest-") for name in os.listdir(path))
+
+
+def check_names(store: Store, names: list[str]) -> None:
+    """SchemaError unless the key's names are these, or it has none."""
+    if store.key_names and store.key_names != tuple(names):
+        raise SchemaError(
+            f"the key of {store.path} has the names {', '.join(store.key_names)}, given the "
+            f"columns {', '.join(names)}: rename or reorder them, or load with bulk_load(key=...)"
+        )
 
 
 def key_spec(given: Incoming) -> Any:

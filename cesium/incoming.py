@@ -68,16 +68,16 @@ class Incoming:
         return names
 
 
-def incoming(source: Any, key: Any, default: list[str]) -> Incoming:
+def incoming(source: Any, key: Any, default: list[str], names: tuple[str, ...] = ()) -> Incoming:
     """A source of rows; SchemaError for what is none.
 
-    key: a name or names of key columns; None: `default`, or the index of a pandas frame that has
-    one.
+    key: a name or names of key columns; None: `names` where the source has all of them, or the
+    index of a pandas frame that has one, or `default`.
     """
     if is_pandas(source):
-        return PandasIncoming(source, key, default)
+        return PandasIncoming(source, key, default, names)
     if _has_arrow(source):
-        return ArrowIncoming(source, key, default)
+        return ArrowIncoming(source, key, default, names)
     hint = "; call collect() first" if type(source).__name__ == "LazyFrame" else ""
     raise SchemaError(f"expected {FRAMES}, given {describe(source)}{hint}")
 
@@ -85,12 +85,14 @@ def incoming(source: Any, key: Any, default: list[str]) -> Incoming:
 class PandasIncoming(Incoming):
     """A pandas DataFrame; one batch."""
 
-    def __init__(self, frame: Any, key: Any, default: list[str]) -> None:
+    def __init__(self, frame: Any, key: Any, default: list[str], wanted: tuple[str, ...]) -> None:
         series = named_series(frame)
         levels = [name for name in index_names(frame) if name is not None]
         self.types = dict.fromkeys(series)
         if not set(default) <= set(series):
             default = []
+        if key is None and wanted and set(wanted) <= set(series):
+            key = wanted
         self.keys = self._find_keys(key, levels or default)
         for name in levels:  # that nobody named, and that is no key: only a count of rows
             if name.startswith("index") and name not in frame.index.names and name not in self.keys:
@@ -111,7 +113,7 @@ class PandasIncoming(Incoming):
 class ArrowIncoming(Incoming):
     """What has an Arrow interface."""
 
-    def __init__(self, source: Any, key: Any, default: list[str]) -> None:
+    def __init__(self, source: Any, key: Any, default: list[str], wanted: tuple[str, ...]) -> None:
         self._source = source
         self._stream = ArrowStream(source)
         if self._stream.type.format != "+s":
@@ -122,7 +124,10 @@ class ArrowIncoming(Incoming):
             if field.name in self.types:
                 raise SchemaError(f"the table has two columns {field.name!r}: rename one")
             self.types[field.name] = column_type(field.name, field)
-        self.keys = self._find_keys(key, default if set(default) <= set(self.types) else [])
+        default = next(
+            (each for each in (list(wanted), default) if each and set(each) <= set(self.types)), []
+        )
+        self.keys = self._find_keys(key, default)
 
     def batches(self) -> Iterator[Columns]:
         fields = self._stream.type.children

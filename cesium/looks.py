@@ -19,11 +19,13 @@ from cesium._ranges import EncodedRange, RangeReader, RowIterator, View
 from cesium._reads import TableReads
 from cesium.errors import ClosedError
 from cesium.figures import bytes_text
+from cesium.key_names import column_names, value_name
 from cesium.keys import key_codec
 from cesium.showing import COLUMNS_MOST, Grid, Look, plain, shown
 from cesium.stats import Tier, tiers_of
 
 if TYPE_CHECKING:
+    from cesium.ordered import OrderedReads
     from cesium.ranges import Range
 
 EDGE_ROWS = 4  # that are shown from either end
@@ -34,7 +36,7 @@ GAP = "\u22ee"
 Encoded = int | bytes
 
 
-def table_look(table: TableReads, title: str) -> Look:
+def table_look(table: OrderedReads[Any, Any], title: str) -> Look:
     """A store or a snapshot: how much there is, the span of its keys, its tiers, a few rows."""
     try:
         view = table._view()
@@ -116,7 +118,7 @@ def row_of(table: TableReads, view: View, key: Any) -> tuple[Any, Any, int]:
     return key, next(values, None), length
 
 
-def row_grids(table: TableReads, rows: Edges, yields: int) -> list[Grid]:
+def row_grids(table: OrderedReads[Any, Any], rows: Edges, yields: int) -> list[Grid]:
     """The rows as a table: composite keys by part, structured values by field."""
     keys = key_names(table) if yields != VALUES else []
     values = value_names(table) if yields != KEYS else []
@@ -140,18 +142,19 @@ def narrow(grid: Grid) -> Grid:
     return Grid(cut(grid.header), [cut(row) for row in grid.rows], grid.title, grid.right)
 
 
-def key_names(table: TableReads) -> list[str]:
+def key_names(table: OrderedReads[Any, Any]) -> list[str]:
     """The headers of the keys' columns."""
     spec = table.keys_codec.spec
-    return [f"key_{part}" for part in range(len(spec))] if is_composite(spec) else ["key"]
+    parts = len(spec) if is_composite(spec) else 1
+    return [plain(name, 20) for name in column_names(table.key_names, parts, ())]
 
 
-def value_names(table: TableReads) -> list[str]:
+def value_names(table: OrderedReads[Any, Any]) -> list[str]:
     """The headers of the values' columns."""
     spec = table.values_codec.spec
     if isinstance(spec, (list, tuple)):
         return [plain(str(field[0]), 20) for field in spec]
-    return ["value"]
+    return [value_name(table.key_names)]
 
 
 def row_cells(

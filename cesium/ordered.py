@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import abstractmethod
 from typing import Any
 
 from cesium._blob_view import value_view
@@ -33,6 +34,11 @@ class OrderedReads(TableReads[K, V]):
 
     def _repr_html_(self) -> str:
         return table_look(self, self._title()).html()
+
+    @property
+    @abstractmethod
+    def key_names(self) -> tuple[str, ...]:
+        """The names of the key's columns; () where it has none."""
 
     @property
     def _lowest(self) -> Encoded:

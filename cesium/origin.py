@@ -8,7 +8,7 @@ each journal file the schemas.  Nothing reads that but repair; what does not fit
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cesium.state import Json, TableRecord, json_bytes, parse_json
@@ -34,19 +34,20 @@ class Origin:
     journaled: bool = True
 
     def to_bytes(self) -> bytes:
-        """The JSON, at most 2048 bytes: without the inputs, or the table, if it were longer."""
+        """The JSON, at most 2048 bytes: without the inputs, the key's names, or the table, if it
+        were longer."""
         members: Json = {"made": self.made, "tier": self.tier}
         if self.table is not None:
-            table = self.table
-            members["table"] = {
-                "id": table.id, "name": table.name, "key": table.key, "value": table.value,
-            }  # fmt: skip
+            members["table"] = self.table.to_json()
+            del members["table"]["flushed_sequence"]
         if self.inputs:
             members["inputs"] = runs_of(self.inputs)
         if not self.journaled:
             members["journaled"] = False
-        for left_out in ("", "inputs", "table"):
+        for left_out in ("", "inputs", "key_names", "table"):
             members.pop(left_out, None)
+            if left_out == "key_names" and "table" in members:
+                members["table"].pop(left_out, None)
             data = json_bytes(members)
             if len(data) <= BYTES_MAX:
                 return data
@@ -97,6 +98,8 @@ def tables_bytes_of(tables: Iterable[TableRecord]) -> bytes:
     left = TABLES_BYTES_MAX - len(b"[]")
     for table in tables:
         piece = json_bytes(table.to_json())
+        if len(piece) + bool(pieces) > left:  # its types matter more than the names
+            piece = json_bytes(replace(table, key_names=()).to_json())
         left -= len(piece) + bool(pieces)
         if left < 0:
             break

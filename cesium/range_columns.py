@@ -1,7 +1,7 @@
 """The columns of a range: their names and types, and their rows read from one snapshot.
 
-Keys come first: "key", or "key_0", "key_1", ... for the parts of a tuple; then the fields of
-structured values by their names, or "value".
+Keys come first, by their names, or "key", or "key_0", "key_1", ... for the parts of a tuple; then
+the fields of structured values by their names, or "value".
 
 Thread safety: a ColumnReader belongs to one thread at a time.
 """
@@ -18,6 +18,7 @@ from cesium._ranges import RangeReader
 from cesium._values import EncodedValues, ValueCodec
 from cesium.columns import Column
 from cesium.errors import SchemaError
+from cesium.key_names import column_names, value_name
 from cesium.keys import key_codec
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ def value_types(codec: ValueCodec) -> dict[str, Any]:
     return {name: codec.dtype.fields[name][0] for name in codec.dtype.names}
 
 
+def is_structured(codec: ValueCodec) -> bool:
+    """Whether the values have fields."""
+    return codec.dtype is not None and codec.dtype.names is not None
+
+
 class TableColumns:
     """The columns of a table, and which of them are wanted; SchemaError for one that is not there.
 
@@ -52,11 +58,11 @@ class TableColumns:
         self, store: OrderedReads, wanted: Iterable[str] | None, keys: bool, values: bool
     ) -> None:
         self._store = store
-        of_values = value_types(store.values_codec)
         types = key_types(store.keys_codec.spec)
-        names = ["key"] if len(types) == 1 else [f"key_{number}" for number in range(len(types))]
-        while set(names) & set(of_values):  # a field has the name already
-            names = ["_" + name for name in names]
+        of_values = value_types(store.values_codec)
+        if not is_structured(store.values_codec):
+            of_values = {value_name(store.key_names): of_values["value"]}
+        names = column_names(store.key_names, len(types), of_values)
         self.keys = dict(zip(names, types)) if keys else {}
         self.values = of_values if values else {}
         self.types: dict[str, Any] = {**self.keys, **self.values}
@@ -91,7 +97,7 @@ class TableColumns:
             parts = decoded if isinstance(decoded, tuple) else (decoded,)
             found = dict(zip(self.keys, parts))
         if values:
-            found |= value_columns(store.values_codec, values, fields, read, raw)
+            found |= value_columns(store.values_codec, self.values, values, fields, read, raw)
         return count, {name: found[name] for name in self.types}
 
 
@@ -122,11 +128,15 @@ def fields_of(codec: ValueCodec, names: list[str]) -> list[int] | None:
 
 
 def value_columns(
-    codec: ValueCodec, names: list[str], fields: list[int] | None, read: Any, raw: bool
+    codec: ValueCodec,
+    types: dict[str, Any],
+    names: list[str],
+    fields: list[int] | None,
+    read: Any,
+    raw: bool,
 ) -> Columns:
-    """What was read of the values, as columns."""
+    """What was read of the values, as columns.  types: of all of them."""
     if fields is not None and len(fields) == len(names):
-        types = value_types(codec)
         return {name: _items(data, types[name]) for name, data in zip(names, read)}
     if fields is not None:  # more fields than a page has column runs: rows in one run
         assert codec.dtype is not None

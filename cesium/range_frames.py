@@ -97,10 +97,11 @@ class FrameReads:
         """The range as a pyarrow.Table of one chunk.
 
         columns: names of those to read, in that order; the others are not touched.  None: all, keys
-        first ("key", or "key_0", "key_1", ... of a tuple), then the fields of the values, or
-        "value".  Text is large_string, bytes large_binary; NaT becomes null, NaN stays.  Values of
-        codecs are what is stored: text of JSON, bytes of the others.  SchemaError for a column that
-        is not there, or that Arrow has no type for (complex, times finer than nanoseconds).
+        first (by their names, or "key", or "key_0", "key_1", ... of a tuple), then the fields of
+        the values, or "value".  Text is large_string, bytes large_binary; NaT becomes null, NaN
+        stays.  Values of codecs are what is stored: text of JSON, bytes of the others.  SchemaError
+        for a column that is not there, or that Arrow has no type for (complex, times finer than
+        nanoseconds).
         """
         arrow = needed("pyarrow", "arrow")
         table: pyarrow.Table = ArrowRange(self, columns, None)._given_to(arrow.table)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cesium.key_names import Names, checked_names, fitting_names
+
 Json = dict[str, Any]
 
 NUMBERS_END = 1 << 63  # of sequences, ids and counts
@@ -107,17 +109,25 @@ class SegmentRecord:
 
 @dataclass(frozen=True, slots=True)
 class TableRecord:
-    """One table: its id (never used twice), name, key and value as JSON-ready specifications."""
+    """One table: its id (never used twice), name, key and value as JSON-ready specifications.
+
+    key_names: of the key's columns; () where they have none.
+    """
 
     id: int
     name: str
     key: Any
     value: Any
     flushed_sequence: int = 0
+    key_names: Names = ()
 
     def to_json(self) -> Json:
         """The record as the manifest writes it."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        members = {name: getattr(self, name) for name in self.__slots__}
+        del members["key_names"]
+        if self.key_names:
+            members["key_names"] = list(self.key_names)
+        return members
 
     @classmethod
     def from_json(cls, members: Json) -> TableRecord:
@@ -128,10 +138,9 @@ class TableRecord:
         table_id = number(members["id"])
         if table_id >= TABLES_END:
             raise ValueError(f"table {table_id} is beyond 32 bits")
-        return cls(
-            table_id, name, members["key"], members["value"],
-            number(members.get("flushed_sequence", 0)),
-        )  # fmt: skip
+        key, value = members["key"], members["value"]
+        names = fitting_names(checked_names(members.get("key_names", ())), key, value)
+        return cls(table_id, name, key, value, number(members.get("flushed_sequence", 0)), names)
 
 
 @dataclass(frozen=True, slots=True)

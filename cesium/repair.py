@@ -23,7 +23,6 @@ from cesium.copies import back_up, exchange, remove_store, rename_new
 from cesium.errors import CorruptionError, SchemaError
 from cesium.files import Files
 from cesium.frames import Span
-from cesium.keys import key_codec
 from cesium.lock import WriterLock
 from cesium.named import every_record, tables_of
 from cesium.pace import Pace
@@ -32,10 +31,9 @@ from cesium.report import Problem
 from cesium.salvage import LOST, REWRITTEN, Applied, Kind, Part, Salvager
 from cesium.scan_journal import sequences
 from cesium.scan_segment import Keys
-from cesium.schema import codecs_of, shape_of_codecs
+from cesium.schema import codecs_of, shape_of_codecs, table_of
 from cesium.scrub import Logs, counting_spans, scan_logs
 from cesium.state import DEFAULT_TABLE, SegmentRecord, State, TableRecord
-from cesium.values import value_codec
 from cesium.verify import Scrubber, check_is_store, log_reports, own_shape
 
 BACKING_UP = ".backing-up"  # behind the name of a backup in the making
@@ -155,8 +153,7 @@ def _table(key: Any, value: Any) -> TableRecord | None:
         if value is not None:
             raise ValueError("a schema has a key, too: key=...")
         return None
-    keys, values = key_codec(key), value_codec("bytes" if value is None else value)
-    return TableRecord(1, "", keys.spec, values.spec)
+    return table_of("", key, "bytes" if value is None else value)
 
 
 def _repair(

@@ -10,27 +10,42 @@ from cesium._keys import KeyCodec
 from cesium._page import TableShape
 from cesium._values import ValueCodec
 from cesium.errors import Error, SchemaError
+from cesium.key_names import fitting_names, split_names, with_names
 from cesium.keys import key_codec
-from cesium.state import TableRecord
+from cesium.state import DEFAULT_TABLE, TableRecord
 from cesium.values import value_codec
 
 
-def new_codecs(key: Any, value: Any, call: str) -> tuple[KeyCodec, ValueCodec]:
-    """The codecs of a store or table to be made; SchemaError when no key type is named.
+def new_table(name: str, key: Any, value: Any, call: str) -> TableRecord:
+    """The record of a table to be made, with the default one's id; SchemaError when no key type is
+    named, or the types are none.
 
     call: how it is made, up to the key.
     """
     if key is None:
         what = "table" if "table(" in call else "store"
         raise SchemaError(f"a new {what} needs a key type: {call}, key=...)")
-    return key_codec(key), value_codec("bytes" if value is None else value)
+    return table_of(name, key, "bytes" if value is None else value)
+
+
+def table_of(name: str, key: Any, value: Any) -> TableRecord:
+    """The record of a table of these types, with the default one's id."""
+    types, names = split_names(key)
+    keys, values = key_codec(types).spec, value_codec(value).spec
+    return TableRecord(
+        DEFAULT_TABLE, name, keys, values, key_names=fitting_names(names, keys, values)
+    )
 
 
 def stored_codecs(
     table: TableRecord, key: Any, value: Any, path: str | None
 ) -> tuple[KeyCodec, ValueCodec]:
-    """The stored schema's codecs, or the given ones where they are the same; else SchemaError."""
-    given_key = None if key is None else key_codec(key)
+    """The stored schema's codecs, or the given ones where they are the same; else SchemaError.
+
+    A key that names its columns has the stored names; types alone agree with any.
+    """
+    types, names = split_names(key)
+    given_key = None if key is None else key_codec(types)
     given_value = None if value is None else value_codec(value)
     if (given_key is not None and given_key.spec != table.key) or (
         given_value is not None and given_value.spec != table.value
@@ -39,6 +54,12 @@ def stored_codecs(
             f"{path} stores key={table.key!r}, value={table.value!r}; it was opened "
             f"with key={given_key.spec if given_key else table.key!r}, "
             f"value={given_value.spec if given_value else table.value!r}"
+        )
+    if names and fitting_names(names, table.key, table.value) != table.key_names:
+        stored = with_names(table.key, table.key_names)
+        raise SchemaError(
+            f"{path} stores key={stored!r}; it was opened with the names {', '.join(names)}: "
+            "give the stored ones, or types alone"
         )
     return (
         given_key if given_key is not None else key_codec(table.key),
@@ -84,4 +105,5 @@ def plain_table(table: TableRecord) -> TableRecord:
         table,
         key=table.key if key is not None else "bytes",
         value=table.value if value is not None else "bytes",
+        key_names=(),
     )

@@ -27,7 +27,13 @@ class SnapshotTable(OrderedReads[K, V]):
 
     def __init__(self, table: TableEngine, view: View) -> None:
         self._path = table.path
+        self._key_names = table.record.key_names
         self._fix(view)
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of the key's columns; () where it has none."""
+        return self._key_names
 
     def _title(self) -> str:
         state = "closed " if self.closed else ""
@@ -65,6 +71,7 @@ class Snapshot(OrderedReads[K, V]):
 
     def __init__(self, engine: StoreEngine) -> None:
         self._path = engine.path
+        self._key_names = engine.main.record.key_names
         self._opened: dict[str, SnapshotTable] = {}
         # Between two commits: the moment, and the sequence that belongs to it.  A read-only or
         # poisoned store has snapshots, too.
@@ -77,6 +84,11 @@ class Snapshot(OrderedReads[K, V]):
             }
             self.sequence: int = engine.sequence
         engine.snapshots[id(self)] = self
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of the key's columns; () where it has none."""
+        return self._key_names
 
     def table(self, name: str) -> SnapshotTable:
         """A table by its name, as of the snapshot; KeyError when there was none then."""

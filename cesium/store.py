@@ -22,6 +22,7 @@ from cesium.durability import durable_sequence, sync
 from cesium.engine import StoreEngine
 from cesium.errors import ClosedError, Error
 from cesium.feed import Change
+from cesium.key_names import with_names
 from cesium.memory import Memory, memory
 from cesium.naming import NamedCheckpoints
 from cesium.opening import acquire, close_collected, close_engine
@@ -54,10 +55,11 @@ def open(
     """Opens, and if need be creates, the store in the directory `path` (":memory:": in memory).
 
     key: "u8", "i4", "f8", "bool", "datetime64[ns]", "str", "bytes", "uuid", any numpy dtype of
-    these, a tuple of them, each part descending with a leading "-", or a cesium.KeyCodec.  value: a
-    numpy dtype, a list of (name, dtype), "bytes" (the default), "str", "json", "msgpack" or a
-    cesium.ValueCodec.  Both are stored; leave them out to take what is there.  flag: "c" creates if
-    missing, "n" makes a new and empty store, "w" opens an existing one, "r" opens it read-only.
+    these, a tuple of them, each part descending with a leading "-", or a cesium.KeyCodec; or a list
+    of (name, type), which names the columns of the key for frames.  value: a numpy dtype, a list of
+    (name, dtype), "bytes" (the default), "str", "json", "msgpack" or a cesium.ValueCodec.  Both are
+    stored; leave them out to take what is there.  flag: "c" creates if missing, "n" makes a new and
+    empty store, "w" opens an existing one, "r" opens it read-only.
     durability, memory_limit, blob_threshold: see cesium.Options, which has more settings and may be
     given as `options`; what else is given and differs from its default counts more than it says.
     at: a checkpoint's name, or a time, which is the last one named until then: opens the store
@@ -318,6 +320,6 @@ class Store(NamedCheckpoints, TableHandle[K, V]):
 
     def _title(self) -> str:
         state = "closed " if self.closed else "read-only " if self.read_only else ""
-        key, value = self.options.key, self.options.value
+        key, value = with_names(self.options.key, self.key_names), self.options.value
         at = "" if self.options.at is None else f" at {self.options.at!r}"
         return f"<{state}cesium store {self.path!r}{at}, key={key!r}, value={value!r}>"

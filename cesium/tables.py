@@ -24,6 +24,7 @@ from cesium.events import event
 from cesium.feed import Change
 from cesium.frame_rows import FrameRows, Part
 from cesium.incoming import arrow_rows
+from cesium.key_names import with_names
 from cesium.large import check_sizes, one_row
 from cesium.load_stream import load_stream
 from cesium.ordered import OrderedReads
@@ -57,6 +58,12 @@ class TableHandle(OrderedReads[K, V], Revisions[K, V], CompiledTable[K, V]):
     def key(self) -> Any:
         """The key type, as `cesium.open` takes it."""
         return self.keys_codec.spec
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of the key's columns, as frames have them; () where it has none, and they are
+        "key", or "key_0", "key_1", ..."""
+        return self._table.record.key_names
 
     @property
     def value(self) -> Any:
@@ -153,7 +160,7 @@ class TableHandle(OrderedReads[K, V], Revisions[K, V], CompiledTable[K, V]):
         )
 
     def _rows_of(self, frame: Any, key: Any) -> FrameRows:
-        return FrameRows(frame, key, self.keys_codec, self.values_codec)
+        return FrameRows(frame, key, self.keys_codec, self.values_codec, self.key_names)
 
     def _frame_batch(self, frame: Any, key: Any) -> Part:
         return self._rows_of(frame, key).whole()
@@ -268,7 +275,8 @@ class Table(TableHandle[K, V]):
 
     def _title(self) -> str:
         state = "closed " if self.closed else "read-only " if self.read_only else ""
-        return f"<{state}cesium {self.path}, key={self.key!r}, value={self.value!r}>"
+        key = with_names(self.key, self.key_names)
+        return f"<{state}cesium {self.path}, key={key!r}, value={self.value!r}>"
 
 
 def _reopen(store: Store, name: str) -> Table:
@@ -286,7 +294,7 @@ class Tables(Mapping[str, Table]):
 
     def _names(self) -> list[str]:
         self._store._check_open()
-        return [name for name, _, _ in schemas(self._store._engine)]
+        return [record.name for record in schemas(self._store._engine)]
 
     def __getitem__(self, name: str) -> Table:
         if name not in self:

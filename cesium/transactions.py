@@ -101,12 +101,15 @@ class TransactionReads(OrderedReads[K, V], Revisions[K, V], DraftReads[K, V]):
         """Stores a batch; the last of equal keys wins.  As `Store.put_many` takes it."""
         self._check_writable()
         if values is None:
-            encoded, rows = FrameRows(keys, key, self.keys_codec, self.values_codec).whole()
+            encoded, rows = self._rows_of(keys, key).whole()
         else:
             encoded = self.keys_codec.encode_array(arrow_rows(keys))
             rows = self.values_codec.encode_array(arrow_rows(values), encoded.count)
         check_drafted(rows)
         self._write_batch(encoded, rows)
+
+    def _rows_of(self, frame: Any, key: Any) -> FrameRows:
+        return FrameRows(frame, key, self.keys_codec, self.values_codec, self.key_names)
 
     def delete_many(self, keys: Any) -> None:
         """Removes a batch of keys, whether or not they are there."""
@@ -162,6 +165,12 @@ class TransactionTable(TransactionReads[K, V]):
     def __init__(self, whole: Transaction, table: TableHandle) -> None:
         self._whole = whole  # which ends when nobody has it any more
         self._path = table.path
+        self._key_names = table.key_names
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of the key's columns; () where it has none."""
+        return self._key_names
 
     def _title(self) -> str:
         return f"<{self._path} in a transaction>"
@@ -187,6 +196,11 @@ class Transaction(WholeDraft[K, V], TransactionReads[K, V]):
 
     def __init__(self, store: Store[K, V], optimistic: bool, durability: str | None) -> None:
         self._store = store
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of the key's columns; () where it has none."""
+        return self._store.key_names
 
     def table(self, name: str) -> TransactionTable:
         """A table of the store, by its name, inside of the transaction; KeyError without it."""

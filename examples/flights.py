@@ -73,8 +73,8 @@ len(holiday), holiday.keys().arrays()[1][:3]
 # `columns=` names what you want of it, and the other fields are not read.
 
 # %%
-jfk = store.prefix(("JFK",)).to_pandas(columns=["key_1", "dep_delay"], index=False)
-hours = jfk["key_1"].dt.hour  # of the departure, the second part of the key
+jfk = store.prefix(("JFK",)).to_pandas(columns=["departure", "dep_delay"], index=False)
+hours = jfk["departure"].dt.hour  # the key's columns have the names of the frame's
 by_hour = jfk["dep_delay"].groupby(hours).agg(["median", lambda part: part.quantile(0.9)])
 by_hour.columns = ["median", "one in ten is later than"]
 

@@ -19,6 +19,7 @@ from cesium.cli._convert import BadCells, convert, exact, fixed
 from cesium.cli._formats import PARQUET, needed
 from cesium.cli._infer import EXACT_FLOAT, FIXED_TEXT_BYTES
 from cesium.cli._text import plain
+from cesium.key_names import Names, checked_names
 
 BATCH_ROWS = 1 << 16
 SCHEMA = b"cesium"  # of a file that was exported: the store's schema, in its metadata
@@ -116,13 +117,13 @@ class ArrowSource:
                 yield range(first, self._read + 1), batch.columns
 
     @property
-    def stored_schema(self) -> dict[str, Any] | None:
-        """The schema of the store that was exported to the file."""
+    def stored_schema(self) -> tuple[Any, Any, Names] | None:
+        """The schema of the store that was exported to the file, and the names of its key."""
         try:
             found = json.loads((self.schema.metadata or {})[SCHEMA])
-        except (KeyError, ValueError):
+            return found["key"], found["value"], checked_names(found.get("key_names", ()))
+        except (KeyError, ValueError, TypeError, AttributeError):
             return None
-        return found if isinstance(found, dict) and {"key", "value"} <= found.keys() else None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cesium.cli import _csv
 
-FLIGHT_KEY = ("datetime64[s]", "str", "i4")  # time_hour, carrier, flight
+FLIGHT_KEY = [("time_hour", "datetime64[s]"), ("carrier", "str"), ("flight", "i4")]
 FLIGHT_FIELDS = [
     ("origin", "S3"),
     ("dest", "S3"),
@@ -33,7 +33,7 @@ FLIGHT_FIELDS = [
 ]
 
 # Not (origin, hour of the day): one local hour occurs twice when summer time ends.
-WEATHER_KEY = ("datetime64[s]", "str")  # time_hour, origin
+WEATHER_KEY = [("time_hour", "datetime64[s]"), ("origin", "str")]
 WEATHER_FIELDS = [
     (name, "f4")
     for name in ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip")
@@ -54,19 +54,15 @@ def data_directory() -> Path:
 
 def read_flights(directory: Path) -> Rows:
     """The keys, as a tuple of arrays, and the values, as a structured array."""
-    return _read(
-        directory / "flights.csv.zip", ("time_hour", "carrier", "flight"), FLIGHT_KEY, FLIGHT_FIELDS
-    )
+    return _read(directory / "flights.csv.zip", FLIGHT_KEY, FLIGHT_FIELDS)
 
 
 def read_weather(directory: Path) -> Rows:
-    return _read(directory / "weather.csv", ("time_hour", "origin"), WEATHER_KEY, WEATHER_FIELDS)
+    return _read(directory / "weather.csv", WEATHER_KEY, WEATHER_FIELDS)
 
 
-def _read(
-    path: Path, key: Sequence[str], key_types: Sequence[str], fields: list[tuple[str, str]]
-) -> Rows:
-    wanted = [*zip(key, key_types, strict=True), *fields]
+def _read(path: Path, key: list[tuple[str, str]], fields: list[tuple[str, str]]) -> Rows:
+    wanted = [*key, *fields]
     pieces: dict[str, list[Any]] = {name: [] for name, _ in wanted}
     with _csv.open_source(path) as source:
         at = {name: number for number, name in enumerate(source.header)}
@@ -74,10 +70,10 @@ def _read(
             for name, dtype in wanted:
                 pieces[name].append(_array(dtype, piece[at[name]]))
     arrays = {name: np.concatenate(pieces[name]) for name, _ in wanted}
-    values = np.empty(len(arrays[key[0]]), fields)
+    values = np.empty(len(arrays[key[0][0]]), fields)
     for name, _ in fields:
         values[name] = arrays[name]
-    return tuple(arrays[name] for name in key), values
+    return tuple(arrays[name] for name, _ in key), values
 
 
 def _array(dtype: str, cells: Sequence[str]) -> NDArray[Any]:

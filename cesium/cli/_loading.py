@@ -96,6 +96,7 @@ class Loader:
         if len(parts) != len(names):
             raise click.UsageError(f"the store's key is {describe(key)}")
         at = {column.name: number for number, column in enumerate(columns)}
+        self.names = names
         self.key = [(at[name], name, part) for name, part in zip(names, parts)]
         self.value = value
         self.rest = [

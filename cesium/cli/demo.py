@@ -206,7 +206,7 @@ def _check_after_kill(console: Console, path: Path, loaded: int, acknowledged: l
         milliseconds = (time.perf_counter() - started) * 1000
         lost = 0
         for line in acknowledged:
-            key = parse_key(_flights.FLIGHT_KEY, line.strip())
+            key = parse_key(store.key, line.strip())
             years = int(key[0].astype("M8[Y]").astype("i8")) + 1970 - 2013
             # As text: the NaN of an absent delay is not equal to itself.
             written, original = store.get(key), store[moved(key, -years)]

@@ -64,8 +64,9 @@ def export(
     """Write rows to a file, in the order of their keys.
 
     CSV, TSV or JSON Lines (plain, .gz or .zst), Parquet or Arrow IPC, by the file's name.  The
-    columns are those of the key, called key, or key_0, key_1, ... where it is composite, then the
-    fields of the values, or value.  All rows are of one moment of the store.
+    columns are those of the key, by their names in the store, or else key, or key_0, key_1, ...
+    where it is composite, then the fields of the values, or value.  All rows are of one moment of
+    the store.
 
     In files of text times are ISO, bytes as by `cesium get`, NaN and NaT are empty cells, and
     values of JSON or MessagePack are JSON.  `cesium load` reads all of it back; Parquet and Arrow
@@ -126,6 +127,11 @@ class _Columns:
             if len(set(self.names)) < len(self.names):
                 raise click.UsageError("--key names a column twice")
 
+    def schema(self) -> dict[str, Any]:
+        """What `cesium load` takes for a new store's schema."""
+        names = self.names[: len(self._table.keys)]
+        return {"key": self.store.key, "value": self.store.value, "key_names": names}
+
     def pieces(self, rows: int) -> Iterator[dict[str, Any]]:
         """Batches of rows, of one moment."""
         return batches(self._table, self.view._reader(True), rows)
@@ -164,7 +170,7 @@ def _write_arrow(columns: _Columns, path: Path, advance: Report, kind: str) -> i
     stream = columns.view.arrow_stream(rows=ARROW_ROWS)
     rows = 0
     with arrow.RecordBatchReader.from_stream(stream) as reader:
-        stored = json.dumps({"key": columns.store.key, "value": columns.store.value})
+        stored = json.dumps(columns.schema())
         schema = arrow.schema(
             [field.with_name(name) for field, name in zip(reader.schema, columns.names)],
             metadata={SCHEMA: stored.encode()},

@@ -88,19 +88,20 @@ def import_(
     rejects = Rejects(bad)
     started = time.perf_counter()
     given = schema_given(path, key_type, value_type)
+    types = given[:2] if given else None
     try:
         if kind == SQLITE:
             with open_sqlite(source, table) as rows:
                 names = rows.key if key_text is None and rows.key else None
-                names = names or key_names(rows.header, key_text)
+                names = names or key_names(rows.header, key_text, given[2] if given else ())
                 blobs = rows.blobs() if rows.bytes_total else set()
-                schema, columns = _sqlite_schema(rows, names, blobs, given, rejects.kept)
+                schema, columns = _sqlite_schema(rows, names, blobs, types, rejects.kept)
                 loader = Loader(*schema, names, columns, rejects, given is None, True)
                 if given is None:
                     show_schema(columns, names, schema)
                 done = _run(loader, rows, path, schema, resume, dry_run)
         else:
-            schema = given or ("bytes", "bytes")
+            schema = types or ("bytes", "bytes")
             with open_pairs(kind, source, database) as pairs:
                 loader = RawLoader(schema, rejects, key_encoding, value_encoding)
                 done = _run(loader, pairs, path, schema, resume, dry_run)
@@ -125,7 +126,7 @@ def _run(
         advance = _steps(report) if report is not None else lambda position: None
         if dry_run:
             return loader.load(source, DrySink(*schema), advance), 0
-        with opened_for_rows(path, schema, None) as (target, _):
+        with opened_for_rows(path, schema, None, loader.names) as (target, _):
             sink = Sink(target, resume)
             return loader.load(source, sink, advance), sink.skipped
 

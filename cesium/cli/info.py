@@ -13,6 +13,7 @@ from cesium.catalog import schemas
 from cesium.cli._show import PATH, opened, print_facts
 from cesium.cli._text import describe, to_json
 from cesium.figures import bytes_text
+from cesium.key_names import with_names
 
 
 @click.command()
@@ -24,7 +25,7 @@ def info(path: Path, as_json: bool) -> None:
         first, last = (store.first()[0], store.last()[0]) if store else (None, None)
         facts = {
             "path": str(store.path),
-            "key": store.options.key if as_json else describe(store.options.key),
+            "key": store.key if as_json else describe(with_names(store.key, store.key_names)),
             "value": store.options.value if as_json else describe(store.options.value),
             "rows": len(store),
             "first_key": first,
@@ -33,18 +34,25 @@ def info(path: Path, as_json: bool) -> None:
             "bytes": sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()),
         }
         named = store.checkpoints()
-        tables = {name: (key, value) for name, key, value in schemas(store._engine)}
+        tables = list(schemas(store._engine))
+        names = store.key_names
     if as_json:
         checkpoints = [_members(each) for each in named]
         schemas_json = [
-            {"name": name, "key": key, "value": value} for name, (key, value) in tables.items()
-        ]
-        click.echo(to_json({**facts, "tables": schemas_json, "checkpoints": checkpoints}))
+            {
+                "name": table.name, "key": table.key, "value": table.value,
+                "key_names": table.key_names,
+            }
+            for table in tables
+        ]  # fmt: skip
+        more = {"key_names": names, "tables": schemas_json, "checkpoints": checkpoints}
+        click.echo(to_json(facts | more))
     else:
         shown = {f"checkpoint {each.name}": _line(each) for each in named}
         beside = {
-            f"table {name}": f"{describe(key)} -> {describe(value)}"
-            for name, (key, value) in tables.items()
+            f"table {table.name}": f"{describe(with_names(table.key, table.key_names))} -> "
+            f"{describe(table.value)}"
+            for table in tables
         }
         print_facts(str(path), {**facts, **beside, **shown})
 

@@ -19,10 +19,12 @@ from cesium.cli._rejects import Rejects
 from cesium.cli._show import PATH, TABLE
 from cesium.cli._text import describe, key_parts
 from cesium.cli.repair import key_type, value_type
+from cesium.key_names import with_names
 from cesium.tables import TableHandle
 
 Phase = Callable[[str, int], Callable[[int], None]]
 Schema = tuple[Any, Any]  # of keys and of values
+Given = tuple[Any, Any, Sequence[str]]  # the same, and the names of the key's columns
 
 
 @click.command()
@@ -58,8 +60,9 @@ def load(
     absent; numbers f8; true and false bool; ISO dates and times datetime64[s] (UTC where they end
     in Z), or [us] with fractions; all else is text.  Empty cells and NA are absent: NaN, NaT, or in
     text what was written.  Numbers with leading zeros are text.  A column used as key must have no
-    absent cells.  Without --key the columns are those that `cesium export` names, key or key_0,
-    key_1, ..., or else the first column.
+    absent cells, and the store keeps their names.  Without --key the columns are those that the
+    store has in its key, or that `cesium export` names, key or key_0, key_1, ..., or else the
+    first column.
 
     One column beside the key is the value itself; several make a row of fields, text in it being
     fixed-width bytes when it is ASCII of at most 64 bytes; where that does not fit, or the row
@@ -125,14 +128,12 @@ class _Load:
                 yield batches
 
     def prepare(
-        self, key_text: str | None, given: Schema | None, phase: Phase
+        self, key_text: str | None, given: Given | None, phase: Phase
     ) -> tuple[Schema, list[str], Sequence[ColumnLike]]:
         """The schema, the names of the key's columns, and what is known of all columns."""
         with self.open(Rejects(silent=self.rejects.kept)) as source:
-            names = key_names(source.header, key_text)
-            stored = getattr(source, "stored_schema", None)
-            if given is None and stored is not None:
-                given = stored["key"], stored["value"]
+            given = given or getattr(source, "stored_schema", None)
+            names = key_names(source.header, key_text, given[2] if given else ())
             columns: Sequence[ColumnLike]
             needs_types = given is None or (given[1] in OBJECTS and self.kind in (CSV, TSV))
             if not needs_types:
@@ -146,7 +147,7 @@ class _Load:
         if given is None:
             self.inferred = True
             return schema_of(columns, names, self.rejects.kept), names, columns
-        return given, names, columns
+        return given[:2], names, columns
 
     def run(
         self,
@@ -163,7 +164,7 @@ class _Load:
             advance = phase("loading", source.bytes_total)
             if dry_run:
                 return loader.load(source, DrySink(*schema), advance), 0, None
-            with opened_for_rows(path, schema, table) as (target, is_new):
+            with opened_for_rows(path, schema, table, loader.names) as (target, is_new):
                 sink = Sink(target, resume)
                 rows = loader.load(source, sink, advance)
                 return rows, sink.skipped, len(target) if is_new else None
@@ -171,12 +172,15 @@ class _Load:
 
 @contextmanager
 def opened_for_rows(
-    path: Path, schema: Schema, table: str | None
+    path: Path, schema: Schema, table: str | None, names: Sequence[str]
 ) -> Iterator[tuple[TableHandle, bool]]:
-    """What rows of a schema are loaded into, made where it is missing, and whether it was."""
+    """What rows of a schema are loaded into, made where it is missing, and whether it was.
+
+    names: of the key's columns, where it is made.
+    """
     key, value = schema
     if not path.exists():
-        with cesium.open(path, key=key, value=value) as store:
+        with cesium.open(path, key=with_names(key, names), value=value) as store:
             yield store, True
         return
     with cesium.open(path, flag="w") as store:
@@ -184,11 +188,15 @@ def opened_for_rows(
             yield store, False
         else:
             is_new = table not in store.tables
+            key = with_names(key, names) if is_new else key
             yield store.table(table, key=key, value=value), is_new
 
 
-def key_names(header: list[str], text: str | None) -> list[str]:
-    """The key's columns, as they were typed, or as `export` calls them, or the first one."""
+def key_names(header: list[str], text: str | None, stored: Sequence[str] = ()) -> list[str]:
+    """The key's columns, as they were typed, or are stored, or as `export` calls them where they
+    have no names, or the first one."""
+    if text is None and stored and set(stored) <= set(header):
+        return list(stored)
     if text is None:
         numbered = [name for name in header if name.removeprefix("key_").isdigit()]
         return ["key"] if "key" in header else numbered or header[:1]
@@ -204,7 +212,7 @@ def key_names(header: list[str], text: str | None) -> list[str]:
 
 def schema_given(
     path: Path, key: str | None, value: str | None, table: str | None = None
-) -> Schema | None:
+) -> Given | None:
     """The schema of the store, or of the table, that is there, or that was typed."""
     if path.exists():
         with cesium.open(path, flag="r") as store:
@@ -212,11 +220,11 @@ def schema_given(
                 if key or value:
                     raise click.UsageError("it is there, and has its types")
                 found = store if table is None else store.table(table)
-                return found.key, found.value
+                return found.key, found.value, found.key_names
     if key is None:
         return None
     with cesium.open(":memory:", key=key_type(key), value=value_type(value) or "bytes") as store:
-        return store.options.key, store.options.value
+        return store.options.key, store.options.value, store.key_names
 
 
 def schema_of(columns: Sequence[ColumnLike], names: list[str], rejects: bool) -> Schema:

@@ -82,7 +82,10 @@ def _print_table(source: TableHandle, rows: Iterator[tuple[Any, Any]], limit: in
         for key, value in itertools.islice(rows, None if limit is not None else TERMINAL_ROWS + 1)
     ]
     more = limit is None and len(cells) > TERMINAL_ROWS
-    names = [f"key: {part}" for part in key_parts(key_schema)]
+    parts = key_parts(key_schema)
+    names = [
+        f"{name}: {part}" for name, part in zip(source.key_names or ["key"] * len(parts), parts)
+    ]
     print_rows(names, field_names(value_schema), cells[:TERMINAL_ROWS] if more else cells)
     if more:
         click.echo(f"the first {TERMINAL_ROWS} rows; --limit asks for more")

@@ -94,7 +94,10 @@ def repair(
 
 
 def key_type(text: str | None) -> Any:
-    """A key's type as it is typed: a name, or names with commas between."""
+    """A key's type as it is typed: a name, or names with commas between, or JSON where its columns
+    have names."""
+    if text is not None and text.lstrip().startswith("["):
+        return pairs_of(text, "--key")
     if text is None or "," not in text:
         return text
     return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -104,10 +107,15 @@ def value_type(text: str | None) -> Any:
     """A value's type as it is typed: a name, or JSON for a row of fields."""
     if text is None or not text.lstrip().startswith("["):
         return text
+    return pairs_of(text, "--value")
+
+
+def pairs_of(text: str, option: str) -> list[tuple[str, Any]]:
+    """A JSON list of [name, type]."""
     try:
         return [(str(name), kind) for name, kind in json.loads(text)]
-    except ValueError as error:
-        raise click.UsageError(f"--value is no list of [name, type]: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(f"{option} is no list of [name, type]: {error}") from None
 
 
 def show(report: Any) -> None:
