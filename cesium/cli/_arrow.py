@@ -187,7 +187,7 @@ def convert_array(dtype: str, array: Any, literal: bool) -> Any:
     is_text = arrow.types.is_large_string(array.type) or arrow.types.is_string(array.type)
     try:
         if kind in ("str", "bytes"):
-            return _column(array, kind)
+            return column_of(array, kind)
         if kind == "uuid":
             return [
                 uuid.UUID(cell) if isinstance(cell, str) else uuid.UUID(bytes=cell)
@@ -212,7 +212,8 @@ def convert_array(dtype: str, array: Any, literal: bool) -> Any:
         raise BadCells from error
 
 
-def _column(array: Any, kind: str) -> cesium.Column:
+def column_of(array: Any, kind: str) -> cesium.Column:
+    """The rows of an Arrow array of text or bytes; those that are absent are empty."""
     arrow = needed("pyarrow", "arrow")
     wanted = arrow.large_string() if kind == "str" else arrow.large_binary()
     array = array.cast(wanted)

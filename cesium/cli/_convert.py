@@ -13,6 +13,8 @@ from cesium.cli._text import BOOLEANS, bytes_of, parse_scalar
 
 FROM_TEXT: dict[str, Callable[[str], Any]] = {"i8": int, "f8": float, "bool": BOOLEANS.__getitem__}
 
+FINE = ("ns", "ps", "fs", "as")
+
 
 class BadCells(Exception):
     """Some of the cells are none of the type that is wanted."""
@@ -31,7 +33,9 @@ def convert(dtype: str, cells: Sequence[str], literal: bool) -> Any:
         if kind in "iu":
             return np.array(list(map(int, cells)), dtype)
         if kind == "f":
-            return np.array([float("nan" if cell in NULLS else cell) for cell in cells], dtype)
+            numbers = [float("nan" if cell in NULLS else cell) for cell in cells]
+            with np.errstate(over="ignore"):  # beyond float32 is infinite
+                return np.array(numbers, dtype)
         if kind == "M":
             return _times(dtype, cells)
         if kind == "m":
@@ -52,7 +56,12 @@ def convert(dtype: str, cells: Sequence[str], literal: bool) -> Any:
 
 def _times(dtype: str, cells: Sequence[str]) -> Any:
     times = ["NaT" if cell in NULLS else cell.removesuffix("Z") for cell in cells]
-    return exact(np.array(times, "datetime64"), dtype)
+    found = np.array(times, "datetime64")
+    if np.datetime_data(found.dtype)[0] in FINE:  # in which a far year becomes another one
+        days = np.datetime_as_string(found, "D")
+        if not all(day.startswith(time[:10]) for day, time in zip(days, times)):
+            raise BadCells
+    return exact(found, dtype)
 
 
 def exact(found: Any, dtype: str) -> Any:
@@ -77,10 +86,11 @@ def fixed(dtype: str, cells: list[bytes]) -> Any:
 
 def json_cells(column: Column, cells: Sequence[str]) -> list[Any]:
     """Numbers as numbers, absent ones and NaN as null, all else as its text."""
+    cells = list(cells)
     if any(type(cell) is Literal for cell in cells):
         typed = [json_cell(cell) for cell in cells]
     elif column.type == "str":
-        return list(cells)
+        return cells
     else:
         read = FROM_TEXT.get(column.type, str)
         typed = [None if cell in NULLS else read(cell) for cell in cells]

@@ -10,6 +10,7 @@ import gzip
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,14 +54,24 @@ def needed(package: str, extra: str) -> Any:
 @contextmanager
 def open_text(path: Path) -> Iterator[tuple[TextIO, Callable[[], int], int]]:
     """The text of a file, a function that says how far it was read, and how long it is in bytes."""
+    with open_bytes(path) as (binary, position, bytes_total):
+        with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
+            yield text, position, bytes_total
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[tuple[Any, Callable[[], int], int]]:
+    """The same in bytes, those that were compressed."""
     with path.open("rb") as raw:
         position: Callable[[], int] = raw.tell
         bytes_total = path.stat().st_size
         binary: Any = raw
-        broken: tuple[type[Exception], ...] = (gzip.BadGzipFile, zipfile.BadZipFile, EOFError)
+        broken: tuple[type[Exception], ...] = (
+            gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError,
+        )  # fmt: skip
         try:
             if path.suffix == ".gz":
-                binary = gzip.open(raw)  # noqa: SIM115 - closed with `text` below
+                binary = gzip.open(raw)  # noqa: SIM115 - closed below
             elif path.suffix == ".zst":
                 zstandard = needed("zstandard", "zst")
                 broken = (*broken, zstandard.ZstdError)
@@ -72,8 +83,8 @@ def open_text(path: Path) -> Iterator[tuple[TextIO, Callable[[], int], int]]:
                     raise click.ClickException(f"{path} holds {len(members)} files instead of one")
                 binary = archive.open(members[0])
                 position, bytes_total = binary.tell, members[0].file_size
-            with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
-                yield text, position, bytes_total
+            with binary:
+                yield binary, position, bytes_total
         except broken as error:
             raise click.ClickException(f"{path}: {error}") from None
 

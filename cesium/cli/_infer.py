@@ -16,6 +16,7 @@ import numpy as np
 FIXED_TEXT_BYTES = 64
 FIXED_ROW_BYTES = 512
 EXACT_FLOAT = 1 << 53
+FLOAT_DIGITS = 308  # of a whole number, so that it is finite
 
 NULLS = frozenset(["", "NA"])
 
@@ -67,7 +68,9 @@ def _is_float(cell: str) -> bool:
     if FLOAT.fullmatch(cell) is None:
         return False
     digits = cell.lstrip("+-")
-    return not digits.isdigit() or int(float(digits)) == int(digits)
+    if not digits.isdigit():
+        return True
+    return len(digits) <= FLOAT_DIGITS and int(float(digits)) == int(digits)
 
 
 # In the order of preference; text is what is left.
@@ -79,6 +82,36 @@ TYPES: dict[str, Callable[[str], bool]] = {
     "bool": lambda cell: cell in ("true", "false"),
 }
 OF_TEXT = ("datetime64[s]", "datetime64[us]")  # of strings that JSON tells from numbers
+
+
+class Facts:
+    """What is known of the cells of a piece, which are looked at one by one."""
+
+    def __init__(self, cells: Sequence[str]) -> None:
+        distinct = set(cells)
+        self._content = distinct - NULLS
+        self.has_nulls = len(self._content) < len(distinct)
+        self.has_cells = bool(self._content)
+        self.nested = any(type(cell) is Literal and cell[:1] in ("{", "[") for cell in cells)
+        self._distinct = distinct
+
+    def are(self, name: str) -> bool:
+        """Whether all cells that are not absent are of one of TYPES."""
+        return all(map(TYPES[name], self._content))
+
+    @property
+    def exact(self) -> bool:
+        """Whether float64 holds them, when they are integers."""
+        return all(abs(int(cell)) <= EXACT_FLOAT for cell in self._content)
+
+    @property
+    def ascii(self) -> bool:
+        return all(map(str.isascii, self._distinct)) and not any("\0" in c for c in self._distinct)
+
+    @property
+    def text_bytes_max(self) -> int:
+        """Of what is ASCII."""
+        return max(map(len, self._distinct), default=1)
 
 
 @dataclass
@@ -96,18 +129,15 @@ class Column:
 
     def see(self, cells: Sequence[str]) -> None:
         """Takes note of the cells of a piece."""
-        distinct = set(cells)
-        content = distinct - NULLS
-        self.has_nulls |= len(content) < len(distinct)
-        self.has_cells |= bool(content)
-        if any(type(cell) is Literal for cell in cells):
-            self.nested |= any(type(cell) is Literal and cell[:1] in ("{", "[") for cell in cells)
-        self.possible = [name for name in self.possible if all(map(TYPES[name], content))]
+        facts: Any = cells if hasattr(cells, "are") else Facts(cells)
+        self.has_nulls |= facts.has_nulls
+        self.has_cells |= facts.has_cells
+        self.nested |= facts.nested
+        self.possible = [name for name in self.possible if facts.are(name)]
         if "i8" in self.possible:
-            self.exact &= all(abs(int(cell)) <= EXACT_FLOAT for cell in content)
-        if self.ascii:
-            self.ascii = all(map(str.isascii, distinct)) and not any("\0" in c for c in distinct)
-        self.text_bytes_max = max(self.text_bytes_max, *map(len, distinct)) if distinct else 1
+            self.exact = self.exact and facts.exact
+        self.ascii = self.ascii and facts.ascii
+        self.text_bytes_max = max(self.text_bytes_max, facts.text_bytes_max)
 
     def see_strings(self, cells: Sequence[str]) -> None:
         """The same of JSON, where a string is no number, whatever it says."""

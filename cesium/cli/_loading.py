@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import click
@@ -10,6 +10,7 @@ import numpy as np
 
 import cesium
 from cesium.cli._arrow import convert_array, plain_cells
+from cesium.cli._arrow_cells import ArrowCells
 from cesium.cli._convert import BadCells, convert, json_cell, json_cells, json_value
 from cesium.cli._formats import needed
 from cesium.cli._infer import NULLS, Column, Source
@@ -18,6 +19,7 @@ from cesium.cli._text import cell_text, describe, field_names, is_composite, key
 from cesium.tables import TableHandle
 
 COMMIT_ROWS = 1 << 20
+FEW_ROWS = 64
 OBJECTS = ("json", "msgpack")
 
 
@@ -124,15 +126,18 @@ class Loader:
         values: list[Any] = []
         waiting = total = 0
         for lines, piece in source.pieces():
-            rows, converted = self._converted(lines, piece)
-            if rows:
-                keys.append(converted[0])
-                values.append(converted[1])
-                waiting += rows
+            for rows, (key, value) in self._converted(lines, piece, 0, len(lines)):
+                start = 0
+                while start < rows:
+                    end = min(rows, start + COMMIT_ROWS - waiting)
+                    keys.append([part[start:end] for part in key])
+                    values.append(value[start:end])
+                    waiting += end - start
+                    start = end
+                    if waiting == COMMIT_ROWS:
+                        total += self._commit(sink, keys, values, waiting)
+                        keys, values, waiting = [], [], 0
             advance(source.position())
-            if waiting >= COMMIT_ROWS:
-                total += self._commit(sink, keys, values, waiting)
-                keys, values, waiting = [], [], 0
         return total + (self._commit(sink, keys, values, waiting) if waiting else 0)
 
     def _commit(self, sink: Sink | DrySink, keys: list[Any], values: list[Any], rows: int) -> int:
@@ -141,26 +146,24 @@ class Loader:
 
     # -- a piece
 
-    def _converted(self, lines: Sequence[int], piece: list[Any]) -> tuple[int, Any]:
-        """The rows of a piece that can be converted: how many, and their keys and values."""
-        try:
-            return len(lines), self._rows(piece)
-        except BadCells:
-            pass
-        good = [row for row in range(len(lines)) if self._is_good(lines[row], piece, row)]
-        if not good:
-            return 0, None
-        return len(good), self._rows([_taken(column, good) for column in piece])
+    def _converted(
+        self, lines: Sequence[int], piece: list[Any], start: int, end: int
+    ) -> Iterator[tuple[int, Any]]:
+        """The rows of a piece that can be converted, in runs: how many, their keys and values.
 
-    def _is_good(self, line: int, piece: list[Any], row: int) -> bool:
-        one = [_taken(column, [row]) for column in piece]
+        Halves are tried where the whole cannot be, down to the rows that are bad.
+        """
+        run = [_run(column, start, end) for column in piece]
         try:
-            self._rows(one)
+            yield end - start, self._rows(run)
         except BadCells:
-            cells = [cell_text(_first(column)) for column in one]
-            self.rejects.add(line, self._why(one), dict(zip(self._at, cells)))
-            return False
-        return True
+            if end - start == 1:
+                cells = [cell_text(_first(column)) for column in run]
+                self.rejects.add(lines[start], self._why(run), dict(zip(self._at, cells)))
+                return
+            middle = (start + end) // 2
+            yield from self._converted(lines, piece, start, middle)
+            yield from self._converted(lines, piece, middle, end)
 
     def _rows(self, piece: list[Any]) -> tuple[list[Any], Any]:
         for at, _, part in self.key:
@@ -172,6 +175,10 @@ class Loader:
     def _cells(self, dtype: str, cells: Any) -> Any:
         if hasattr(cells, "null_count"):
             return convert_array(dtype, cells, self.inferred)
+        if isinstance(cells, ArrowCells):
+            found = cells.converted(dtype, self.inferred)
+            if found is not None:
+                return found
         return convert(dtype, cells, self.inferred)
 
     def _values(self, piece: list[Any]) -> Any:
@@ -226,16 +233,23 @@ def joined(pieces: Sequence[Any]) -> Any:
         return first
     if isinstance(first, np.ndarray):
         return np.concatenate(pieces)
-    if isinstance(first, cesium.Column):
-        ends = np.cumsum([0, *(int(piece.offsets[-1]) for piece in pieces)])
-        offsets = [piece.offsets[1:] + end for piece, end in zip(pieces, ends)]
-        data = np.concatenate([piece.data for piece in pieces])
-        return cesium.Column(np.concatenate([[0], *offsets]), data, first.kind)
+    columns = [piece for piece in pieces if isinstance(piece, cesium.Column)]
+    if columns:
+        kind = columns[0].kind
+        pieces = [
+            piece if isinstance(piece, cesium.Column) else cesium.Column.from_values(piece, kind)
+            for piece in pieces
+        ]
+        sizes = np.concatenate([[0], *(np.diff(piece.offsets) for piece in pieces)])
+        data = [piece.data[piece.offsets[0] : piece.offsets[-1]] for piece in pieces]
+        return cesium.Column(np.cumsum(sizes), np.concatenate(data), kind)
     return [cell for piece in pieces for cell in piece]
 
 
-def _taken(column: Any, rows: list[int]) -> Any:
-    return column.take(rows) if hasattr(column, "null_count") else [column[row] for row in rows]
+def _run(column: Any, start: int, end: int) -> Any:
+    """Some rows of a column; of few, no array of Arrow is made."""
+    found = column if start == 0 and end == len(column) else column[start:end]
+    return list(found) if isinstance(found, ArrowCells) and end - start <= FEW_ROWS else found
 
 
 def _first(column: Any) -> Any:
@@ -245,6 +259,8 @@ def _first(column: Any) -> Any:
 def _has_nulls(column: Any) -> bool:
     if hasattr(column, "null_count"):
         return bool(column.null_count)
+    if isinstance(column, ArrowCells):
+        return column.has_nulls
     return not NULLS.isdisjoint(column)
 
 

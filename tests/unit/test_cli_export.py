@@ -299,7 +299,7 @@ def test_bad_rows_are_counted_and_kept(tmp_path: Path, numbers: Path) -> None:
     assert {"key": "x", "value": "2"} in rows and ["1", "2", "3"] in rows
     with cesium.open(numbers, flag="r") as store:
         assert len(store) == 12 and store[6] == 6.0
-    assert "line 4: 1 cells" in fail(1, "load", file, numbers)
+        assert "line 3: column 'key': 'x'" in fail(1, "load", file, numbers)
     file.write_text("key,value\n1,1\nx,2\n")
     assert "line 3: column 'key'" in fail(1, "load", file, numbers)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cesium
-from command_line import fail, succeed
+from command_line import fail, run, succeed
 
 
 def write_csv(path: Path, text: str) -> Path:
@@ -154,5 +154,36 @@ def test_broken_archives(tmp_path: Path) -> None:
     for name in ("rows.csv.gz", "rows.csv.zip"):
         (tmp_path / name).write_bytes(b"neither gzip nor zip")
         fail(1, "load", tmp_path / name, tmp_path / "store", "--key", "k")
+    whole = gzip.compress(b"k,v\n" + b"1,2\n" * 1000)
+    (tmp_path / "broken.csv.gz").write_bytes(whole[:20] + b"\xff" * 20)
+    fail(1, "load", tmp_path / "broken.csv.gz", tmp_path / "store", "--key", "k")
     (tmp_path / "latin.csv").write_bytes(b"k,v\n1,\xe9\n")
     assert "UTF-8" in fail(1, "load", tmp_path / "latin.csv", tmp_path / "store", "--key", "k")
+
+
+def test_long_digits_are_text(tmp_path: Path) -> None:
+    digits = "9" * 400  # as a float infinite
+    file = write_csv(tmp_path / "rows.csv", f"k,v\n1,{digits}\n2,5\n")
+    assert "v: str" in succeed("load", file, tmp_path / "store")
+    assert succeed("get", tmp_path / "store", "1") == f"{digits}\n"
+
+
+def test_a_far_year_beside_nanoseconds_is_bad(tmp_path: Path) -> None:
+    """Together they would have a unit that cannot say the year."""
+    file = write_csv(
+        tmp_path / "rows.csv", "k,v\n1,2013-01-01T00:00:00.123456789\n2,1500-01-01\n3,\n"
+    )
+    types = ["--key-type", "i8", "--value-type", "datetime64[ns]"]
+    output = succeed("load", file, tmp_path / "store", *types, "--bad", tmp_path / "bad")
+    assert "2 rows" in output and "1 bad rows" in output
+    assert "1500-01-01" in fail(1, "load", file, tmp_path / "other", *types)
+    with cesium.open(tmp_path / "store", flag="r") as store:
+        assert store[1] == np.datetime64("2013-01-01T00:00:00.123456789")
+        assert np.isnat(store[3])
+
+
+def test_numbers_beyond_a_small_float_are_infinite_and_no_warning(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "rows.csv", "k,v\n1,1e300\n")
+    result = run("load", file, tmp_path / "store", "--key-type", "i8", "--value-type", "f4")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert succeed("get", tmp_path / "store", "1") == "inf\n"
