@@ -7,7 +7,7 @@ as numpy does.  Integers are added exactly, without wrapping; sums of floats are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +15,21 @@ import numpy as np
 import numpy.typing as npt
 
 from cesium._keys import EncodedKeys
+from cesium._range_columns import read_columns
 from cesium._ranges import RangeReader
 from cesium._reduce import extreme_ranks, pick_rows, reduce_columns
 from cesium._values import EncodedValues
 from cesium.casting import at_least
 from cesium.errors import SchemaError
 from cesium.extras import needed
+from cesium.order_statistics import PARTITION_BYTES, values_at
 from cesium.range_columns import value_types
 
 if TYPE_CHECKING:
     from cesium._ranges import View
     from cesium.ordered import OrderedReads
 
+BATCH_ROWS = 1 << 16  # of a column that is read in pieces: what is made of them stays in L2
 METHODS = ("minmax", "lttb")
 PRESELECTED = 4  # as many points as wanted, that LTTB chooses from: what its authors advise
 
@@ -61,6 +64,28 @@ class Total:
         if self.dtype.kind in "Mm":
             return self.value(self.sum // self.present if self.present else None)
         return self.sum / self.present if self.present else math.nan
+
+    @property
+    def bytes(self) -> int:
+        """What its rows take."""
+        return (self.present + self.missing) * self.dtype.itemsize
+
+    def between(self, low: Any, high: Any, quarters: int) -> Any:
+        """What lies so many quarters of the way from one value to another; of times, rounded down.
+
+        Of integers it is exact until it is a float, of floats what numpy's quantile has.
+        """
+        if self.dtype.kind == "f":
+            low, high, part = float(low), float(high), quarters / 4
+            if not quarters or low == high:
+                return low
+            return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
+        low, high = (
+            int(value.view(np.int64)) if self.dtype.kind in "Mm" else int(value)
+            for value in (low, high)
+        )
+        fourfold = 4 * low + (high - low) * quarters
+        return self.value(fourfold // 4) if self.dtype.kind in "Mm" else fourfold / 4
 
     def deviation(self) -> float:
         """The standard deviation of a sample (n - 1), as pandas has it; NaN below two values."""
@@ -162,22 +187,30 @@ class Reductions:
         return self._reduced("max", column, "iufbMm", result)
 
     def describe(self) -> Description:
-        """Count, missing, mean, std, min and max of each column of numbers or times, in one pass.
+        """Count, missing, mean, std, min, quartiles and max of each column of numbers or times.
 
-        std is that of a sample, as pandas' (NaN of times).  There are no quartiles: they need the
-        values sorted.  SchemaError where no column is a number or a time.
+        std is that of a sample, as pandas' (NaN of times).  25%, 50% and 75% are exact, between two
+        values interpolated as pandas does, of times rounded down to the unit; one column after the
+        other is copied for them if it takes no more than 16 MiB, else read three times or so.
+        SchemaError where no column is a number or a time.
         """
         types = {name: kind for name, kind in self._types(None).items() if _is_number(kind)}
         if not types:
             raise SchemaError("describe needs a column of numbers or times: there is none")
         made = Description()
-        for name, total in self._totals(list(types), True).items():
+        reader = self._reader(True)
+        view = reader.view
+        for name, total in self._totals(list(types), True, reader).items():
+            low, middle, high = self._quartiles(name, total, view)
             made[name] = {
                 "count": total.present,
                 "missing": total.missing,
                 "mean": total.mean(),
                 "std": math.nan if total.dtype.kind in "Mm" else total.deviation(),
                 "min": total.value(total.least),
+                "25%": low,
+                "50%": middle,
+                "75%": high,
                 "max": total.value(total.most),
             }
         return made
@@ -262,13 +295,35 @@ class Reductions:
             )
         return 0 if names is None else names.index(name)
 
-    def _totals(self, names: list[str], spread: bool) -> dict[str, Total]:
+    def _quartiles(self, name: str, total: Total, view: View) -> list[Any]:
+        """What a quarter, a half and three quarters of a column's values lie below."""
+        if not total.present:
+            return [total.value(None)] * 3
+        field = [self._field(name)]
+        rows = None if total.bytes <= PARTITION_BYTES else BATCH_ROWS
+
+        def batches() -> Iterator[npt.NDArray[Any]]:
+            reader = self._reader_of(view)
+            while (piece := read_columns(reader, None, field, rows))[0]:
+                yield piece[2][0].view(total.dtype)
+
+        quarters = [divmod((total.present - 1) * quarter, 4) for quarter in (1, 2, 3)]
+        ranks = sorted({rank + step for rank, part in quarters for step in range(1 + bool(part))})
+        values = values_at(batches, total.dtype, total.present, total.least, total.most, ranks)
+        found = dict(zip(ranks, values))
+        return [
+            total.between(found[rank], found[rank + bool(part)], part) for rank, part in quarters
+        ]
+
+    def _totals(
+        self, names: list[str], spread: bool, reader: RangeReader | None = None
+    ) -> dict[str, Total]:
         if not names:
             return {}
         types = value_types(self._store.values_codec)
         fields = [self._field(name) for name in names]
         kinds = [_kind(types[name]) for name in names]
-        found = reduce_columns(self._reader(True), fields, kinds, spread)
+        found = reduce_columns(reader or self._reader(True), fields, kinds, spread)
         return {name: Total(types[name], *total) for name, total in zip(names, found)}
 
     def _reduced(

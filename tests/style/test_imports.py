@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "cesium"
 
 # Bottom first.  Modules of one layer may import each other, though never in a circle.
 LAYERS = [
-    ["errors", "extras", "typed"],
+    ["errors", "extras", "order_statistics", "typed"],
     ["_native", "_layout", "_counters", "_files", "_frames", "_lock", "_faults", "_advice"],
     ["_histogram", "_ring", "_arrow", "_arrow_export", "_arrow_import"],
     ["_records", "collector"],

@@ -11,6 +11,7 @@ import pandas
 import pytest
 
 import cesium
+from cesium import order_statistics, reductions
 from cesium.errors import ClosedError, SchemaError
 
 NUMBERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "?"]
@@ -154,6 +155,46 @@ def test_structured_values_by_column(trades: Any) -> None:
     numbers = cesium.open(":memory:", key="u4", value=[("a", "i2"), ("b", "f4")])
     numbers[1] = (2, 0.5)
     assert numbers.range().max() == {"a": 2, "b": 0.5}
+
+
+@pytest.mark.parametrize("limit", [64, 1 << 20])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 1000, COUNT])
+def test_quartiles_are_those_of_pandas(
+    trades: Any, rows: int, limit: int, monkeypatch: Any
+) -> None:
+    for module in (reductions, order_statistics):
+        monkeypatch.setattr(module, "PARTITION_BYTES", limit)
+    monkeypatch.setattr(reductions, "BATCH_ROWS", 100)
+    with trades.transaction() as transaction:
+        transaction[5] = (np.nan, -7, b"", np.datetime64("2026-01-01", "s"))
+        for view in (trades.range(limit=rows), transaction.range(reverse=True, limit=rows)):
+            found = pandas.DataFrame(view.describe())
+            frame = pandas.DataFrame(view.values().arrays())
+            expected = frame[["price", "size"]].describe()
+            lines = ["count", "mean", "std", "min", "25%", "50%", "75%", "max"]
+            for name in ("price", "size"):
+                one = found[name].loc[lines].astype("f8").to_numpy()
+                assert one == pytest.approx(expected[name].to_numpy(), rel=1e-12, nan_ok=True)
+            when = frame["when"].dropna().sort_values(ignore_index=True)
+            for line, part in (("25%", 0.25), ("50%", 0.5), ("75%", 0.75)):
+                if when.empty:
+                    assert np.isnat(found["when"][line])
+                else:
+                    assert found["when"][line] == when.quantile(part).floor("s")
+
+
+def test_quartiles_between_values_far_apart() -> None:
+    most, least = 2**63 - 1, -(2**63)
+    whole = store_of("i8", np.array([least, most])).range().describe()["value"]
+    assert (whole["25%"], whole["50%"], whole["75%"]) == (-(2.0**62), -0.5, 2.0**62)
+    ends = store_of("f8", np.array([-np.inf, np.inf, np.inf])).range().describe()["value"]
+    assert (ends["50%"], ends["75%"]) == (math.inf, math.inf)
+    bools = store_of("?", np.array([False, True])).range().describe()["value"]
+    assert (bools["min"], bools["25%"], bools["max"]) == (False, 0.25, True)
+    none = store_of("f8", np.full(3, np.nan)).range().describe()["value"]
+    assert math.isnan(none["50%"]) and none["count"] == 0
+    halves = store_of("f2", np.array([1, 2], "f2")).range().describe()["value"]
+    assert halves["25%"] == 1.25 and type(halves["25%"]) is float
 
 
 def test_limits_and_batches_of_a_range(trades: Any) -> None:
