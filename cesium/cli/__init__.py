@@ -12,6 +12,7 @@ import click
 from cesium.cli._gate import Commands
 from cesium.cli.backup import backup, restore
 from cesium.cli.bench import bench
+from cesium.cli.checkpoint import checkpoint
 from cesium.cli.compact import compact
 from cesium.cli.delete import delete
 from cesium.cli.demo import demo
@@ -42,6 +43,6 @@ def main() -> None:
 
 for command in (
     *(demo, load, export, import_, get, put, delete, range_, info, stats),
-    *(compact, verify, repair, backup, restore, doctor, bench),
+    *(checkpoint, compact, verify, repair, backup, restore, doctor, bench),
 ):
     main.add_command(command)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
-import cesium
 from cesium.catalog import schemas
 from cesium.cli._show import PATH, opened, print_facts
 from cesium.cli._text import describe, to_json
-from cesium.figures import bytes_text
+from cesium.cli.checkpoint import line_of, members_of
 from cesium.key_names import with_names
 
 
@@ -37,7 +34,7 @@ def info(path: Path, as_json: bool) -> None:
         tables = list(schemas(store._engine))
         names = store.key_names
     if as_json:
-        checkpoints = [_members(each) for each in named]
+        checkpoints = [members_of(each) for each in named]
         schemas_json = [
             {
                 "name": table.name, "key": table.key, "value": table.value,
@@ -48,22 +45,10 @@ def info(path: Path, as_json: bool) -> None:
         more = {"key_names": names, "tables": schemas_json, "checkpoints": checkpoints}
         click.echo(to_json(facts | more))
     else:
-        shown = {f"checkpoint {each.name}": _line(each) for each in named}
+        shown = {f"checkpoint {each.name}": line_of(each) for each in named}
         beside = {
             f"table {table.name}": f"{describe(with_names(table.key, table.key_names))} -> "
             f"{describe(table.value)}"
             for table in tables
         }
         print_facts(str(path), {**facts, **beside, **shown})
-
-
-def _members(checkpoint: cesium.Checkpoint) -> dict[str, Any]:
-    return {**asdict(checkpoint), "time": checkpoint.time.isoformat()}
-
-
-def _line(checkpoint: cesium.Checkpoint) -> str:
-    return (
-        f"sequence {checkpoint.sequence:,}, {checkpoint.time:%Y-%m-%d %H:%M:%S} UTC, "
-        f"about {checkpoint.estimated_rows:,} rows, {bytes_text(checkpoint.bytes)}, "
-        f"{bytes_text(checkpoint.own_bytes)} of its own"
-    )
