@@ -10,8 +10,10 @@ from cesium._blob_view import value_view
 from cesium._keys import KeyCodec
 from cesium._reads import TableReads
 from cesium.casting import at_least
+from cesium.errors import SchemaError
 from cesium.looks import table_look
 from cesium.ranges import Encoded, Range
+from cesium.time_bounds import beside_time, prefix_of_time
 from cesium.typed import K, V
 
 
@@ -60,19 +62,27 @@ class OrderedReads(TableReads[K, V]):
 
     def floor(self, key: K) -> tuple[K, V] | None:
         """The pair with the largest key <= `key`, or None."""
-        return self._nearest(self._lowest, self.keys_codec.upper_bound(key, True), True)
+        return self._nearest(self._lowest, self._beside(key, True), True)
 
     def lower(self, key: K) -> tuple[K, V] | None:
         """The pair with the largest key < `key`, or None."""
-        return self._nearest(self._lowest, self.keys_codec.upper_bound(key, False), True)
+        return self._nearest(self._lowest, self._beside(key, False), True)
 
     def ceiling(self, key: K) -> tuple[K, V] | None:
         """The pair with the smallest key >= `key`, or None."""
-        return self._nearest(self.keys_codec.lower_bound(key, True), None, False)
+        return self._nearest(self._beside(key, False), None, False)
 
     def higher(self, key: K) -> tuple[K, V] | None:
         """The pair with the smallest key > `key`, or None."""
-        return self._nearest(self.keys_codec.lower_bound(key, False), None, False)
+        return self._nearest(self._beside(key, True), None, False)
+
+    def _beside(self, key: Any, after: bool) -> Encoded | None:
+        """Where a range begins or ends beside a key, before it or after it."""
+        try:
+            bound: Encoded | None = self.keys_codec.upper_bound(key, after)
+        except SchemaError as error:
+            return beside_time(self.keys_codec, key, after, error)
+        return bound
 
     def _bounds(
         self, lo: Any, hi: Any, inclusive: tuple[bool, bool]
@@ -84,8 +94,8 @@ class OrderedReads(TableReads[K, V]):
             )
         with_lower, with_upper = inclusive
         return (
-            self._lowest if lo is None else self.keys_codec.lower_bound(lo, with_lower),
-            None if hi is None else self.keys_codec.upper_bound(hi, with_upper),
+            self._lowest if lo is None else self._beside(lo, not with_lower),
+            None if hi is None else self._beside(hi, with_upper),
         )
 
     def range(
@@ -100,6 +110,7 @@ class OrderedReads(TableReads[K, V]):
 
         inclusive: whether the bounds themselves belong.  limit: at most so many rows, from the end
         that the direction starts at.  A partial tuple as a bound stands for all its extensions.
+        Bounds of times may be ISO text, such as "2013-07-01": docs/ranges.md.
         """
         self._check_open()
         if limit is not None:
@@ -113,7 +124,10 @@ class OrderedReads(TableReads[K, V]):
         partial: the last part of the tuple is a leading piece of a str or bytes part.
         """
         self._check_open()
-        lower, upper = self.keys_codec.prefix_bounds(prefix, partial)
+        try:
+            lower, upper = self.keys_codec.prefix_bounds(prefix, partial)
+        except SchemaError as error:
+            lower, upper = prefix_of_time(self.keys_codec, prefix, partial, error)
         return Range(self, lower, upper, False, None)
 
     def _slice(self, interval: slice) -> Range[K, V]:

@@ -56,7 +56,7 @@ LAYERS = [
     ["showing", "progress"],
     ["report", "sharing", "exclusion", "upkeep", "durability"],
     ["worker", "syncing", "background"],
-    ["keys", "key_names", "values", "records", "state", "features", "named"],
+    ["keys", "key_names", "time_bounds", "values", "records", "state", "features", "named"],
     ["schema", "origin", "events", "blob_files", "large"],
     ["manifest", "frames", "replay", "journal_files", "journal"],
     ["scan_segment", "scan_values", "scan_manifest", "scan_journal", "scrub", "bounds"],
