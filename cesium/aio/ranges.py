@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cesium.aio.workers import Workers
 from cesium.casting import at_least
+from cesium.range_columns import chosen
 from cesium.ranges import Range as BlockingRange
+from cesium.reductions import Description
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
 
 ROWS_MOST = 1024  # that one call of a thread fetches,
 ROWS_AT_ONCE = 16  # and so many more only
@@ -22,7 +29,8 @@ class Range:
     """Rows of a table between two keys: a question, of which nothing is read yet.
 
     Made by `range`, `prefix`, `keys`, `values` and `items` of a store or a snapshot.  Each answer
-    (`async for`, `count`, `arrays`, `batches`) is of one moment: that of its first row.
+    (`async for`, `count`, `arrays`, `to_pandas`, `sum`, ...) is of one moment: that of its first
+    row.
     """
 
     def __init__(self, workers: Workers, blocking: BlockingRange) -> None:
@@ -57,14 +65,61 @@ class Range:
         """Whether iterating yields the item: see `in` of cesium.Range."""
         return await self._workers.run(self._range.__contains__, item)
 
-    async def arrays(self, threads: int | None = None) -> Any:
+    async def arrays(self, threads: int | None = None, columns: Iterable[str] | None = None) -> Any:
         """(keys, values) as arrays, in one call: see cesium.Range.arrays."""
-        return await self._workers.run(self._range.arrays, threads)
+        return await self._workers.run(self._range.arrays, threads, columns)
 
-    def batches(self, rows: int = 65536) -> Rows:
+    def batches(self, rows: int = 65536, columns: Iterable[str] | None = None) -> Rows:
         """The rows of one snapshot in pieces, for `async for`: see cesium.Range.batches."""
         most = at_least("a batch's number of rows", rows, 1)
-        return Rows(self._workers, lambda: self._range.batches(most), 1)
+        names = None if columns is None else chosen(columns)
+        return Rows(self._workers, lambda: self._range.batches(most, names), 1)
+
+    # -- frames
+
+    async def to_arrow(self, columns: Iterable[str] | None = None) -> pyarrow.Table:
+        """The range as a pyarrow.Table: see cesium.Range.to_arrow."""
+        return await self._workers.run(self._range.to_arrow, columns)
+
+    async def to_polars(self, columns: Iterable[str] | None = None) -> polars.DataFrame:
+        """The range as a polars.DataFrame: see cesium.Range.to_polars."""
+        return await self._workers.run(self._range.to_polars, columns)
+
+    async def to_pandas(
+        self, columns: Iterable[str] | None = None, index: bool = True
+    ) -> pandas.DataFrame:
+        """The range as a pandas.DataFrame: see cesium.Range.to_pandas."""
+        return await self._workers.run(self._range.to_pandas, columns, index)
+
+    # -- reductions; `count` is the number of rows
+
+    async def sum(self, column: str | None = None, skipna: bool = True) -> Any:
+        """The sum of each value column: see cesium.Range.sum."""
+        return await self._workers.run(self._range.sum, column, skipna)
+
+    async def mean(self, column: str | None = None, skipna: bool = True) -> Any:
+        """The mean of each value column: see cesium.Range.mean."""
+        return await self._workers.run(self._range.mean, column, skipna)
+
+    async def min(self, column: str | None = None, skipna: bool = True) -> Any:
+        """The least value of each column: see cesium.Range.min."""
+        return await self._workers.run(self._range.min, column, skipna)
+
+    async def max(self, column: str | None = None, skipna: bool = True) -> Any:
+        """The greatest value of each column: see cesium.Range.max."""
+        return await self._workers.run(self._range.max, column, skipna)
+
+    async def describe(self) -> Description:
+        """Count, missing, mean, std and quartiles of each column: see cesium.Range.describe."""
+        return await self._workers.run(self._range.describe)
+
+    async def sample(self, n: int, seed: Any = None) -> Any:
+        """`n` rows chosen evenly at random: see cesium.Range.sample."""
+        return await self._workers.run(self._range.sample, n, seed)
+
+    async def downsample(self, n: int, column: str | None = None, method: str = "minmax") -> Any:
+        """At most `n` rows that look like all of them: see cesium.Range.downsample."""
+        return await self._workers.run(self._range.downsample, n, column, method)
 
     def __repr__(self) -> str:
         return f"<asyncio {self._range._title()[1:]}"

@@ -24,6 +24,11 @@ class Reads:
     _readers: Workers
 
     @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of the key's columns; () where it has none."""
+        return self._table.key_names
+
+    @property
     def closed(self) -> bool:
         """Whether it was closed; every call raises ClosedError then."""
         return self._readers.refuses or self._table.closed

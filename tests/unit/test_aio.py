@@ -277,6 +277,54 @@ def test_ranges_give_what_blocking_ones_give(
     asyncio.run(main())
 
 
+def test_frames_and_reductions_of_ranges(tmp_path: Path) -> None:
+    value = [("price", "f8"), ("size", "i4")]
+    key = [("at", "datetime64[s]")]
+    rows = np.zeros(500, value)
+    rows["price"] = np.random.default_rng(1).normal(size=500)
+    rows["size"] = np.arange(500)
+    times = np.datetime64("2026-01-01", "s") + np.arange(500)
+
+    async def main() -> None:
+        async with cesium.aio.open(tmp_path / "s", key, value, durability="process") as store:
+            await store.bulk_load(times, rows)
+            assert store.key_names == ("at",)
+            view = store.range("2026-01-01T00:00:10", "2026-01-01T00:07")
+            with cesium.open(tmp_path / "s", durability="process") as blocking:
+                expected = blocking.range(times[10], times[420])
+                await same(view, expected)
+            async with store.snapshot() as snapshot:
+                await store.clear()
+                assert snapshot.key_names == ("at",)
+                assert len(await snapshot.range().to_pandas()) == 500
+            assert (await view.to_arrow()).num_rows == 0
+            with pytest.raises(cesium.SchemaError, match="no column 'cost'"):
+                await view.sum("cost")
+            with pytest.raises(cesium.SchemaError, match="columns is a list of names"):
+                view.batches(5, columns="price")
+        with pytest.raises(cesium.ClosedError):
+            await view.describe()
+
+    async def same(view: cesium.aio.Range, expected: cesium.Range) -> None:
+        assert (await view.to_pandas()).equals(expected.to_pandas())
+        frame = await view.to_pandas(["price"], index=False)
+        assert frame.equals(expected.to_pandas(["price"], index=False))
+        assert (await view.to_polars(["at", "size"])).equals(expected.to_polars(["at", "size"]))
+        assert (await view.to_arrow()).equals(expected.to_arrow())
+        assert await view.describe() == expected.describe()
+        for name in ("sum", "mean", "min", "max"):
+            one, other = getattr(view, name), getattr(expected, name)
+            assert await one() == other() and await one("price") == other("price")
+        assert await view.mean("size", skipna=False) == expected.mean("size")
+        assert repr(await view.sample(9, seed=3)) == repr(expected.sample(9, seed=3))
+        assert repr(await view.downsample(9, "price")) == repr(expected.downsample(9, "price"))
+        assert repr(await view.arrays(columns=["size"])) == repr(expected.arrays(columns=["size"]))
+        pieces = [repr(piece) async for piece in view.batches(100, columns=["size"])]
+        assert pieces == [repr(piece) for piece in expected.batches(100, columns=["size"])]
+
+    asyncio.run(main())
+
+
 def test_a_long_iteration_is_of_one_moment(tmp_path: Path) -> None:
     rows = 5 * ROWS_MOST + 3
 
