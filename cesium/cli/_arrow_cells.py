@@ -1,12 +1,11 @@
 """Cells of a text file in an Arrow array: a sequence of str that can be looked at as a whole.
 
-Every answer is that of the same question asked of the cells one by one (`_infer`, `_convert`);
-where the array as a whole cannot tell, they are asked so.
+Where the array as a whole cannot tell what is asked, its cells are asked one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, overload
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from cesium.cli._arrow import column_of
 from cesium.cli._formats import needed
-from cesium.cli._infer import EXACT_FLOAT, NULLS, TYPES
+from cesium.cli._infer import EXACT_FLOAT, NULLS, TYPES, Cells
 from cesium.cli._text import BOOLEANS
 
 INTEGER = b"0123456789-"
@@ -22,7 +21,7 @@ NUMBER = b"0123456789+-.eE"
 DATE, MINUTES, SECONDS = 10, 16, 19  # characters of a time without Z
 
 
-class ArrowCells(Sequence[str]):
+class ArrowCells(Cells):
     """The cells of a column.  array: of `string`, without nulls."""
 
     def __init__(self, array: Any) -> None:
@@ -102,7 +101,6 @@ class ArrowCells(Sequence[str]):
         return int(self._parts[1].max(initial=1))
 
     def are(self, name: str) -> bool:
-        """Whether all cells that are not absent are of one of TYPES."""
         match name:
             case "i8":
                 said = self._are_plain_integers
@@ -119,7 +117,6 @@ class ArrowCells(Sequence[str]):
     # -- what `_convert` asks
 
     def converted(self, dtype: str, literal: bool) -> Any:
-        """As `_convert.convert`, or None where the cells must be asked one by one."""
         if dtype == "str":
             return column_of(self._array, "str")
         if dtype == "bytes":

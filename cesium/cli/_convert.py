@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cesium.cli._infer import NULLS, Column, Literal
+from cesium.cli._numbers import NumberCells
 from cesium.cli._text import BOOLEANS, bytes_of, parse_scalar
 
 FROM_TEXT: dict[str, Callable[[str], Any]] = {"i8": int, "f8": float, "bool": BOOLEANS.__getitem__}
@@ -86,6 +87,8 @@ def fixed(dtype: str, cells: list[bytes]) -> Any:
 
 def json_cells(column: Column, cells: Sequence[str]) -> list[Any]:
     """Numbers as numbers, absent ones and NaN as null, all else as its text."""
+    if isinstance(cells, NumberCells):
+        return list(cells.values)
     cells = list(cells)
     if any(type(cell) is Literal for cell in cells):
         typed = [json_cell(cell) for cell in cells]

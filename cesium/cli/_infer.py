@@ -7,6 +7,7 @@ seen, the second one can convert.
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -84,6 +85,26 @@ TYPES: dict[str, Callable[[str], bool]] = {
 OF_TEXT = ("datetime64[s]", "datetime64[us]")  # of strings that JSON tells from numbers
 
 
+class Cells(Sequence[str]):
+    """Cells of a column that can be looked at as a whole.
+
+    Every answer is that of the same question asked of the cells one by one, by `Facts` and
+    `_convert.convert`.  They have the attributes of Facts.
+    """
+
+    @property
+    @abstractmethod
+    def has_nulls(self) -> bool: ...
+
+    @abstractmethod
+    def are(self, name: str) -> bool:
+        """Whether all cells that are not absent are of one of TYPES."""
+
+    @abstractmethod
+    def converted(self, dtype: str, literal: bool) -> Any:
+        """As `_convert.convert`, or None where the cells must be asked one by one."""
+
+
 class Facts:
     """What is known of the cells of a piece, which are looked at one by one."""
 
@@ -129,7 +150,7 @@ class Column:
 
     def see(self, cells: Sequence[str]) -> None:
         """Takes note of the cells of a piece."""
-        facts: Any = cells if hasattr(cells, "are") else Facts(cells)
+        facts: Any = cells if isinstance(cells, Cells) else Facts(cells)
         self.has_nulls |= facts.has_nulls
         self.has_cells |= facts.has_cells
         self.nested |= facts.nested
@@ -142,7 +163,9 @@ class Column:
     def see_strings(self, cells: Sequence[str]) -> None:
         """The same of JSON, where a string is no number, whatever it says."""
         self.see(cells)
-        if any(type(cell) is str and cell not in NULLS for cell in cells):
+        if not isinstance(cells, Cells) and any(
+            type(cell) is str and cell not in NULLS for cell in cells
+        ):
             self.possible = [name for name in self.possible if name in OF_TEXT]
 
     @property

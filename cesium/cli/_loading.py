@@ -10,10 +10,9 @@ import numpy as np
 
 import cesium
 from cesium.cli._arrow import convert_array, plain_cells
-from cesium.cli._arrow_cells import ArrowCells
 from cesium.cli._convert import BadCells, convert, json_cell, json_cells, json_value
 from cesium.cli._formats import needed
-from cesium.cli._infer import NULLS, Column, Source
+from cesium.cli._infer import NULLS, Cells, Column, Source
 from cesium.cli._rejects import Rejects
 from cesium.cli._text import cell_text, describe, field_names, is_composite, key_parts
 from cesium.tables import TableHandle
@@ -175,7 +174,7 @@ class Loader:
     def _cells(self, dtype: str, cells: Any) -> Any:
         if hasattr(cells, "null_count"):
             return convert_array(dtype, cells, self.inferred)
-        if isinstance(cells, ArrowCells):
+        if isinstance(cells, Cells):
             found = cells.converted(dtype, self.inferred)
             if found is not None:
                 return found
@@ -247,9 +246,9 @@ def joined(pieces: Sequence[Any]) -> Any:
 
 
 def _run(column: Any, start: int, end: int) -> Any:
-    """Some rows of a column; of few, no array of Arrow is made."""
+    """Some rows of a column; few are not worth a look at the whole."""
     found = column if start == 0 and end == len(column) else column[start:end]
-    return list(found) if isinstance(found, ArrowCells) and end - start <= FEW_ROWS else found
+    return list(found) if isinstance(found, Cells) and end - start <= FEW_ROWS else found
 
 
 def _first(column: Any) -> Any:
@@ -259,7 +258,7 @@ def _first(column: Any) -> Any:
 def _has_nulls(column: Any) -> bool:
     if hasattr(column, "null_count"):
         return bool(column.null_count)
-    if isinstance(column, ArrowCells):
+    if isinstance(column, Cells):
         return column.has_nulls
     return not NULLS.isdisjoint(column)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +20,9 @@ import cesium
 from cesium.cli import _blocks, _csv, _infer, _loading
 from cesium.cli._arrow_cells import ArrowCells
 from cesium.cli._convert import convert
-from cesium.cli._infer import Facts
+from cesium.cli._infer import Cells, Facts
+from cesium.cli._json_lines import cell_of, cells_of
+from cesium.cli._numbers import NumberCells
 from command_line import run
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -162,6 +164,33 @@ def exactly(item: Any) -> str:
     return repr((key, value.tobytes() if hasattr(value, "tobytes") else value))
 
 
+def same_answers(cells: Cells, texts: list[str], literal: bool) -> None:
+    """Whether cells as a whole say what they do one by one."""
+    assert list(cells) == texts
+    assert list(cells[1:]) == texts[1:] and cells[0] == texts[0]
+    facts = Facts(texts)
+    looked: Any = cells
+    for name in ("has_nulls", "has_cells", "nested", "ascii"):
+        assert getattr(looked, name) == getattr(facts, name), name
+    if facts.ascii:
+        assert looked.text_bytes_max == max(facts.text_bytes_max, 1)
+    assert [name for name in _infer.TYPES if cells.are(name)] == [
+        name for name in _infer.TYPES if facts.are(name)
+    ]
+    if facts.are("i8"):
+        assert looked.exact == facts.exact
+    for dtype in TYPES[:-2]:
+        found = cells.converted(dtype, literal)
+        if found is None:
+            continue
+        expected = convert(dtype, texts, literal)
+        if isinstance(found, np.ndarray):
+            expected = np.array(expected)
+            assert (found.dtype, found.tobytes()) == (expected.dtype, expected.tobytes()), dtype
+        else:
+            assert list(found) == expected, dtype
+
+
 @settings(deadline=None)
 @given(
     pool=st.sampled_from(CELLS).flatmap(lambda kind: st.lists(kind | ABSENT, min_size=1)),
@@ -176,29 +205,30 @@ def test_cells_at_once_and_one_by_one(
     texts = [pool[pick % len(pool)].encode("utf-8", "replace").decode() for pick in picks]
     texts = [text.replace("\0", "0") for text in texts]  # which no block has
     cells = ArrowCells(pyarrow.array([*pool[:1] * cut, *texts], "string"))[cut:]
-    assert list(cells) == texts
-    facts = Facts(texts)
-    for name in ("has_nulls", "has_cells", "nested", "ascii"):
-        assert getattr(cells, name) == getattr(facts, name), name
-    if facts.ascii:
-        assert cells.text_bytes_max == max(facts.text_bytes_max, 1)
-    assert [name for name in _infer.TYPES if cells.are(name)] == [
-        name for name in _infer.TYPES if facts.are(name)
-    ]
-    if facts.are("i8"):
-        assert cells.exact == facts.exact
-    for dtype in TYPES[:-2]:
-        found = cells.converted(dtype, literal)
-        if found is None:
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of numpy: a number that float32 has not
-            expected = convert(dtype, texts, literal)
-        if isinstance(found, np.ndarray):
-            expected = np.array(expected)
-            assert (found.dtype, found.tobytes()) == (expected.dtype, expected.tobytes()), dtype
-        else:
-            assert list(found) == expected, dtype
+    same_answers(cells, texts, literal)
+
+
+@settings(deadline=None)
+@given(
+    values=st.lists(
+        st.integers()
+        | st.integers(-300, 300)
+        | st.sampled_from([2**53, 2**53 + 1, 2**63, -(2**63), 10**400, -0.0, 1e16, 5e-324])
+        | st.floats()
+        | st.none(),
+        min_size=1,
+    ),
+    kinds=st.sets(st.sampled_from([int, float, type(None)]), min_size=1),
+)
+def test_numbers_of_json_at_once_and_one_by_one(values: list[Any], kinds: set[type]) -> None:
+    values = [value for value in values if type(value) in kinds]
+    cells = cells_of(values)
+    assert isinstance(cells, NumberCells) == (
+        any(value is not None for value in values)
+        and all(not isinstance(value, float) or math.isfinite(value) for value in values)
+    )
+    if isinstance(cells, NumberCells):
+        same_answers(cells, [cell_of(value) for value in values], True)
 
 
 @settings(deadline=None, max_examples=60)
