@@ -210,6 +210,26 @@ def scan() -> Work:
 
 
 @kernel
+def short_ranges() -> Work:
+    """1,000 ranges of 100 rows each, to arrays."""
+    keys, store = np.sort(stores().keys).tolist(), stores().read
+    bounds = [(keys[first], keys[first + 100]) for first in range(0, 45_000, 45)]
+    return lambda: [store.range(lower, upper).arrays() for lower, upper in bounds]
+
+
+@kernel
+def iterate() -> Work:
+    """All 50,000 rows as Python objects."""
+    store = stores().read
+
+    def work() -> None:
+        for _key, _value in store.items():
+            pass
+
+    return work
+
+
+@kernel
 def put() -> Work:
     """5,000 single puts of random keys that are new."""
     store, parts = stores().written, [part.tolist() for part in np.split(stores().keys[:10_000], 2)]

@@ -31,15 +31,7 @@ def read_columns(RangeReader reader not None, KeyCodec keys, object fields, obje
     numbers of fields of fixed values, for each of which a uint8 array of packed items comes; None:
     whole values of the variable form, as EncodedValues; empty: values are not copied.
     """
-    cdef uint64_t capacity
-    cdef bint exact
-    if not reader.ranked:
-        reader.view.rank_bounds(reader.interval, &reader.rows_most, &exact)
-        reader.ranked = True
-        reader.rows_exact = reader.rows_most if exact else <uint64_t>-1
-    capacity = min(reader.rows_most, reader.left)
-    if most is not None:
-        capacity = min(capacity, <uint64_t>most)
+    cdef uint64_t capacity = reader.room(most)
     reader.plan_scan(most is None and reader.left == <uint64_t>-1, False)
     if reader.view.shape.key_width == 0 or reader.view.shape.value_width == 0 and fields is None:
         return read_at_once(reader, keys, fields, capacity, 0 if most is None else BATCH_DATA_BYTES)

@@ -2,19 +2,23 @@
 # over it.
 #
 # A View pins a snapshot of the live memtable and the version, for as long as it lives.  A
-# RangeReader is one pass over a range in one direction: count, arrays, batches or row by row.  A
+# RangeReader is one pass over a range in one direction: count, arrays or batches.  A
 # View may be shared by threads; a RangeReader belongs to one thread at a time.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from cesium._cursor cimport Bounds, Cursor, Run
-from cesium._engine cimport Engine, TableCore
+from cesium._engine cimport TableCore
 from cesium._keys cimport KeyCodec
 from cesium._memtable cimport MemtableSnapshot
 from cesium._page cimport Key, Shape
 from cesium._rows cimport Rows
 from cesium._values cimport ValueCodec
 from cesium._version cimport Version, VersionSource
+
+cdef enum:
+    LONG_SCAN_PAGES = 4096              # 16 MiB: from here on a scan asks what it may leave in
+    LONG_SCAN_ROWS = 250 * 4096         # memory; but for the shortest values no page has more rows
 
 cdef class View:
     cdef readonly TableCore core
@@ -50,26 +54,12 @@ cdef class RangeReader:
     cdef uint64_t keep_pages            # that the scan may leave in memory; 2^64 - 1: all, so far
     cdef readonly bint exhausted
 
+    cdef uint64_t room(self, object most) except? 0xFFFFFFFFFFFFFFFF
     cdef uint64_t fill(self, Rows *rows, uint64_t most) except? 0xFFFFFFFFFFFFFFFF
     cdef object wrap(self, Rows *rows, KeyCodec keys, ValueCodec values, object head_array,
                      object row_array, bint want_keys, bint want_values)
     cdef bint fill_in_threads(self, Rows *rows, uint64_t capacity, int threads) except -1
     cdef int plan_scan(self, bint eager, bint long_scan) except -1
-
-cdef class RowIterator:                 # decodes row by row from a small buffer of copied rows
-    cdef RangeReader reader
-    cdef Engine engine
-    cdef KeyCodec keys
-    cdef ValueCodec values
-    cdef int yields                     # 0 pairs, 1 keys, 2 values
-    cdef Rows rows
-    cdef uint64_t next_row
-    cdef uint64_t buffer_rows
-    cdef uint64_t accounted             # of its memory, in Counters.iterator_bytes
-
-    cdef int refill(self) except -1
-    cdef object key_at(self, uint64_t row)
-    cdef object value_at(self, uint64_t row)
 
 # After deletes: leaves one marker over the gap around one of their keys, as a read of it would,
 # where the store is likely to be in memory.  Failures are left for reads to tell.

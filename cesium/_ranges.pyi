@@ -1,5 +1,4 @@
-from collections.abc import Iterator
-from typing import Any, Self
+from typing import Self
 
 from cesium._engine import TableCore
 from cesium._keys import EncodedKeys, KeyCodec
@@ -51,10 +50,3 @@ class RangeReader:
         want_values: bool = True,
         threads: int = 1,
     ) -> tuple[EncodedKeys | None, EncodedValues | None]: ...
-
-class RowIterator(Iterator[Any]):
-    def __new__(
-        cls, reader: RangeReader, keys: KeyCodec, values: ValueCodec, yields: int
-    ) -> Self: ...
-    def __iter__(self) -> Self: ...
-    def __next__(self) -> Any: ...

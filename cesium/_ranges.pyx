@@ -1,6 +1,5 @@
 """Views and ordered reads: see _ranges.pxd for the contract."""
 
-cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -10,8 +9,8 @@ from libc.string cimport memset
 import numpy as np
 
 from cesium._counters cimport (
-    RANGES, RANGE_LATENCY, Counters, clock_nanoseconds, count_more, histogram_record, portion_of,
-    ticker_tick, ticker_weight,
+    RANGES, RANGE_LATENCY, Counters, clock_nanoseconds, count_more, histogram_record, ticker_tick,
+    ticker_weight,
 )
 from cesium._cursor cimport Bounds, Cursor, Run, cursor_free, cursor_new
 from cesium._engine cimport Engine, TableCore, engine_is_shut
@@ -32,18 +31,15 @@ from cesium._segment cimport (
 )
 from cesium._sweep cimport sweep
 from cesium._values cimport EncodedValues, ValueCodec
-from cesium._rows cimport Rows, cursor_fill, cursor_skip, rows_free, rows_reserve, rows_trim
+from cesium._rows cimport Rows, cursor_fill, cursor_skip, rows_free
 from cesium._segment_run cimport SegmentRun
 from cesium._version cimport VersionSource, version_fill_inputs
 from cesium.errors import ClosedError, CorruptionError
 
 cdef enum:
-    FIRST_BUFFER_ROWS = 32      # the first rows of an iteration come fast,
-    BUFFER_ROWS = 1024          # later ones in buffers that stay in L2
+    TIMED_ROWS = 4096           # a read of so many is timed now and then, a longer one each time
     FILL_ROWS_MIN = 65536       # fewer rows than this are not worth a thread
     MEMTABLES_OF_MEMORY = 16    # a store of so many full memtables is likely to be in memory
-    ROWS_A_PAGE = 250           # at most, but for the shortest values
-    LONG_SCAN_PAGES = 4096      # 16 MiB: from here on a scan asks what it may leave in memory
     KEPT_SHARE = 8              # that part of free memory
 
 cdef const uint64_t *FAULTS = fault_counter()
@@ -207,6 +203,8 @@ cdef class View:
                 if status != STATUS_OK:
                     break
         self.check(status, seen)
+        if exact[0]:                # there is but one run
+            return 0
         for source in (self.live, *self.version.sources, *(self.drafts or ())):
             if isinstance(source, MemtableSnapshot):
                 snapshot = source
@@ -269,6 +267,9 @@ cdef class RangeReader:
 
     def __cinit__(self, View view, EncodedRange interval, bint reverse=False, object limit=None):
         cdef int status
+        cdef const SegmentRun *run
+        cdef uint32_t index
+        cdef bint ready = True
         self.view = view
         count_more(&view.core.engine.counters.totals[RANGES], 1)
         self.seen = faults_seen(FAULTS)
@@ -279,8 +280,14 @@ cdef class RangeReader:
         if self.cursor == NULL:
             raise MemoryError
         self.cursor.bounds = interval.bounds
-        with nogil:
+        for index in range(view.count):     # of a run with range-deletes its file is mapped here
+            run = view.items[index].run
+            ready = ready and (run == NULL or not run.marked or run.segments[0].map != NULL)
+        if ready:                           # some loads and stores: less than giving up the GIL
             status = version_fill_inputs(view.items, view.count, self.cursor, 0)
+        else:
+            with nogil:
+                status = version_fill_inputs(view.items, view.count, self.cursor, 0)
         view.check(status, self.seen)
 
     def __dealloc__(self):
@@ -299,7 +306,7 @@ cdef class RangeReader:
             return 0
         if self.keep_pages == <uint64_t>-1 and scan_ahead_brought(self.cursor) > LONG_SCAN_PAGES:
             self.plan_scan(False, True)
-        if most <= BUFFER_ROWS:
+        if most <= TIMED_ROWS:
             calls = ticker_weight(&counters.fills) if ticker_tick(&counters.fills) else 0
         if calls:
             start = clock_nanoseconds()
@@ -339,7 +346,7 @@ cdef class RangeReader:
         cdef int status
         self.view.rank_bounds(self.interval, &most, &exact)
         if not exact and most:
-            self.plan_scan(self.left == <uint64_t>-1, most > LONG_SCAN_PAGES * ROWS_A_PAGE)
+            self.plan_scan(self.left == <uint64_t>-1, most > LONG_SCAN_ROWS)
             with nogil:
                 status = cursor_skip(self.cursor, &self.pending, self.left, &count)
             self.view.check(status, self.seen)
@@ -360,6 +367,18 @@ cdef class RangeReader:
         self.left -= skipped
         return skipped
 
+    cdef uint64_t room(self, object most) except? 0xFFFFFFFFFFFFFFFF:
+        """At most how many rows are to come, or `most`."""
+        cdef uint64_t rows
+        cdef bint exact
+        # Once for all batches: the first and the last page may have left the memory by the second.
+        if not self.ranked:
+            self.view.rank_bounds(self.interval, &self.rows_most, &exact)
+            self.ranked = True
+            self.rows_exact = self.rows_most if exact else <uint64_t>-1
+        rows = min(self.rows_most, self.left)
+        return rows if most is None else min(rows, <uint64_t>most)
+
     def read(self, KeyCodec keys, ValueCodec values, object most=None, bint want_keys=True,
              bint want_values=True, int threads=1):
         """Up to `most` further rows as (EncodedKeys or None, EncodedValues or None).
@@ -367,7 +386,6 @@ cdef class RangeReader:
         Arrays are made at the size that the fences tell, so nothing is grown or copied twice.
         """
         cdef uint64_t capacity
-        cdef bint exact
         cdef Rows rows
         cdef const Shape *shape = self.view.shape
         cdef uint64_t[::1] heads
@@ -375,14 +393,7 @@ cdef class RangeReader:
         head_array = None
         row_array = None
         memset(&rows, 0, sizeof(Rows))
-        # Once for all batches: the first and the last page may have left the memory by the second.
-        if not self.ranked:
-            self.view.rank_bounds(self.interval, &self.rows_most, &exact)
-            self.ranked = True
-            self.rows_exact = self.rows_most if exact else <uint64_t>-1
-        capacity = min(self.rows_most, self.left)
-        if most is not None:
-            capacity = min(capacity, <uint64_t>most)
+        capacity = self.room(most)
         if shape.key_width:
             head_array = np.empty(capacity, np.uint64)
             heads = head_array
@@ -394,9 +405,8 @@ cdef class RangeReader:
             if capacity:
                 rows.rows = &fixed[0]
         rows.skip_values = not want_values
-        exact = self.rows_most == self.rows_exact
         self.plan_scan(most is None and self.left == <uint64_t>-1,
-                       capacity > LONG_SCAN_PAGES * ROWS_A_PAGE)
+                       capacity > LONG_SCAN_ROWS)
         try:
             if shape.key_width == 0:
                 rows.key_offsets = <int64_t *>calloc(capacity + 1, 8)
@@ -407,7 +417,7 @@ cdef class RangeReader:
                 if rows.value_offsets == NULL:
                     raise MemoryError
             rows.capacity = capacity
-            if not (exact and threads > 1 and self.fill_in_threads(&rows, capacity, threads)):
+            if not (threads > 1 and self.fill_in_threads(&rows, capacity, threads)):
                 self.fill(&rows, capacity)
             self.rows_most -= rows.count
             return self.wrap(&rows, keys, values, head_array, row_array, want_keys, want_values)
@@ -466,7 +476,8 @@ cdef class RangeReader:
         cdef int status = STATUS_OK
         parts = <uint32_t>min(<uint64_t>threads, capacity // FILL_ROWS_MIN)
         if (parts < 2 or self.cursor.direction < 0 or self.cursor.started or shape.key_width == 0
-                or shape.value_width == 0 or capacity != self.rows_exact):
+                or shape.value_width == 0 or capacity != self.rows_exact
+                or self.rows_most != self.rows_exact):
             return False
         start = clock_nanoseconds()
         tasks = <FillTask *>calloc(parts, sizeof(FillTask))
@@ -615,86 +626,3 @@ cdef void fill_part(void *context, size_t number) noexcept nogil:
     task.status = cursor_fill(task.cursor, &pending, &task.rows, task.rows.capacity)
     if task.status == STATUS_NOT_FOUND:
         task.status = STATUS_OK
-
-
-@cython.no_gc_clear         # what it holds is taken off the counters in the end
-cdef class RowIterator:
-    """RowIterator(reader, keys, values, yields): yields pairs (0), keys (1) or values (2)."""
-
-    def __cinit__(self, RangeReader reader, KeyCodec keys, ValueCodec values, int yields):
-        cdef int status
-        self.reader = reader
-        self.engine = reader.view.core.engine
-        self.keys = keys
-        self.values = values
-        self.yields = yields
-        self.rows.skip_values = yields == 1
-        self.rows.data_bytes_most = portion_of(self.engine.counters)
-        self.buffer_rows = FIRST_BUFFER_ROWS
-        status = rows_reserve(reader.view.shape, &self.rows, self.buffer_rows)
-        if status != STATUS_OK:
-            raise MemoryError
-
-    def __dealloc__(self):
-        if self.accounted:
-            count_more(&self.engine.counters.iterator_bytes, -self.accounted)
-        rows_free(&self.rows)
-
-    def __iter__(self):
-        return self
-
-    cdef int refill(self) except -1:
-        cdef uint64_t held
-        cdef uint64_t most
-        cdef int status
-        if self.reader.exhausted or self.reader.left == 0:
-            return 0
-        self.reader.view.core.engine.check_open()
-        most = self.rows.data_bytes_most // (16 + self.reader.view.shape.value_width)
-        most = min(most, <uint64_t>BUFFER_ROWS)
-        if self.next_row and self.buffer_rows < most:
-            self.buffer_rows = min(4 * self.buffer_rows, most)
-            status = rows_reserve(self.reader.view.shape, &self.rows, self.buffer_rows)
-            if status != STATUS_OK:
-                raise MemoryError
-        self.rows.count = 0
-        self.next_row = 0
-        rows_trim(&self.rows)
-        self.reader.fill(&self.rows, self.rows.capacity)
-        held = self.rows.capacity * (16 + self.reader.view.shape.value_width)
-        held += self.rows.key_data_bytes + self.rows.value_data_bytes
-        count_more(&self.engine.counters.iterator_bytes, held - self.accounted)
-        self.accounted = held
-        return 0
-
-    cdef object key_at(self, uint64_t row):
-        cdef int64_t start
-        if self.rows.heads != NULL:
-            return self.keys.decode_head(self.rows.heads[row])
-        start = self.rows.key_offsets[row]
-        return self.keys.decode(self.rows.key_data + start, self.rows.key_offsets[row + 1] - start)
-
-    cdef object value_at(self, uint64_t row):
-        cdef int64_t start
-        if self.rows.rows != NULL:
-            return self.values.decode_row(
-                self.rows.rows + row * self.reader.view.shape.value_width)
-        start = self.rows.value_offsets[row]
-        return self.values.decode(self.rows.value_data + start,
-                                  self.rows.value_offsets[row + 1] - start)
-
-    def __next__(self):
-        cdef uint64_t row
-        if engine_is_shut(self.engine):     # rows in the buffer are refused as well
-            self.engine.check_open()
-        if self.next_row == self.rows.count:
-            self.refill()
-            if self.next_row == self.rows.count:
-                raise StopIteration
-        row = self.next_row
-        self.next_row = row + 1
-        if self.yields == 0:
-            return self.key_at(row), self.value_at(row)
-        if self.yields == 1:
-            return self.key_at(row)
-        return self.value_at(row)

@@ -8,7 +8,8 @@ from typing_extensions import TypeVar
 
 from cesium._engine import Engine, TableCore
 from cesium._keys import KeyCodec
-from cesium._ranges import RowIterator, View
+from cesium._ranges import View
+from cesium._row_iterator import RowIterator
 from cesium._values import ValueCodec
 from cesium.ranges import Range
 from cesium.typed import K, V
@@ -67,6 +68,11 @@ class TableReads(Generic[K, V]):
         limit: int | None,
         values: bool,
     ) -> None: ...
+    @property
+    def _lowest(self) -> _Encoded: ...
+    def _encoded_bounds(
+        self, lo: Any, hi: Any, inclusive: tuple[bool, bool]
+    ) -> tuple[_Encoded | None, _Encoded | None]: ...
     def _nearest(
         self, lower: _Encoded | None, upper: _Encoded | None, reverse: bool
     ) -> tuple[K, V] | None: ...
@@ -78,3 +84,12 @@ class TableReads(Generic[K, V]):
         limit: int | None,
         yields: int,
     ) -> RowIterator: ...
+    def _arrays(
+        self,
+        lower: _Encoded,
+        upper: _Encoded | None,
+        reverse: bool,
+        limit: int | None,
+        yields: int,
+        threads: int,
+    ) -> Any: ...

@@ -17,7 +17,9 @@ from cesium._lookup cimport find_batch
 from cesium._page cimport (
     Key, kind_of, page_copy_row, page_copy_value, page_value_bytes, page_value_inline,
 )
-from cesium._ranges cimport EncodedRange, RangeReader, RowIterator, View, key_from
+from cesium._range_arrays cimport range_arrays
+from cesium._ranges cimport EncodedRange, RangeReader, View, key_from
+from cesium._row_iterator cimport RowIterator
 from cesium._values cimport EncodedValues, ValueCodec
 from cesium._version cimport Found, Version, found_whole, version_find
 from types import GenericAlias
@@ -238,6 +240,24 @@ cdef class TableReads:
 
     # --- order --------------------------------------------------------------------------------
 
+    @property
+    def _lowest(self):
+        return 0 if self.shape.key_width else b""
+
+    def _encoded_bounds(self, lo, hi, inclusive):
+        """The encoded bounds [lower, upper) between two keys; upper None: no upper end; lower None:
+        nothing can follow."""
+        if not isinstance(inclusive, (tuple, list)) or len(inclusive) != 2:
+            raise TypeError(
+                "inclusive is a pair, whether lo and whether hi belong, such as (True, False), "
+                f"not {inclusive!r}"
+            )
+        with_lower, with_upper = inclusive
+        return (
+            self._lowest if lo is None else self.keys_codec.cut(lo, not with_lower),
+            None if hi is None else self.keys_codec.cut(hi, with_upper),
+        )
+
     def _nearest(self, lower, upper, bint reverse):
         """The first pair of an encoded range in one direction, or None."""
         self.check_readable()
@@ -254,6 +274,11 @@ cdef class TableReads:
         return RowIterator(
             RangeReader(self.pinned(), EncodedRange(self.core, lower, upper), reverse, limit),
             self.keys_codec, self.values_codec, yields)
+
+    def _arrays(self, lower, upper, bint reverse, limit, int yields, int threads):
+        """The rows of an encoded range as arrays: (keys, values) (0), keys (1) or values (2)."""
+        return range_arrays(self.pinned(), EncodedRange(self.core, lower, upper), reverse, limit,
+                            self.keys_codec, self.values_codec, yields, threads)
 
     def __iter__(self):
         return self._rows(0 if self.shape.key_width else b"", None, False, None, 1)

@@ -442,6 +442,10 @@ cdef class DraftReads(TableReads):
         self._note_range(lower, upper, reverse, limit, yields != 1)
         return TableReads._rows(self, lower, upper, reverse, limit, yields)
 
+    def _arrays(self, lower, upper, bint reverse, limit, int yields, int threads):
+        self._note_range(lower, upper, reverse, limit, yields != 1)
+        return TableReads._arrays(self, lower, upper, reverse, limit, yields, threads)
+
     def __iter__(self):
         return self._rows(0 if self.shape.key_width else b"", None, False, None, 1)
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from cesium._keys import KeyCodec
 from cesium._outline import entries_below, value_length
-from cesium._ranges import EncodedRange, RangeReader, RowIterator, View
+from cesium._ranges import EncodedRange, RangeReader, View
 from cesium._reads import TableReads
+from cesium._row_iterator import RowIterator
 from cesium.errors import ClosedError
 from cesium.figures import bytes_text
 from cesium.key_names import column_names, value_name

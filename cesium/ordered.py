@@ -42,10 +42,6 @@ class OrderedReads(TableReads[K, V]):
     def key_names(self) -> tuple[str, ...]:
         """The names of the key's columns; () where it has none."""
 
-    @property
-    def _lowest(self) -> Encoded:
-        return 0 if self.keys_codec.width else b""
-
     def first(self) -> tuple[K, V]:
         """The pair with the smallest key; KeyError when there is none."""
         return self._edge(False)
@@ -87,16 +83,14 @@ class OrderedReads(TableReads[K, V]):
     def _bounds(
         self, lo: Any, hi: Any, inclusive: tuple[bool, bool]
     ) -> tuple[Encoded | None, Encoded | None]:
-        if not isinstance(inclusive, (tuple, list)) or len(inclusive) != 2:
-            raise TypeError(
-                "inclusive is a pair, whether lo and whether hi belong, such as (True, False), "
-                f"not {inclusive!r}"
+        try:
+            return self._encoded_bounds(lo, hi, inclusive)
+        except SchemaError:  # or times of other forms
+            with_lower, with_upper = inclusive
+            return (
+                self._lowest if lo is None else self._beside(lo, not with_lower),
+                None if hi is None else self._beside(hi, with_upper),
             )
-        with_lower, with_upper = inclusive
-        return (
-            self._lowest if lo is None else self._beside(lo, not with_lower),
-            None if hi is None else self._beside(hi, with_upper),
-        )
 
     def range(
         self,

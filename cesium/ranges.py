@@ -159,7 +159,12 @@ class Range(FrameReads, Reductions, Generic[K, V, R]):
         count = 1 if threads is None else at_least("threads", threads, 1)
         if columns is not None:
             return self._fields(columns, self._reader(True), None)[1]
-        return self._decode(self._reader(self._yields != KEYS), None, count)
+        store = self._store
+        empty = self._lower is None
+        return store._arrays(
+            store._lowest if self._lower is None else self._lower, self._upper, self._reverse,
+            0 if empty else self._limit, self._yields, count,
+        )  # fmt: skip
 
     def batches(self, rows: int = 65536, columns: Iterable[str] | None = None) -> Iterator[Any]:
         """The rows of one snapshot in pieces of at most `rows`, each as `arrays` gives them."""
@@ -176,18 +181,15 @@ class Range(FrameReads, Reductions, Generic[K, V, R]):
                         return
                     yield found
                     continue
-                keys, values = self._read(reader, rows, 1)
-                if (values if keys is None else keys).count == 0:
+                keys, values = reader.read(
+                    self._store.keys_codec, self._store.values_codec, rows,
+                    self._yields != VALUES, self._yields != KEYS,
+                )  # fmt: skip
+                if not (keys or values):  # of one length, or None
                     return
                 yield self._pick(keys, values)
 
         return pieces()
-
-    def _read(self, reader: RangeReader, rows: int | None, threads: int) -> Any:
-        return reader.read(
-            self._store.keys_codec, self._store.values_codec, rows,
-            self._yields != VALUES, self._yields != KEYS, threads,
-        )  # fmt: skip
 
     def _fields(
         self, columns: Iterable[str], reader: RangeReader, rows: int | None
@@ -196,10 +198,6 @@ class Range(FrameReads, Reductions, Generic[K, V, R]):
             raise SchemaError("a range of keys has no fields to choose")
         count, keys, values = read_fields(self._store, columns, self._yields == PAIRS, reader, rows)
         return count, (keys, values) if self._yields == PAIRS else values
-
-    def _decode(self, reader: RangeReader, rows: int | None, threads: int) -> Any:
-        keys, values = self._read(reader, rows, threads)
-        return self._pick(keys, values)
 
     def _pick(self, keys: Any, values: Any) -> Any:
         store = self._store

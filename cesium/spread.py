@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cesium._outline import entries_below
-from cesium._ranges import EncodedRange, RangeReader, RowIterator, View
+from cesium._ranges import EncodedRange, RangeReader, View
+from cesium._row_iterator import RowIterator
 
 if TYPE_CHECKING:
     from cesium._reads import TableReads

@@ -83,6 +83,8 @@ def reads_of(form: str) -> Reads:
     if form not in VARIABLE:
         batch, everything = np.array(batch, "u8"), np.array(keys, "u8")
 
+    short = list(zip(keys, keys[100:], strict=False))[::50]  # so that every page is in some
+
     def pairs(view: Any) -> list[Any]:
         return [(plain(key), plain(value)) for key, value in view]
 
@@ -91,6 +93,7 @@ def reads_of(form: str) -> Reads:
         "get_all": lambda store: plain(store.get_many(everything)),
         "contains_many": lambda store: plain(store.contains_many(batch)),
         "arrays": lambda store: plain(store.range(None, None).arrays()),
+        "short ranges": lambda store: [plain(store.range(*two).arrays()) for two in short],
         "threads": lambda store: plain(store.range(*middle).arrays()),
         "keys": lambda store: list(store.range(*middle).keys()),
         "forwards": lambda store: pairs(store.range(None, None)),

@@ -7,6 +7,7 @@ Every read of a damaged store gives the answer that it gave before, or raises.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def cuts(footer: dict[str, Any]) -> list[int]:
     return [at for page in pages for at in (page * PAGE, page * PAGE + 1000)]
 
 
-SCANS = ("get_all", "arrays", "forwards", "backwards", "batches")
+SCANS = ("get_all", "arrays", "short ranges", "forwards", "backwards", "batches")
 
 
 @pytest.fixture
@@ -90,6 +91,29 @@ def test_every_read_of_a_file_cut_off_is_right_or_raises(
                 assert read(store) == expected[name], name
     store.close()
     assert raised > 100 * count
+
+
+def test_short_ranges_are_the_first_to_read_a_file_cut_off(tmp_path: Path) -> None:
+    """Of pages that were read before: where the rest of the cut one reads as zeros, no fault tells."""
+    form = "fixed"
+    store = make(tmp_path, form)
+    read = reads_of(form)["short ranges"]
+    expected = read(store)
+    (reader,) = readers_of(store)
+    path = Path(store._engine.files.path(reader.name))
+    footer = reader.footer()
+    for cut in cuts(footer):
+        if cut > (footer["page_count"] - 1) * PAGE:
+            continue  # behind all that is read
+        whole = path.read_bytes()
+        os.truncate(path, cut)
+        with pytest.raises(DAMAGE, match=re.escape(str(path))):
+            read(store)
+        path.write_bytes(whole)
+        store.close()
+        store = cesium.open(tmp_path / form)
+        assert read(store) == expected
+    store.close()
 
 
 @pytest.mark.parametrize("form", FORMS)

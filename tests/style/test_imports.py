@@ -44,7 +44,7 @@ LAYERS = [
     ["_gap", "_cursor", "_rows", "_scan_ahead", "_version"],
     ["_merge_fixed", "_merge", "_engine", "_sweep"],
     ["_turn", "_memory"],
-    ["_ranges", "_range_columns", "_reduce", "_lookup"],
+    ["_ranges", "_range_arrays", "_range_columns", "_reduce", "_row_iterator", "_lookup"],
     ["arrow_values"],
     ["pandas_columns"],
     ["incoming"],
