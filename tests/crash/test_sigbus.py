@@ -94,7 +94,7 @@ def test_every_read_of_a_file_cut_off_is_right_or_raises(
 
 
 def test_short_ranges_are_the_first_to_read_a_file_cut_off(tmp_path: Path) -> None:
-    """Of pages that were read before: where the rest of the cut one reads as zeros, no fault tells."""
+    """Of pages that were read before: where the rest of a cut one is zeros, no fault tells."""
     form = "fixed"
     store = make(tmp_path, form)
     read = reads_of(form)["short ranges"]
