@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import click
@@ -223,6 +225,31 @@ class Loader:
             except BadCells:
                 return f"column '{name}': '{shown}' is not a {dtype}"
         return "the value is no JSON"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of rows: how many, those passed over, and the different keys of a new store."""
+
+    rows: int
+    skipped: int
+    different: int | None = None
+
+    def tell(
+        self, path: Path, schema: Any, rejects: Rejects, bad: Path | None, seconds: float | None
+    ) -> None:
+        """In lines, for people; seconds: None where nothing was loaded."""
+        done = " would be loaded"
+        if seconds is not None:
+            done = f" in {seconds:.1f} s, {self.rows / seconds:,.0f} rows/s"
+        click.echo(f"{path}: {self.rows:,} rows{done}")
+        if self.skipped:
+            click.echo(f"{self.skipped:,} of them were there already")
+        if self.different is not None and self.different < self.rows:
+            click.echo(f"{self.different:,} different keys; of equal keys the last won")
+        if rejects.count:
+            click.echo(f"{rejects.count:,} bad rows, in {bad}")
+        click.echo(f"key {describe(schema[0])}; value {describe(schema[1])}")
 
 
 def joined(pieces: Sequence[Any]) -> Any:

@@ -19,6 +19,14 @@ PATH = click.Path(path_type=Path)
 TABLE = click.option("--table", metavar="NAME", help="A table beside the store's default one.")
 AT = click.option("--at", metavar="NAME", help="The store as it was at a named checkpoint.")
 
+# Of the commands that load rows.
+VALUE_TYPE = click.option("--value-type", metavar="TYPE", help="Likewise.")
+BAD = click.option("--bad", type=PATH, metavar="FILE", help="Where rows go that cannot be loaded.")
+RESUME = click.option("--resume", is_flag=True, help="Go on with one that was interrupted.")
+DRY_RUN = click.option(
+    "--dry-run", is_flag=True, help="Say what would be loaded, and load nothing."
+)
+
 
 def table_of(store: cesium.Store, name: str | None) -> TableHandle:
     """The table that a command is about, the store itself without a name; NotFound without it."""

@@ -18,9 +18,9 @@ from cesium.cli._convert import BadCells, convert, fixed
 from cesium.cli._databases import KINDS, SQLITE, BlobColumn, open_pairs, open_sqlite
 from cesium.cli._formats import needed
 from cesium.cli._infer import Column
-from cesium.cli._loading import DrySink, Loader, Sink
+from cesium.cli._loading import DrySink, Loader, Outcome, Sink
 from cesium.cli._rejects import Rejects
-from cesium.cli._show import PATH
+from cesium.cli._show import BAD, DRY_RUN, PATH, RESUME, VALUE_TYPE
 from cesium.cli._text import describe
 from cesium.cli.load import key_names, opened_for_rows, schema_given, schema_of, show_schema
 from cesium.progress import reporting
@@ -34,7 +34,7 @@ Schema = tuple[Any, Any]
 @click.argument("source", metavar="PATH", type=PATH)
 @click.argument("path", metavar="STORE", type=PATH)
 @click.option("--key-type", metavar="TYPE", help="Of a new store; bytes, or of SQLite as found.")
-@click.option("--value-type", metavar="TYPE", help="Likewise.")
+@VALUE_TYPE
 @click.option(
     "--key-encoding", type=click.Choice(ENCODINGS), default=TEXT, show_default=True,
     help="How numbers and times are written as bytes.",
@@ -46,9 +46,9 @@ Schema = tuple[Any, Any]
 @click.option("--database", metavar="NAME", help="Of LMDB, or a column family of RocksDB.")
 @click.option("--table", metavar="NAME", help="Of SQLite, if there are several.")
 @click.option("--key", "key_text", metavar="COL[,COL...]", help="Of SQLite; its primary key.")
-@click.option("--bad", type=PATH, metavar="FILE", help="Where rows go that cannot be loaded.")
-@click.option("--resume", is_flag=True, help="Go on with an import that was interrupted.")
-@click.option("--dry-run", is_flag=True, help="Say what would be loaded, and load nothing.")
+@BAD
+@RESUME
+@DRY_RUN
 def import_(
     kind: str,
     source: Path,
@@ -99,36 +99,30 @@ def import_(
                 loader = Loader(*schema, names, columns, rejects, given is None, True)
                 if given is None:
                     show_schema(columns, names, schema)
-                done = _run(loader, rows, path, schema, resume, dry_run)
+                outcome = _run(loader, rows, path, schema, resume, dry_run)
         else:
             schema = types or ("bytes", "bytes")
             with open_pairs(kind, source, database) as pairs:
                 loader = RawLoader(schema, rejects, key_encoding, value_encoding)
-                done = _run(loader, pairs, path, schema, resume, dry_run)
+                outcome = _run(loader, pairs, path, schema, resume, dry_run)
     finally:
         rejects.close()
-    total, skipped = done
-    seconds = time.perf_counter() - started
-    said = " would be loaded" if dry_run else f" in {seconds:.1f} s, {total / seconds:,.0f} rows/s"
-    click.echo(f"{path}: {total:,} rows{said}")
-    if skipped:
-        click.echo(f"{skipped:,} of them were there already")
-    if rejects.count:
-        click.echo(f"{rejects.count:,} bad rows, in {bad}")
-    click.echo(f"key {describe(schema[0])}; value {describe(schema[1])}")
+    seconds = None if dry_run else time.perf_counter() - started
+    outcome.tell(path, schema, rejects, bad, seconds)
 
 
 def _run(
     loader: Loader, source: Any, path: Path, schema: Schema, resume: bool, dry_run: bool
-) -> tuple[int, int]:
-    """Loads; returns the rows, and those passed over."""
+) -> Outcome:
+    """Loads the rows."""
     with reporting("importing", source.bytes_total, sys.stderr.isatty()) as report:
         advance = _steps(report) if report is not None else lambda position: None
         if dry_run:
-            return loader.load(source, DrySink(*schema), advance), 0
+            return Outcome(loader.load(source, DrySink(*schema), advance), 0)
         with opened_for_rows(path, schema, None, loader.names) as (target, _):
             sink = Sink(target, resume)
-            return loader.load(source, sink, advance), sink.skipped
+            rows = loader.load(source, sink, advance)
+            return Outcome(rows, sink.skipped)
 
 
 def _steps(report: Callable[[int], None]) -> Callable[[int], None]:

@@ -14,10 +14,10 @@ import numpy as np
 import cesium
 from cesium.cli import _arrow, _csv, _infer, _json_lines
 from cesium.cli._formats import CSV, FORMATS, JSONL, TSV, format_of
-from cesium.cli._loading import OBJECTS, ColumnLike, DrySink, Loader, Sink
+from cesium.cli._loading import OBJECTS, ColumnLike, DrySink, Loader, Outcome, Sink
 from cesium.cli._rejects import Rejects
-from cesium.cli._show import PATH, TABLE
-from cesium.cli._text import describe, key_parts
+from cesium.cli._show import BAD, DRY_RUN, PATH, RESUME, TABLE, VALUE_TYPE
+from cesium.cli._text import key_parts
 from cesium.cli.repair import key_type, value_type
 from cesium.key_names import with_names
 from cesium.tables import TableHandle
@@ -33,11 +33,11 @@ Given = tuple[Any, Any, Sequence[str]]  # the same, and the names of the key's c
 @click.option("--key", "key_text", metavar="COL[,COL...]", help="The key's columns.")
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="Else by the file's name.")
 @click.option("--key-type", metavar="TYPE", help="Of a new store, in place of what is found.")
-@click.option("--value-type", metavar="TYPE", help="Likewise.")
+@VALUE_TYPE
 @TABLE
-@click.option("--bad", type=PATH, metavar="FILE", help="Where rows go that cannot be loaded.")
-@click.option("--resume", is_flag=True, help="Go on with a load that was interrupted.")
-@click.option("--dry-run", is_flag=True, help="Say what would be loaded, and load nothing.")
+@BAD
+@RESUME
+@DRY_RUN
 def load(
     file: Path,
     path: Path,
@@ -90,19 +90,11 @@ def load(
             loader = Loader(*schema, names, columns, job.rejects, job.inferred, strings)
             if given is None:
                 show_schema(columns, names, schema)
-            rows, skipped, count = job.run(path, table, schema, loader, phase, resume, dry_run)
+            outcome = job.run(path, table, schema, loader, phase, resume, dry_run)
     finally:
         job.rejects.close()
-    seconds = time.perf_counter() - started
-    done = " would be loaded" if dry_run else f" in {seconds:.1f} s, {rows / seconds:,.0f} rows/s"
-    click.echo(f"{path}: {rows:,} rows{done}")
-    if skipped:
-        click.echo(f"{skipped:,} of them were there already")
-    if count is not None and count < rows:
-        click.echo(f"{count:,} different keys; of equal keys the last won")
-    if job.rejects.count:
-        click.echo(f"{job.rejects.count:,} bad rows, in {bad}")
-    click.echo(f"key {describe(schema[0])}; value {describe(schema[1])}")
+    seconds = None if dry_run else time.perf_counter() - started
+    outcome.tell(path, schema, job.rejects, bad, seconds)
 
 
 class _Load:
@@ -158,16 +150,16 @@ class _Load:
         phase: Phase,
         resume: bool,
         dry_run: bool,
-    ) -> tuple[int, int, int | None]:
-        """Loads: rows in the file, those passed over, rows of what is new."""
+    ) -> Outcome:
+        """Loads the rows."""
         with self.open(self.rejects) as source:
             advance = phase("loading", source.bytes_total)
             if dry_run:
-                return loader.load(source, DrySink(*schema), advance), 0, None
+                return Outcome(loader.load(source, DrySink(*schema), advance), 0)
             with opened_for_rows(path, schema, table, loader.names) as (target, is_new):
                 sink = Sink(target, resume)
                 rows = loader.load(source, sink, advance)
-                return rows, sink.skipped, len(target) if is_new else None
+                return Outcome(rows, sink.skipped, len(target) if is_new else None)
 
 
 @contextmanager
