@@ -58,8 +58,10 @@ def column_type(name: str, given: ArrowType) -> Any:
         return "uuid" if width == 16 and given.extension == "arrow.uuid" else np.dtype(f"V{width}")
     if form.startswith("+w:"):
         items = column_type(name, given.children[0])
-        if isinstance(items, np.dtype) and items.kind in "biufMm":
-            return np.dtype((items, (int(form[3:]),)))
+        if given.children[0].dictionary is not None:
+            raise SchemaError(f"column {name!r}: a list of categories has no type here: decode it")
+        if isinstance(items, np.dtype) and items.base.kind in "biufMmV":
+            return np.dtype((items.base, (int(form[3:]), *items.shape)))
         raise SchemaError(f"column {name!r}: a list of {items} in every row has no type here")
     words, instead = REFUSED.get(form[:2], (f"of Arrow's format {form!r}", "leave it out"))
     raise SchemaError(f"column {name!r} ({words}) has no type here: {instead}")
@@ -83,7 +85,7 @@ def column_values(name: str, given: ArrowType, column: ArrowColumn, nulls: bool 
         return _decoded(name, given, column, valid)
     if given.format in TEXTS:
         return _texts(kind, given.format, column)
-    values = _fixed(given.format, kind, column)
+    values = _fixed(given, kind, column)
     if valid is None:
         return values
     filled = values.copy()
@@ -91,19 +93,22 @@ def column_values(name: str, given: ArrowType, column: ArrowColumn, nulls: bool 
     return filled
 
 
-def _fixed(form: str, kind: Any, column: ArrowColumn) -> Any:
+def _fixed(given: ArrowType, kind: Any, column: ArrowColumn) -> Any:
+    form = given.format
     if form == "b":
         bits = column.buffer(1, (column.offset + column.length + 7) // 8)
         assert bits is not None
         whole = np.unpackbits(bits, count=column.offset + column.length, bitorder="little")
         return whole[column.offset :].view(np.bool_)
     if form.startswith("+w:"):
-        items, (size,) = kind.subdtype
         child = column.children[0]
         if child.validity() is not None:
             raise SchemaError("a list in a row has a null in it")
-        first = child.offset + column.offset * size
-        return _numbers(child, items, first, column.length * size).reshape(-1, size)
+        size, (_, *inside) = int(form[3:]), kind.shape
+        items = np.dtype((kind.base, tuple(inside)))
+        rows = _fixed(given.children[0], items, child)
+        first = column.offset * size
+        return rows[first : first + column.length * size].reshape(column.length, *kind.shape)
     narrow = {"tdD": "i4", "tts": "i4", "ttm": "i4"}.get(form)
     if narrow is not None:
         counts = _numbers(column, np.dtype(narrow), column.offset, column.length)

@@ -52,6 +52,22 @@ def forms(frame: Any) -> dict[str, Any]:
 FORMS = list(forms(ticks()))
 
 
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 1, 2)])
+@pytest.mark.parametrize("dtype", ["?", "u1", "f2", "f8", "M8[D]", "M8[us]", "m8[s]", "V4"])
+def test_arrays_in_rows_go_there_and_back(dtype: str, shape: tuple[int, ...]) -> None:
+    """Bits of bool, and days of 32 bits, are not laid out as numpy has them."""
+    fields = [("v", dtype, shape), ("n", "i4")]
+    rows = np.zeros(20, fields)
+    bits = np.random.default_rng(1).integers(0, 2, (20, *shape), "u4")
+    rows["v"] = bits.view("V4") if dtype == "V4" else bits.astype(dtype)
+    store = cesium.open(":memory:", key="u4", value=fields)
+    store.bulk_load(np.arange(20), rows)
+    given = store.range().to_arrow().slice(3, 11)
+    again = cesium.from_frame(":memory:", given, key="key")
+    assert again.value == store.value
+    assert (again.range().values().arrays() == rows[3:14]).all()
+
+
 @pytest.mark.parametrize("form", [name for name in FORMS if name != "duckdb"])
 def test_a_frame_becomes_a_store(tmp_path: Path, form: str) -> None:
     store = cesium.from_frame(tmp_path / "s", forms(ticks())[form], "ts", durability="process")
