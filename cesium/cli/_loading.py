@@ -15,8 +15,17 @@ from cesium.cli._arrow import convert_array, plain_cells
 from cesium.cli._convert import BadCells, convert, json_cell, json_cells, json_value
 from cesium.cli._formats import needed
 from cesium.cli._infer import NULLS, Cells, Column, Source
+from cesium.cli._lists import convert_lists, field_dtype, holds_arrays
 from cesium.cli._rejects import Rejects
-from cesium.cli._text import cell_text, describe, field_names, is_composite, key_parts
+from cesium.cli._text import (
+    cell_text,
+    describe,
+    field_names,
+    is_composite,
+    is_one,
+    key_parts,
+    type_text,
+)
 from cesium.tables import TableHandle
 
 COMMIT_ROWS = 1 << 20
@@ -106,19 +115,17 @@ class Loader:
             (number, column) for number, column in enumerate(columns) if column.name not in names
         ]
         rest = [column.name for _, column in self.rest]
-        if isinstance(value, str):
+        if is_one(value):
             if value not in (*OBJECTS, "bytes") and len(rest) != 1:
                 raise click.ClickException(
-                    f"the store's value is {value}: one column beside the key is expected, "
-                    f"the file has {len(rest)}"
+                    f"the store's value is {describe(value)}: one column beside the key is "
+                    f"expected, the file has {len(rest)}"
                 )
         elif sorted(field_names(value)) != sorted(rest):
             raise click.ClickException(
                 f"the store's fields are {', '.join(field_names(value))}; the file has "
                 f"{', '.join(rest)}"
             )
-        elif shaped := [name for name, dtype in value if not isinstance(dtype, str)]:
-            raise click.ClickException(f"the field {shaped[0]} holds arrays: load it from Python")
         self._at = at
 
     def load(self, source: Source, sink: Sink | DrySink, advance: Callable[[int], None]) -> int:
@@ -173,7 +180,11 @@ class Loader:
         keys = [self._cells(part, piece[at]) for at, _, part in self.key]
         return keys, self._values(piece)
 
-    def _cells(self, dtype: str, cells: Any) -> Any:
+    def _cells(self, dtype: Any, cells: Any) -> Any:
+        if holds_arrays(dtype):
+            if not hasattr(cells, "null_count"):
+                raise click.ClickException("a field holds arrays: load it from Parquet or Arrow")
+            return convert_lists(dtype, cells, self.inferred)
         if hasattr(cells, "null_count"):
             return convert_array(dtype, cells, self.inferred)
         if isinstance(cells, Cells):
@@ -186,13 +197,13 @@ class Loader:
         rows = len(piece[0])
         if self.value in OBJECTS:
             return self._objects(piece, rows)
-        if isinstance(self.value, str):
+        if is_one(self.value):
             if not self.rest:
                 return [b""] * rows
             return self._cells(self.value, piece[self.rest[0][0]])
-        table = np.empty(rows, [(str(name), str(dtype)) for name, dtype in self.value])
+        table = np.empty(rows, [(str(name), field_dtype(dtype)) for name, dtype in self.value])
         for name, dtype in self.value:
-            table[name] = self._cells(str(dtype), piece[self._at[name]])
+            table[name] = self._cells(dtype, piece[self._at[name]])
         return table
 
     def _objects(self, piece: list[Any], rows: int) -> list[Any]:
@@ -210,7 +221,7 @@ class Loader:
         """What is wrong with a row, whose columns have one cell each."""
         wanted = [(name, part, one[at]) for at, name, part in self.key]
         if self.value not in OBJECTS:
-            fields = [self.value] if isinstance(self.value, str) else None
+            fields = [self.value] if is_one(self.value) else None
             types = {"": fields[0]} if fields else dict(self.value)
             wanted += [
                 (column.name, types[column.name if fields is None else ""], one[at])
@@ -223,7 +234,7 @@ class Loader:
             try:
                 self._cells(dtype, cells)
             except BadCells:
-                return f"column '{name}': '{shown}' is not a {dtype}"
+                return f"column '{name}': '{shown}' is not a {type_text(dtype)}"
         return "the value is no JSON"
 
 

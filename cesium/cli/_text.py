@@ -11,7 +11,7 @@ import csv
 import json
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -28,6 +28,11 @@ def key_parts(schema: Any) -> list[str]:
 
 def is_composite(schema: Any) -> bool:
     return not isinstance(schema, str)
+
+
+def is_one(schema: Any) -> bool:
+    """Whether a value is one, and not a row of fields."""
+    return isinstance(schema, (str, Mapping))
 
 
 def parse_key(schema: Any, text: str, *, partial: bool = False) -> Any:
@@ -108,7 +113,7 @@ def parse_value(schema: Any, text: str) -> Any:
         content = json.loads(text)
     except ValueError as error:
         raise click.UsageError(f"the value is not JSON: {error}") from None
-    return content if isinstance(schema, str) else _row_of(schema, content)
+    return content if is_one(schema) else _row_of(schema, content)
 
 
 def _row_of(schema: Sequence[Any], content: Any) -> tuple[Any, ...]:
@@ -138,7 +143,7 @@ def _cell_of(dtype: np.dtype[Any], cell: Any) -> Any:
 
 def field_names(schema: Any) -> list[str]:
     """The columns of a value: its fields, or one called `value`."""
-    return ["value"] if isinstance(schema, str) else [str(field[0]) for field in schema]
+    return ["value"] if is_one(schema) else [str(field[0]) for field in schema]
 
 
 def plain(content: Any) -> Any:
@@ -194,7 +199,7 @@ def key_cells(schema: Any, key: Any) -> list[str]:
 
 
 def value_cells(schema: Any, value: Any) -> list[str]:
-    if isinstance(schema, str):
+    if is_one(schema):
         return [cell_text(value)]
     content = plain(value)
     return [
@@ -204,7 +209,18 @@ def value_cells(schema: Any, value: Any) -> list[str]:
 
 def describe(schema: Any) -> str:
     """A schema in one line, for people."""
-    if isinstance(schema, str):
-        return schema
-    pieces = [piece if isinstance(piece, str) else f"{piece[0]}: {piece[1]}" for piece in schema]
+    if is_one(schema):
+        return type_text(schema)
+    pieces = [
+        piece if isinstance(piece, str) else f"{piece[0]}: {type_text(piece[1])}"
+        for piece in schema
+    ]
     return f"({', '.join(pieces)})"
+
+
+def type_text(kind: Any) -> str:
+    """One type; that of arrays as numpy writes it, (2,3)f4."""
+    if not isinstance(kind, Mapping):
+        return str(kind)
+    shape = ",".join(map(str, kind["shape"])) + ("," if len(kind["shape"]) == 1 else "")
+    return f"({shape}){kind['items']}"

@@ -17,7 +17,7 @@ from cesium.cli._formats import CSV, FORMATS, JSONL, TSV, format_of
 from cesium.cli._loading import OBJECTS, ColumnLike, DrySink, Loader, Outcome, Sink
 from cesium.cli._rejects import Rejects
 from cesium.cli._show import BAD, DRY_RUN, PATH, RESUME, TABLE, VALUE_TYPE
-from cesium.cli._text import key_parts
+from cesium.cli._text import is_one, key_parts, type_text
 from cesium.cli.repair import key_type, value_type
 from cesium.key_names import with_names
 from cesium.tables import TableHandle
@@ -247,13 +247,13 @@ def schema_of(columns: Sequence[ColumnLike], names: list[str], rejects: bool) ->
 
 def show_schema(columns: Sequence[ColumnLike], names: list[str], schema: Schema) -> None:
     """What was found, before anything is loaded."""
-    fields = dict(schema[1]) if not isinstance(schema[1], str) else {}
+    fields = {} if is_one(schema[1]) else dict(schema[1])
     parts = dict(zip(names, key_parts(schema[0])))
     for column in columns:
         if column.name in names:
             said = f"{parts[column.name]}, in the key"
         else:
-            said = str(fields.get(column.name, schema[1]))
+            said = type_text(fields.get(column.name, schema[1]))
         click.echo(f"{column.name}: {said}")
 
 

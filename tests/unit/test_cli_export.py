@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 import cesium
@@ -130,8 +131,51 @@ def test_arrays_in_fields_go_into_typed_files_alone(tmp_path: Path) -> None:
     make(tmp_path / "s", "u4", [("a", "f4", (2,)), ("b", "i4")], [(1, ([1, 2], 3))])
     for suffix in TEXT:
         assert "arrays" in fail(1, "export", tmp_path / "s", tmp_path / f"rows.{suffix}")
-    succeed("export", tmp_path / "s", tmp_path / "rows.parquet")
-    assert "arrays" in fail(1, "load", tmp_path / "rows.parquet", tmp_path / "n")
+    (tmp_path / "rows.csv").write_text("key,a,b\n1,2,3\n")
+    assert "load it from Parquet" in fail(1, "load", tmp_path / "rows.csv", tmp_path / "s")
+
+
+@pytest.mark.parametrize("suffix", TYPED)
+def test_arrays_go_there_and_back(tmp_path: Path, suffix: str) -> None:
+    fields = [("a", "f4", (3,)), ("b", "datetime64[D]", (2, 2)), ("c", "S3", (2,)), ("d", "?", 2)]
+    rows = np.zeros(9, fields)
+    rows["a"], rows["b"] = np.arange(27).reshape(9, 3), np.arange(36).reshape(9, 2, 2)
+    rows["c"], rows["d"] = [b"a", b"bcd"], [True, False]
+    for number, (value, given) in enumerate([(fields, rows), ("(2,3)f8", np.ones((9, 2, 3)))]):
+        source, file = tmp_path / f"{number}", tmp_path / f"{number}.{suffix}"
+        with cesium.open(source, key="u4", value=value) as store:
+            store.bulk_load(np.arange(9), given)
+        succeed("export", source, file)
+        assert "(3,)f4" in succeed("load", file, tmp_path / f"again-{number}") or number
+        assert "9 rows" in succeed("load", file, source)
+        for path in (source, tmp_path / f"again-{number}"):
+            with cesium.open(path) as store:
+                assert store.value == store.values_codec.spec
+                assert (store.range().values().arrays() == given).all()
+        assert "(2,)S3" in succeed("info", source) or number
+
+
+def test_lists_of_other_files(tmp_path: Path) -> None:
+    rows = {
+        "key": pyarrow.array([10, 11, 12, 13], pyarrow.uint32()),
+        "v": pyarrow.array([[1, 2, 3], [4, 5], None, [6, None, 8]]),
+        "n": pyarrow.array(
+            [[[1, 2], [3, 4]]] * 4, pyarrow.large_list(pyarrow.list_(pyarrow.int32(), 2))
+        ),
+    }
+    file, bad = tmp_path / "rows.parquet", tmp_path / "bad.jsonl"
+    pyarrow.parquet.write_table(pyarrow.table(rows), file)
+    types = ["--key-type", "u4", "--value-type", '[["v", "(3,)f8"], ["n", "(2,2)i8"]]']
+    said = fail(1, "load", file, tmp_path / "s", *types)
+    assert "line 2: column 'v': '[4, 5]' is not a (3,)f8" in said
+    assert "2 bad rows" in succeed("load", file, tmp_path / "t", *types, "--bad", bad)
+    assert [json.loads(line)["line"] for line in bad.read_text().splitlines()] == [2, 3]
+    with cesium.open(tmp_path / "t") as store:
+        assert store[10].v.tolist() == [1, 2, 3] and store[10].n.tolist() == [[1, 2], [3, 4]]
+        assert str(store[13].v) == "[ 6. nan  8.]"
+    numbers = pyarrow.table({**rows, "v": pyarrow.array([1, 2, 3, 4])})
+    pyarrow.parquet.write_table(numbers, file)
+    assert "'1' is not a (3,)f8" in fail(1, "load", file, tmp_path / "t")
 
 
 # --- what is exported --------------------------------------------------------
