@@ -67,7 +67,8 @@ def from_frame(
 
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Whether a store is there, whose key has its names or none."""
-    return os.path.isdir(path) and any(name.startswith("manifest-") for name in os.listdir(path))
+    where = os.fsdecode(path)
+    return os.path.isdir(where) and any(name.startswith("manifest-") for name in os.listdir(where))
 
 
 def check_names(store: Store, names: list[str]) -> None:

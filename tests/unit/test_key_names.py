@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,7 @@ def test_loads_find_the_columns(tmp_path: Path, form: str) -> None:
 def test_a_frame_for_a_store_that_is_there(tmp_path: Path) -> None:
     make(tmp_path / "s").close()
     make(tmp_path / "s").close()
+    cesium.from_frame(os.fsencode(tmp_path / "s"), flights(), key=NAMES).close()
     swapped = flights().rename(columns={"carrier": "airline"})
     with pytest.raises(SchemaError, match="has the names time_hour, carrier, given the columns"):
         cesium.from_frame(tmp_path / "s", swapped, key=["time_hour", "airline"])
