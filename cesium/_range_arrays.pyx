@@ -26,11 +26,23 @@ from cesium._segment cimport (
 from cesium._segment_run cimport SegmentRun, run_route
 from cesium._values import FixedStringCodec, NumberCodec, StructCodec, TimeCodec
 
+cdef extern from *:
+    """
+    /* A block made and freed untouched; the compiler may not leave it out. */
+    static void make_and_free(size_t bytes) {
+        void *volatile block = malloc(bytes);
+        free(block);
+    }
+    """
+    void make_and_free(size_t bytes) noexcept
+
 cdef enum:
     KEYS = 1                    # what is wanted alone,
     VALUES = 2                  # of both
     WARM_PAGES = 4              # copied without a cursor
     BUFFER_BYTES = 32768        # stays in L1, and holds most short ranges
+    MAPPED_BYTES = 131072       # from here on a block of malloc's may be a mapping of its own
+    KEPT_BYTES_MOST = 1 << 24
 
 # Whose values are rows of bytes, as an array of their dtype has them.
 cdef frozenset PLAIN_VALUES = frozenset((NumberCodec, TimeCodec, FixedStringCodec, StructCodec))
@@ -38,6 +50,7 @@ cdef frozenset PLAIN_VALUES = frozenset((NumberCodec, TimeCodec, FixedStringCode
 cdef object empty = np.empty
 cdef object HEADS = np.dtype(np.uint64)
 cdef const uint64_t *FAULTS = fault_counter()
+cdef uint64_t kept_bytes = 0    # the most that heap_keeps was asked for
 
 
 cdef object range_arrays(View view, EncodedRange interval, bint reverse, object limit,
@@ -84,6 +97,20 @@ cdef object decoded(KeyCodec keys, object heads):
     encoded.count = len(heads)
     encoded.heads = heads
     return keys.decode_array(encoded)
+
+
+cdef int heap_keeps(uint64_t bytes) except -1:
+    """Has malloc keep as much freed memory as the arrays of one range take, for those of the next.
+
+    glibc gives the kernel back what is free at the heap's end from twice the largest mapping on
+    that it saw freed: two columns of 8 bytes are just that, and each range had all its pages
+    mapped and zeroed anew.  Ranges of 100,000 rows: 50 M rows a second before, 250 M with this.
+    """
+    global kept_bytes
+    if kept_bytes < bytes <= KEPT_BYTES_MOST and bytes >= MAPPED_BYTES:
+        make_and_free(bytes)
+        kept_bytes = bytes
+    return 0
 
 
 cdef object new_arrays(Rows *rows, uint64_t capacity, ValueCodec values, int yields):
@@ -143,6 +170,7 @@ cdef object plain_arrays(RangeReader reader, KeyCodec keys, ValueCodec values, i
         capacity = reader.rows_most - min(first.count, reader.rows_most)
         capacity = first.count + min(capacity, reader.left)
         reader.plan_scan(whole, capacity > LONG_SCAN_ROWS)
+        heap_keeps(capacity * (8 + shape.value_width))
         arrays = new_arrays(&rows, capacity, values, yields)
         take(&rows, &first, shape)
     finally:

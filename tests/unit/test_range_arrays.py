@@ -3,6 +3,9 @@ columns; each beside the rows that iterating gives, which come another way."""
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +165,27 @@ def test_closed_and_changed(loaded: Any) -> None:
     store.close()
     with pytest.raises(cesium.ClosedError):
         view.arrays()
+
+
+FAULTS = """
+import resource, sys, cesium
+store = cesium.open(sys.argv[1], flag="r")
+def read(first):
+    store.range(first, first + 100_000).arrays()
+for first in range(0, 300_000, 50_000):
+    read(first)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for first in range(0, 300_000, 15_000):
+    read(first)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators, other rules")
+def test_arrays_of_one_range_after_another_take_the_same_memory(tmp_path: Path) -> None:
+    """Of 20 ranges of 1.6 MB; by itself glibc has the kernel zero all 7,800 pages anew."""
+    with cesium.open(tmp_path / "s", key="u8", value="f8") as store:
+        store.bulk_load(np.arange(400_000, dtype="u8"), np.arange(400_000.0))
+    command = [sys.executable, "-c", FAULTS, str(tmp_path / "s")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2000
