@@ -131,7 +131,7 @@ cdef bint route_group(BatchAhead *ahead) noexcept nogil:
             ahead.places[count] = ahead.next
             count += 1
         ahead.next += 1
-    if segment_route_heads(segment, heads, count, ordinals) != STATUS_OK:
+    if segment_route_heads(segment, heads, count, ordinals, NULL) != STATUS_OK:
         return False
     for place in range(count):
         if ordinals[place] >= segment.data_pages:   # the fences were lost while they were searched

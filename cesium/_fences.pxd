@@ -40,7 +40,9 @@ cdef void fences_free(Fences *fences) noexcept nogil
 cdef void fences_locate(const Fences *fences, uint64_t head, uint32_t slots, uint32_t *ordinal,
                         uint32_t *guess) noexcept nogil
 cdef int fences_route(const Fences *fences, const Key *key, uint32_t *ordinal) noexcept nogil
+# Many at once; guesses may be NULL.
 cdef void fences_route_heads(const Fences *fences, const uint64_t *heads, uint32_t count,
-                             uint32_t *ordinals) noexcept nogil
+                             uint32_t slots, uint32_t *ordinals,
+                             uint32_t *guesses) noexcept nogil
 # Entries of the segment before a data page.
 cdef uint32_t fences_rank(const Fences *fences, uint32_t ordinal) noexcept nogil

@@ -278,6 +278,14 @@ cdef int fences_route(const Fences *fences, const Key *key, uint32_t *ordinal) n
     return STATUS_OK
 
 
+cdef inline uint32_t guess_between(const uint64_t *run, uint32_t count, uint32_t near,
+                                   uint64_t head, uint32_t slots) noexcept nogil:
+    """About which of `slots` slots a head has in the page of a leaf's fence."""
+    if near + 1 < count:
+        return heads_guess(head, run[near], run[near + 1], slots)
+    return slots // 2
+
+
 cdef void fences_locate(const Fences *fences, uint64_t head, uint32_t slots, uint32_t *ordinal,
                         uint32_t *guess) noexcept nogil:
     cdef uint32_t leaf = heads_upper_bound(fences.leaf_heads, fences.leaf_count, head) - 1
@@ -292,13 +300,12 @@ cdef void fences_locate(const Fences *fences, uint64_t head, uint32_t slots, uin
     if near and (near == count or run[near] != head):
         near -= 1
     ordinal[0] = fences.leaf_ordinals[leaf] + near
-    guess[0] = slots // 2
-    if near + 1 < count:
-        guess[0] = heads_guess(head, run[near], run[near + 1], slots)
+    guess[0] = guess_between(run, count, near, head, slots)
 
 
 cdef void fences_route_heads(const Fences *fences, const uint64_t *heads, uint32_t count,
-                             uint32_t *ordinals) noexcept nogil:
+                             uint32_t slots, uint32_t *ordinals,
+                             uint32_t *guesses) noexcept nogil:
     cdef HeadsSearch jobs[HEADS_GROUP]
     cdef uint32_t leaves[HEADS_GROUP]
     cdef uint32_t group
@@ -328,6 +335,10 @@ cdef void fences_route_heads(const Fences *fences, const uint64_t *heads, uint32
             if position and (position == jobs[i].count or jobs[i].heads[position] != heads[i]):
                 position -= 1
             ordinals[i] = fences.leaf_ordinals[leaves[i]] + position
+            if guesses != NULL:
+                guesses[i] = guess_between(jobs[i].heads, jobs[i].count, position, heads[i], slots)
+        if guesses != NULL:
+            guesses += group
         heads += group
         ordinals += group
         count -= group

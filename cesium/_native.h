@@ -254,17 +254,23 @@ static uint32_t heads_guess(uint64_t key, uint64_t low, uint64_t high, uint32_t 
 
 #define HEADS_NEAR 16 /* of 252 uniform heads, 19 in 20 lie within two standard deviations */
 
-/* heads_lower_bound that looks around a guess first: three or four cache lines, known before the
- * search begins and so fetched at once, where halving waits for five in turn.  Any guess does. */
-static uint32_t heads_lower_bound_near(const uint64_t *heads, uint32_t count, uint64_t key,
-                                       uint32_t guess) {
+/* heads_lower_bound around a guess: three or four cache lines, known before the search begins and
+ * so fetched at once, where halving waits for five in turn.  UINT32_MAX: it is not there. */
+static uint32_t heads_around(const uint64_t *heads, uint32_t count, uint64_t key, uint32_t guess) {
     uint32_t low = guess > HEADS_NEAR ? guess - HEADS_NEAR : 0;
     uint32_t high = guess + HEADS_NEAR;
     if (low >= count) low = count ? count - 1 : 0;
     if (high > count) high = count;
     if ((low == 0 || heads[low - 1] < key) && (high == count || heads[high] >= key))
         return low + heads_lower_bound(heads + low, high - low, key);
-    return heads_lower_bound(heads, count, key);
+    return UINT32_MAX;
+}
+
+/* heads_lower_bound that looks around a guess first.  Any guess does. */
+static uint32_t heads_lower_bound_near(const uint64_t *heads, uint32_t count, uint64_t key,
+                                       uint32_t guess) {
+    uint32_t position = heads_around(heads, count, key, guess);
+    return position != UINT32_MAX ? position : heads_lower_bound(heads, count, key);
 }
 
 /* One search of a batch: heads, count and key are given, position is filled. */

@@ -19,6 +19,8 @@ cdef extern from "_native.h" nogil:
 
     # where a key lies among evenly spread heads, and a search that looks there first
     uint32_t heads_guess(uint64_t key, uint64_t low, uint64_t high, uint32_t count) noexcept
+    uint32_t heads_around(const uint64_t *heads, uint32_t count, uint64_t key,
+                          uint32_t guess) noexcept
     uint32_t heads_lower_bound_near(const uint64_t *heads, uint32_t count, uint64_t key,
                                     uint32_t guess) noexcept
     enum:

@@ -61,8 +61,9 @@ cdef int segment_route(Segment *segment, const Key *key, uint32_t *ordinal) noex
 cdef int segment_locate(Segment *segment, uint64_t head, uint32_t *ordinal,
                         uint32_t *guess) noexcept nogil
 # Many keys of the fixed form at once, sorted or not; interleaved so that cache misses overlap.
+# With `guesses` (else NULL), about which slots they have, those lines of the pages are asked for.
 cdef int segment_route_heads(Segment *segment, const uint64_t *heads, uint32_t count,
-                             uint32_t *ordinals) noexcept nogil
+                             uint32_t *ordinals, uint32_t *guesses) noexcept nogil
 # 0: surely absent.  The hash is hash_head or hash_bytes of the key.  Before the segment is ready,
 # and where the filter is damaged, the answer is 1.
 cdef bint segment_may_contain(const Segment *segment, uint64_t hash) noexcept nogil

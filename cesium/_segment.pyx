@@ -296,41 +296,51 @@ cdef int segment_route(Segment *segment, const Key *key, uint32_t *ordinal) noex
     return status
 
 
+cdef inline uint32_t slots_of(const Shape *shape) noexcept nogil:
+    """About how many entries a page has."""
+    return page_fixed_capacity(shape, False) if shape.value_width else HEADS_NEAR
+
+
+cdef inline void prefetch_near(const Segment *segment, uint32_t number, uint32_t guess,
+                               uint32_t slots) noexcept nogil:
+    """Asks for the header of a page, the heads around a slot, and about its value."""
+    cdef const uint8_t *page = segment.map + <uint64_t>number * PAGE_BYTES
+    cdef uint32_t slot
+    prefetch_read(page)
+    for slot in range(guess - min(guess, <uint32_t>HEADS_NEAR), guess + HEADS_NEAR, 8):
+        prefetch_read(page + PAGE_HEADER_BYTES + slot * 8)
+    if segment.shape.value_width == 8:
+        prefetch_read(page + PAGE_HEADER_BYTES + (slots + guess) * 8)
+
+
 cdef int segment_locate(Segment *segment, uint64_t head, uint32_t *ordinal,
                         uint32_t *guess) noexcept nogil:
-    cdef const uint8_t *page
-    cdef const uint8_t *line
-    cdef const Shape *shape = segment.shape
-    cdef uint32_t slots
+    cdef uint32_t slots = slots_of(segment.shape)
     cdef int status = segment_ready(segment)
     if status != STATUS_OK:
         return status
     if segment.data_pages == 0:
         return STATUS_NOT_FOUND
-    slots = page_fixed_capacity(shape, False) if shape.value_width else HEADS_NEAR
     fences_locate(<Fences *>segment.fences, head, slots, ordinal, guess)
     if ordinal[0] >= segment.data_pages:        # the fences were lost while they were searched
         return damaged(segment, segment.fence_first, 0, 0)
     if segment.page_numbers == NULL:
-        page = segment.map + <uint64_t>ordinal[0] * PAGE_BYTES
-        prefetch_read(page)
-        line = page + PAGE_HEADER_BYTES + (guess[0] - min(guess[0], <uint32_t>HEADS_NEAR)) * 8
-        while line < page + PAGE_HEADER_BYTES + (guess[0] + HEADS_NEAR) * 8:
-            prefetch_read(line)
-            line += 64
-        if shape.value_width == 8:
-            prefetch_read(page + PAGE_HEADER_BYTES + (slots + guess[0]) * 8)
+        prefetch_near(segment, ordinal[0], guess[0], slots)
     return STATUS_OK
 
 
 cdef int segment_route_heads(Segment *segment, const uint64_t *heads, uint32_t count,
-                             uint32_t *ordinals) noexcept nogil:
+                             uint32_t *ordinals, uint32_t *guesses) noexcept nogil:
+    cdef uint32_t i, slots = slots_of(segment.shape)
     cdef int status = segment_ready(segment)
     if status != STATUS_OK:
         return status
     if segment.data_pages == 0:
         return STATUS_NOT_FOUND
-    fences_route_heads(<Fences *>segment.fences, heads, count, ordinals)
+    fences_route_heads(<Fences *>segment.fences, heads, count, slots, ordinals, guesses)
+    for i in range(count if guesses != NULL else 0):
+        if ordinals[i] < segment.data_pages:    # else the fences were lost meanwhile
+            prefetch_near(segment, segment_number(segment, ordinals[i]), guesses[i], slots)
     return STATUS_OK
 
 

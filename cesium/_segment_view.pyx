@@ -138,7 +138,8 @@ cdef class SegmentView:
             raise ValueError("heads of the fixed form, and as many ordinals")
         if count:
             with nogil:
-                status = segment_route_heads(&self.reader.segment, &heads[0], count, &ordinals[0])
+                status = segment_route_heads(&self.reader.segment, &heads[0], count, &ordinals[0],
+                                             NULL)
             self.reader.check(status, seen)
 
     def find_heads(self, const uint64_t[::1] heads):

