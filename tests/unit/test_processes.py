@@ -72,7 +72,7 @@ ranges = {
 of_values = {"__getitem__", "count", "sum", "mean", "min", "max", "describe", "downsample"}
 # What reads nothing, or only says what the handle is; and what holds the parts of the store.
 quiet = {"close", "closed", "path", "options", "read_only", "plot", "arrow_stream", "key", "value"}
-quiet |= {"core", "engine", "keys_codec", "values_codec", "counted", "level", "shape"}
+quiet |= {"core", "engine", "keys_codec", "values_codec", "counted", "level", "shape", "key_names"}
 known = set(writes) | set(reads) | set(properties) | quiet
 new = {name for name in dir(cesium.Store) if not name.startswith("_")} - known
 new |= {name for name in dir(cesium.Range) if not name.startswith("_")} - set(ranges) - quiet - {
