@@ -176,15 +176,18 @@ class StoreEngine(Exclusive):
 
     def _take_lock(self, options: Options) -> list[str]:
         """Locks the directory, which is made if need be, and gives its listing from then on."""
-        if not self.files.exists():
-            if options.flag == "w":
-                raise FileNotFoundError(f"there is no store at {self.path}")
-            self._new_table(options)  # refused before anything is made
-            self.files.make_directory()
-        elif not is_signed(self.files):
+        there = self.files.exists()
+        if not there or not is_signed(self.files):
+            names = self.files.list() if there else []
             # Before anything is opened: a LOCK of somebody else's, closed again, would lose the
             # POSIX lock that this process may hold on it.
-            check_own(self.files, self.files.list(), options.flag)
+            check_own(self.files, names, options.flag)
+            if not names and options.flag == "w":
+                raise FileNotFoundError(f"there is no store at {self.path}")
+            if not names:
+                self._new_table(options)  # refused before anything is made
+        if not there:
+            self.files.make_directory()
         self.lock = self.files.lock()
         names = self.files.list()
         check_own(self.files, names, options.flag)

@@ -273,6 +273,14 @@ def test_what_is_given_beside_options_counts_more(tmp_path: Path) -> None:
         cesium.open(tmp_path / "s", durability="soon", options=Options())
 
 
+def test_what_cannot_become_a_store_leaves_an_empty_directory_empty(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no store at"):
+        cesium.open(tmp_path, flag="w")
+    with pytest.raises(cesium.SchemaError, match="needs a key type"):
+        cesium.open(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_locked_directory_of_another_program_is_left_alone(tmp_path: Path) -> None:
     """A file LOCK is no sign of a store: others call theirs so too."""
     (tmp_path / "LOCK").write_bytes(b"theirs")
