@@ -21,6 +21,7 @@ from cesium._keys cimport (
     KEY_BELOW, KEY_BETWEEN, KEY_INSIDE, EncodedKeys, HeadCodec, check_form, wrong_dtype,
     wrong_type,
 )
+from cesium.casting import moment_of
 from cesium.errors import SchemaError
 
 cdef extern from *:
@@ -190,12 +191,8 @@ cdef class TimeCodec(HeadCodec):
         if self.delta:
             if isinstance(key, datetime.timedelta):
                 return numpy.timedelta64(key)
-        elif isinstance(key, datetime.datetime):
-            if key.utcoffset() is not None:
-                key = key.astimezone(datetime.timezone.utc).replace(tzinfo=None)
-            return numpy.datetime64(key)
         elif isinstance(key, datetime.date):
-            return numpy.datetime64(key)
+            return moment_of(key)
         raise wrong_type(key, self.spec)
 
     cdef tuple convert(self, object array):

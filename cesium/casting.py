@@ -170,7 +170,7 @@ def read_time(value: Any, dtype: np.dtype[Any], expects: str) -> Any:
     if isinstance(value, TIMES[dtype.kind]):
         scalar = value
     elif dtype.kind == "M" and isinstance(value, datetime.date):
-        scalar = _read_moment(value)
+        scalar = moment_of(value)
     elif dtype.kind == "m" and isinstance(value, datetime.timedelta):
         exact = getattr(value, "to_timedelta64", None)  # pandas, which counts nanoseconds
         scalar = exact() if exact is not None else np.timedelta64(value, "us")
@@ -182,15 +182,17 @@ def read_time(value: Any, dtype: np.dtype[Any], expects: str) -> Any:
         raise refusal(expects, value) from error
 
 
-def _read_moment(value: datetime.date) -> Any:
+def moment_of(value: datetime.date) -> Any:
+    """A date, or a time in UTC, as numpy's scalar; pandas' own and aware ones included."""
     exact = getattr(value, "to_datetime64", None)  # pandas, which counts nanoseconds
     if exact is not None:
         return exact()
     if not isinstance(value, datetime.datetime):
         return np.datetime64(value, "D")
-    if value.utcoffset() is not None:
-        value = value.astimezone(datetime.UTC)
-    return np.datetime64(value.replace(tzinfo=None), "us")
+    moment = np.datetime64(value.replace(tzinfo=None), "us")
+    east = value.utcoffset()
+    # Not by astimezone, which knows no year 10000.
+    return moment if east is None else moment - np.timedelta64(east)
 
 
 def at_least(what: str, number: Any, least: int) -> int:

@@ -57,9 +57,10 @@ def stored_codecs(
         )
     if names and fitting_names(names, table.key, table.value) != table.key_names:
         stored = with_names(table.key, table.key_names)
+        known = "give the stored ones, or" if table.key_names else "it stores none: give"
         raise SchemaError(
             f"{path} stores key={stored!r}; it was opened with the names {', '.join(names)}: "
-            "give the stored ones, or types alone"
+            f"{known} types alone"
         )
     return (
         given_key if given_key is not None else key_codec(table.key),

@@ -15,6 +15,7 @@ import numpy as np
 
 from cesium._key_times import UNITS
 from cesium._keys import KeyCodec
+from cesium.casting import moment_of
 from cesium.errors import SchemaError
 
 Encoded = int | bytes
@@ -99,6 +100,9 @@ def time_of_text(text: str) -> np.datetime64:
     SchemaError for other text.
     """
     match = ISO.fullmatch(text)
+    expected = (
+        "ISO text, such as '2013-07-01' or '2013-07-01T12:30:00', a datetime, or a np.datetime64"
+    )
     if match is not None:
         with contextlib.suppress(ValueError):  # a month or an hour that there is not
             whole = match["date"] + ("T" + match["time"] if match["time"] else "")
@@ -106,10 +110,8 @@ def time_of_text(text: str) -> np.datetime64:
             # Beyond the years that nanoseconds reach, numpy wraps around.
             if time.astype("M8[s]") == np.datetime64(whole, "s"):
                 return time - _east(match) if match["sign"] else time
-    raise SchemaError(
-        f"{text!r} is no time: expected ISO text, such as '2013-07-01' or '2013-07-01T12:30:00', "
-        "a datetime, or a np.datetime64"
-    )
+            expected = "six digits of a second at most, for nanoseconds reach from 1678 to 2261"
+    raise SchemaError(f"{text!r} is no time: expected {expected}")
 
 
 def _east(match: re.Match[str]) -> np.timedelta64:
@@ -120,10 +122,7 @@ def _east(match: re.Match[str]) -> np.timedelta64:
 def _scalar(part: Any) -> np.datetime64 | None:
     if isinstance(part, np.datetime64):
         return part
-    convert = getattr(part, "to_datetime64", None)  # of pandas
-    if convert is not None:
-        found: np.datetime64 = convert()
+    if isinstance(part, datetime.date) or hasattr(part, "to_datetime64"):  # of pandas
+        found: np.datetime64 = moment_of(part)
         return found
-    if isinstance(part, datetime.datetime) and part.utcoffset() is not None:
-        part = part.astimezone(datetime.UTC).replace(tzinfo=None)
-    return np.datetime64(part) if isinstance(part, datetime.date) else None
+    return None

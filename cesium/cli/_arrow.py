@@ -158,7 +158,10 @@ def infer(source: ArrowSource, advance: Callable[[int], None]) -> list[ArrowColu
     for field in source.schema:
         found = _type_of(field.type)
         if found is None:
-            raise click.ClickException(f"column '{field.name}': a store has no type {field.type}")
+            raise click.ClickException(
+                f"column '{field.name}': no type of a store is inferred of {field.type} "
+                "(--value-type, or a store that is there, may have fields that hold arrays)"
+            )
         columns.append(ArrowColumn(field.name, found))
     for _, piece in source.pieces():
         for column, array in zip(columns, piece, strict=True):

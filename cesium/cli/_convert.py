@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from cesium.cli._infer import NULLS, Column, Literal
-from cesium.cli._numbers import NumberCells
+from cesium.cli._numbers import NumberCells, integers
 from cesium.cli._text import BOOLEANS, bytes_of, parse_scalar
 
 FROM_TEXT: dict[str, Callable[[str], Any]] = {"i8": int, "f8": float, "bool": BOOLEANS.__getitem__}
 
 FINE = ("ns", "ps", "fs", "as")
+CLOCKS = {"now", "today"}  # numpy's words for the time of the load
 
 
 class BadCells(Exception):
@@ -28,11 +29,11 @@ def convert(dtype: str, cells: Sequence[str], literal: bool) -> Any:
     else `0x` begins hexadecimal digits.  BadCells where one is none of the dtype.
     """
     if dtype == "str":
-        return list(cells)
+        return texts(cells)
     kind = np.dtype(dtype).kind if dtype not in ("bytes", "uuid") else "O"
     try:
         if kind in "iu":
-            return np.array(list(map(int, cells)), dtype)
+            return integers(list(map(int, cells)), dtype)
         if kind == "f":
             numbers = [float("nan" if cell in NULLS else cell) for cell in cells]
             with np.errstate(over="ignore"):  # beyond float32 is infinite
@@ -55,7 +56,19 @@ def convert(dtype: str, cells: Sequence[str], literal: bool) -> Any:
     raise BadCells
 
 
+def texts(cells: Sequence[str]) -> list[str]:
+    """The cells as they are; BadCells where UTF-8 has no such text, which JSON can escape."""
+    found = list(cells)
+    try:
+        "".join(found).encode()
+    except UnicodeEncodeError as error:
+        raise BadCells from error
+    return found
+
+
 def _times(dtype: str, cells: Sequence[str]) -> Any:
+    if any(cell.lower() in CLOCKS for cell in cells):
+        raise BadCells
     times = ["NaT" if cell in NULLS else cell.removesuffix("Z") for cell in cells]
     found = np.array(times, "datetime64")
     if np.datetime_data(found.dtype)[0] in FINE:  # in which a far year becomes another one

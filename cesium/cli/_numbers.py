@@ -82,7 +82,7 @@ class NumberCells(Cells):
         kind = np.dtype(dtype).kind if dtype not in ("str", "bytes", "uuid") else "O"
         try:
             if kind in "iu" and self._are_whole and not self.has_nulls:
-                return np.array(self.values, dtype)
+                return integers(self._numbers, dtype)
             if kind == "f":
                 numbers = np.array([math.nan if v is None else v for v in self.values], "f8")
                 with np.errstate(over="ignore"):  # beyond float32 is infinite
@@ -90,6 +90,17 @@ class NumberCells(Cells):
         except OverflowError:
             return None
         return None
+
+
+def integers(values: Sequence[int | float], dtype: str) -> Any:
+    """Whole numbers as an array; OverflowError for one beyond the dtype.
+
+    numpy before 2 takes the lowest bits of such a one.
+    """
+    limits = np.iinfo(dtype)
+    if len(values) and not limits.min <= min(values) <= max(values) <= limits.max:
+        raise OverflowError(f"{dtype} has no numbers from {min(values)} to {max(values)}")
+    return np.array(values, dtype)
 
 
 def _text(value: int | float | None) -> Literal:

@@ -29,7 +29,7 @@ class Rejects:
         if self._path is None:
             return
         if self._file is None:
-            self._file = self._path.open("w", encoding="utf-8")
+            self._file = self._path.open("w", encoding="utf-8", errors="backslashreplace")
         said = {"line": line, "error": why, "row": row}
         self._file.write(json.dumps(said, ensure_ascii=False, default=str) + "\n")
 

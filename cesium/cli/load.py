@@ -189,6 +189,11 @@ def key_names(header: list[str], text: str | None, stored: Sequence[str] = ()) -
     have no names, or the first one."""
     if text is None and stored and set(stored) <= set(header):
         return list(stored)
+    if text is None and stored:
+        raise click.UsageError(
+            f"the store's key is {', '.join(stored)}, and the file has {', '.join(header)}: "
+            "--key says which of them it is"
+        )
     if text is None:
         numbered = [name for name in header if name.removeprefix("key_").isdigit()]
         return ["key"] if "key" in header else numbered or header[:1]

@@ -302,7 +302,7 @@ def test_types_of_parquet(tmp_path: Path) -> None:
         assert np.isnan(row.n) and row.kind == b"" and np.isnan(row.gone) and row.u == 2
         assert np.isnat(store[np.datetime64(1, "ms")].day)
     parquet.write_table(arrow.table({"k": [1], "v": [[1, 2]]}), file)
-    assert "'v': a store has no type list" in fail(1, "load", file, tmp_path / "n")
+    assert "'v': no type of a store is inferred of list" in fail(1, "load", file, tmp_path / "n")
     file.write_bytes(b"no parquet")
     assert "rows.parquet" in fail(1, "load", file, tmp_path / "n")
     (tmp_path / "rows.arrow").write_bytes(b"no arrow")

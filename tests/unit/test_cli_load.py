@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import cesium
+from cesium.cli._numbers import integers
 from command_line import fail, run, succeed
 
 
@@ -187,3 +189,45 @@ def test_numbers_beyond_a_small_float_are_infinite_and_no_warning(tmp_path: Path
     result = run("load", file, tmp_path / "store", "--key-type", "i8", "--value-type", "f4")
     assert (result.exit_code, result.stderr) == (0, "")
     assert succeed("get", tmp_path / "store", "1") == "inf\n"
+
+
+def test_a_file_without_the_key_of_the_store_is_refused(tmp_path: Path) -> None:
+    """Its first column would be the key, and take the places of rows that are there."""
+    path = tmp_path / "s"
+    fields = [("x", "i8"), ("y", "i8")]
+    cesium.open(path, key=[("id", "i8")], value=fields).close()
+    file = write_csv(tmp_path / "rows.csv", "note,x,y\n7,1,2\n")
+    said = fail(2, "load", file, path)
+    assert "the store's key is id, and the file has note, x, y: --key says" in said
+    succeed("load", file, path, "--key", "note")
+    with cesium.open(path) as store:
+        assert list(store) == [7]
+
+
+@pytest.mark.parametrize("cell", ["now", "today", "Today"])
+def test_no_cell_is_the_time_of_the_load(tmp_path: Path, cell: str) -> None:
+    cesium.open(tmp_path / "s", key="i8", value="datetime64[s]").close()
+    file = write_csv(tmp_path / "rows.csv", f"id,t\n1,2020-01-01\n2,{cell}\n")
+    said = fail(1, "load", file, tmp_path / "s")
+    assert f"line 3: column 't': '{cell}' is not a datetime64[s]" in said
+
+
+def test_text_that_is_no_utf_8_is_a_bad_row(tmp_path: Path) -> None:
+    """JSON can escape half of a pair."""
+    rows = [{"a": 1, "b": "x"}, {"a": 2, "b": "\ud800"}, {"a": 3, "b": "y"}]
+    file = write_csv(tmp_path / "r.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    result = run("load", file, tmp_path / "s")
+    assert (result.exit_code, "line 2: column 'b'" in result.stderr) == (1, True), result.output
+    succeed("load", file, tmp_path / "s", "--bad", tmp_path / "bad.jsonl")
+    with cesium.open(tmp_path / "s") as store:
+        assert dict(store.items()) == {1: "x", 3: "y"}
+    (bad,) = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
+    assert (bad["line"], bad["row"]["b"]) == (2, "\ud800")
+
+
+def test_integers_beyond_their_type_are_no_others() -> None:
+    """By themselves: numpy before 2 takes the lowest bits."""
+    assert integers([0, 255], "u1").tolist() == [0, 255] and len(integers([], "u1")) == 0
+    for values, dtype in (([1, 256], "u1"), ([-1], "u8"), ([2**63], "i8")):
+        with pytest.raises(OverflowError):
+            integers(values, dtype)

@@ -103,7 +103,7 @@ def test_types_agree_with_any_names_and_names_with_the_same_alone(tmp_path: Path
     with pytest.raises(SchemaError, match="it was opened with key="):
         cesium.open(tmp_path / "s", key=[("time_hour", "u8"), ("carrier", "str")])
     cesium.open(tmp_path / "plain", key="u8").close()
-    with pytest.raises(SchemaError, match="stores key='u8'; it was opened with the names id"):
+    with pytest.raises(SchemaError, match="the names id: it stores none: give types alone"):
         cesium.open(tmp_path / "plain", key=[("id", "u8")])
     cesium.open(tmp_path / "plain", key=[("key", "u8")]).close()  # which is what it is called
 
